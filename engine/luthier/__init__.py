@@ -1,0 +1,54 @@
+"""Luthier takes raw text to a proven, quantized small language model; every stage is a plugin.
+
+Importing this package loads no heavy library.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from luthier.artifacts import Dataset, Frame, Generator, Model, OnnxModel, Report, Score
+from luthier.components import Location, component
+from luthier.context import Context
+from luthier.errors import InputError, LuthierError, PluginError
+from luthier.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from luthier.api import Recipe, plan, run
+    from luthier.runs import Run
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Context",
+    "Dataset",
+    "Frame",
+    "Generator",
+    "InputError",
+    "Location",
+    "LuthierError",
+    "Model",
+    "OnnxModel",
+    "PluginError",
+    "Recipe",
+    "Report",
+    "Run",
+    "Score",
+    "component",
+    "hookimpl",
+    "plan",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Plugins import this package in every process; only those who run recipes pay for the engine.
+    if name in ("Recipe", "plan", "run"):
+        from luthier import api
+
+        return getattr(api, name)
+    if name == "Run":
+        from luthier.runs import Run
+
+        return Run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,131 @@
+"""Work without a recipe: run one component on a file, ask a model."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from luthier.artifacts import ARTIFACTS, Artifact
+from luthier.components import DEFAULT_RUNTIMES, Component
+from luthier.errors import InputError
+from luthier.pool import Message, Pool
+from luthier.runs import find_run
+from luthier.store import Store
+
+Listen = Callable[[Message], None]
+
+ROW_FILES = (".jsonl", ".parquet", ".csv")
+"""The forms of files of rows, by their suffix; checked here before a component has worked for an hour."""
+
+
+def run_component(
+    component: Component,
+    configuration: Mapping[str, Any],
+    source: Path | None,
+    target: Path,
+    *,
+    local: Sequence[Path] = (),
+    seed: int = 0,
+    listen: Listen = lambda message: None,
+) -> dict[str, Any]:
+    """Run one data component on the rows of a file, and write its rows to another.
+
+    Returns:
+        What became of the rows: `documents_in`, `kept`, `changed`, `dropped`, `quarantined`, `added`.
+
+    Raises:
+        InputError: if the component does not work on rows, or a file cannot be read or written.
+    """
+    if component.stage.gives != "dataset":
+        raise InputError(f"{component} does not work on rows", "plugins run takes sources, cleaners, bias filters and formatters.")
+    if component.inputs and component.stage.name != "source" and (source is None or not source.is_file()):
+        raise InputError(f"there is no file {source}", "--input names a .jsonl, .parquet or .csv file of rows with a `text`.")
+    if not target.parent.is_dir():
+        raise InputError(f"there is no directory {target.parent}", "Make it, or name another file with --output.")
+    if target.suffix not in ROW_FILES:
+        raise InputError(f"{target}: rows are written to {', '.join(ROW_FILES)} files", "Name a file that ends in one.")
+    component.configure(configuration)
+    with tempfile.TemporaryDirectory() as scratch, Pool(Path(scratch) / "logs", jobs=1, local_plugins=local, timeout=None) as pool:
+        room = Path(scratch)
+        for name in ("data", "output", "notes", "checkpoint"):
+            (room / name).mkdir()
+        request = {
+            "stage": component.stage.name,
+            "component": component.name,
+            "config": dict(configuration),
+            "form": component.declared.gives or "documents",
+            "seed": seed,
+            "device": "auto",
+        }
+        if component.stage.name != "source":
+            pool.call({"task": "convert", "input": str(source), "target": str(room / "data")}, listen)
+        if "frame" in component.inputs:
+            counts = _over_shards(pool, request, room, listen)
+        else:
+            data = {"kind": "dataset", "form": "documents", "path": str(room / "data"), "hash": ""}
+            places = {name: str(room / name) for name in ("output", "checkpoint")}
+            inputs = {"data": data} if "data" in component.inputs else {}
+            pool.call({"task": "dataset", **request, **places, "notes": str(room / "notes" / "0"), "inputs": inputs}, listen)
+            counts = room / "notes" / "0" / "outcome.json"
+        pool.call({"task": "convert", "input": str(room / "output"), "target": str(target)}, listen)
+        return _read_counts(counts)
+
+
+def _over_shards(pool: Pool, request: Mapping[str, Any], room: Path, listen: Listen) -> Path:
+    shards = sorted((room / "data").glob("shard-*.parquet"))
+    done = [room / "checkpoint" / shard.stem for shard in shards]
+    for shard, finished in zip(shards, done, strict=True):
+        attempt = str(finished.with_suffix(".attempt"))
+        pool.call({"task": "shard", "parts": [request], **request, "input": str(shard), "done": str(finished), "attempt": attempt}, listen)
+    join = {"task": "join", "output": str(room / "output"), "notes": str(room / "notes"), "shards": list(map(str, done)), "parts": 1}
+    pool.call(join, listen)
+    return room / "notes" / "0" / "outcome.json"
+
+
+def _read_counts(path: Path) -> dict[str, Any]:
+    counts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["counts"]
+    return counts
+
+
+def find_model(name: str, store: Store) -> Artifact:
+    """The model that a path, or a run (its id, or `latest`), names.
+
+    Raises:
+        InputError: if it is neither, or holds no model.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if (path / "genai_config.json").exists():
+            return ARTIFACTS["onnx"].at(path, "genai")
+        if (path / "config.json").exists():
+            return ARTIFACTS["model"].at(path, "causal-lm")
+        raise InputError(f"{path} holds no model", "A model directory has a config.json, an exported one a genai_config.json.")
+    return find_run(store, name).model()
+
+
+def generate(
+    model: Artifact,
+    prompts: Sequence[str],
+    *,
+    runtime: str | None = None,
+    max_new_tokens: int = 128,
+    local: Sequence[Path] = (),
+    device: str = "auto",
+) -> list[str]:
+    """The model's greedy completion of each prompt."""
+    with tempfile.TemporaryDirectory() as scratch, Pool(Path(scratch) / "logs", jobs=1, local_plugins=local, timeout=None) as pool:
+        request = {
+            "task": "generate",
+            "runtime": runtime or DEFAULT_RUNTIMES[model.kind],
+            "subject": {"kind": model.kind, "form": model.form, "path": str(model.path.absolute()), "hash": model.hash},
+            "prompts": list(prompts),
+            "max_new_tokens": max_new_tokens,
+            "seed": 0,
+            "device": device,
+            **{name: str(Path(scratch) / name) for name in ("output", "notes", "checkpoint")},
+        }
+        completions: list[str] = pool.call(request, lambda message: None)["completions"]
+        return completions

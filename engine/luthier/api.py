@@ -1,0 +1,301 @@
+"""What the command line and notebooks call: plan a recipe, run it, look at runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from luthier import hookspecs, provenance
+from luthier.errors import GateRefused, InputError
+from luthier.events import Event, Listener, PluginHookFailed
+from luthier.planner import Force, Plan, Planned, bounds, make_plan, resolve
+from luthier.plugins import Registry, load_plugins, local_plugins
+from luthier.pool import Pool, available_cores
+from luthier.recipe import RecipeSpec, load_recipe, recipe_from_mapping
+from luthier.runner import Runner, listeners
+from luthier.runs import Run, RunData, StepResult, create_run, list_runs, now, run_id
+from luthier.store import Store
+
+HOME_VARIABLE = "LUTHIER_HOME"
+DEFAULT_HOME = ".luthier"
+
+
+class Recipe:
+    """A recipe built in Python: the same steps, keys and checks as in YAML.
+
+    >>> recipe = Recipe("docstring-summaries", seed=7)
+    >>> recipe.step("source", "docstrings", packages="installed")
+    >>> recipe.step("clean", "near-duplicates", threshold=0.8)
+    """
+
+    def __init__(self, name: str, *, seed: int = 0) -> None:
+        self.name = name
+        self.seed = seed
+        self._steps: list[dict[str, Any]] = []
+
+    def step(self, stage: str, component: str, **configuration: Any) -> Recipe:
+        """Add a step; keys that Python reserves take an underscore (`from_`). Gives the recipe itself."""
+        self._steps.append({stage: component, **{name.removesuffix("_"): value for name, value in configuration.items()}})
+        return self
+
+    def mapping(self) -> dict[str, Any]:
+        """What its YAML would hold."""
+        return {"luthier": 1, "name": self.name, "seed": self.seed, "steps": self._steps}
+
+
+@dataclass(frozen=True)
+class Session:
+    """A recipe with the plugins and the store that it uses."""
+
+    plan: Plan
+    store: Store
+    local: Sequence[Path] = field(default_factory=tuple)
+
+    @property
+    def recipe(self) -> RecipeSpec:
+        """The recipe."""
+        return self.plan.recipe
+
+    def previous(self) -> dict[str, Mapping[str, Any]]:
+        """The ingredients of each node, by id, when this recipe last did it."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for run in list_runs(self.store):
+            if run.data.recipe == self.recipe.name:
+                for step in run.steps:
+                    for node in step.nodes:
+                        found.setdefault(node.id, node.ingredients)
+        return found
+
+    def resolve(self) -> list[Planned]:
+        """What is known of every node now, in order."""
+        outputs: dict[str, str] = {}
+        previous = self.previous()
+        planned = []
+        for node in self.plan.nodes:
+            known = resolve(self.plan, node, outputs, self.store, previous)
+            if known.record:
+                outputs[node.id] = known.record.output
+            planned.append(known)
+        return planned
+
+    def current_run(self) -> Run | None:
+        """The recipe's newest finished run, if it is this plan's: the same keys, the same gates."""
+        planned = self.resolve()
+        if not all(known.record for known in planned):
+            return None
+        run = next((run for run in list_runs(self.store) if run.data.recipe == self.recipe.name), None)
+        if run is None or run.state not in ("done", "refused"):
+            return None
+        if [step.id for step in run.steps] != [step.id for step in _planned_steps(self.plan)]:
+            return None
+        # Fused steps share a key, and so do subjects that are one model.
+        keys = dict.fromkeys(node.key for step in run.steps for node in step.nodes)
+        same = list(keys) == list(dict.fromkeys(known.key for known in planned))
+        return run if same and self._same_gates(run) else None
+
+    def _same_gates(self, run: Run) -> bool:
+        wanted = [
+            (step.id, bound.metric, bound.text()) for step in self.recipe.steps for bound in bounds(step)
+        ]
+        return wanted == [(gate.step, gate.metric, gate.bound) for gate in run.gates]
+
+
+def open_store(directory: Path, home: Path | str | None = None) -> Store:
+    """The store: `home`, else `LUTHIER_HOME`, else `.luthier` in `directory` (the recipe's)."""
+    chosen = home or os.environ.get(HOME_VARIABLE)
+    return Store(Path(chosen).expanduser().absolute() if chosen else directory.absolute() / DEFAULT_HOME)
+
+
+def open_session(
+    recipe: Recipe | str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    plugins: Sequence[str | Path] = (),
+    home: str | Path | None = None,
+    until: str | None = None,
+    start: str | None = None,
+    force: Sequence[str] = (),
+) -> Session:
+    """Load a recipe with its plugins and check all of it.
+
+    Raises:
+        RecipeError: with everything that is wrong with the recipe.
+    """
+    if isinstance(recipe, Recipe):
+        directory = Path.cwd()
+        local = _local(directory, plugins)
+        registry = load_plugins(local=local)
+        spec = recipe_from_mapping(_overridden(recipe.mapping()), registry, directory, overrides or {})
+    else:
+        path = Path(recipe)
+        directory = path.absolute().parent
+        local = _local(directory, plugins)
+        registry = load_plugins(local=local)
+        spec = load_recipe(path, registry, overrides or {})
+    wanted = Force(frozenset(force), start)
+    return Session(make_plan(spec, registry, until=until, force=wanted), open_store(directory, home), local)
+
+
+def _overridden(mapping: dict[str, Any]) -> dict[str, Any]:
+    # A notebook's values may be tuples or paths; recipes hold JSON values.
+    return dict(json.loads(json.dumps(mapping, default=str)))
+
+
+def _local(directory: Path, plugins: Sequence[str | Path]) -> list[Path]:
+    named = [Path(plugin).absolute() for plugin in plugins]
+    for path in named:
+        if not path.is_file():
+            raise InputError(f"there is no plugin file {path}", "--plugin names one Python file.")
+    return [*local_plugins(directory), *named]
+
+
+def plan(recipe: Recipe | str | Path, **options: Any) -> list[Planned]:
+    """What running a recipe would do: each node, cached or to run, and why.
+
+    Takes the options of `run` that choose steps: `overrides`, `plugins`, `home`, `until`, `start`, `force`.
+    """
+    return open_session(recipe, **options).resolve()
+
+
+def run(
+    recipe: Recipe | str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    plugins: Sequence[str | Path] = (),
+    home: str | Path | None = None,
+    until: str | None = None,
+    start: str | None = None,
+    force: Sequence[str] = (),
+    jobs: int | None = None,
+    step_timeout: float | None = None,
+    device: str = "auto",
+    listen: Listener | None = None,
+    display: bool = True,
+) -> Run:
+    """Run a recipe; steps whose result is in the store are not done again.
+
+    Args:
+        recipe: a YAML file, or a `Recipe`.
+        overrides: by step id: `{"lora.rank": 8}`.
+        plugins: one-file plugins besides those in `plugins.d/` beside the recipe.
+        home: where the store is; otherwise LUTHIER_HOME, or `.luthier` beside the recipe.
+        until: stop after this step.
+        start: do this step and all after it again.
+        force: do these steps again.
+        jobs: how many processes work on shards side by side; otherwise the number of cores.
+        step_timeout: end a worker that reports nothing for so many seconds.
+        device: where models run: `auto`, `cpu`, `cuda`, `mps`.
+        listen: called with every event.
+        display: show progress in the terminal or the notebook.
+
+    Returns:
+        The run; if nothing was left to do, the newest one that did it.
+
+    Raises:
+        GateRefused: if a gate refused the result.
+        LuthierError: anything else that went wrong, with its remedy.
+    """
+    session = open_session(recipe, overrides=overrides, plugins=plugins, home=home, until=until, start=start, force=force)
+    with contextlib.ExitStack() as stack:
+        heard = [listen] if listen else []
+        if display:
+            from luthier.display import show
+
+            heard.append(stack.enter_context(show()))
+        return run_session(session, heard, jobs=jobs, step_timeout=step_timeout, device=device)
+
+
+def run_session(
+    session: Session,
+    heard: Sequence[Listener] = (),
+    *,
+    jobs: int | None = None,
+    step_timeout: float | None = None,
+    device: str = "auto",
+) -> Run:
+    """Run a checked recipe; see `run`."""
+    current = session.current_run()
+    if current is not None:
+        _raise_if_refused(current)
+        return current
+    spec = session.recipe
+    data = RunData(
+        id=run_id(spec.name),
+        recipe=spec.name,
+        recipe_file=str(spec.path or ""),
+        seed=spec.seed,
+        started=now(),
+        environment=provenance.environment(),
+        steps=[StepResult(step.id, step.stage.name, step.component.name) for step in _planned_steps(session.plan)],
+    )
+    previous = session.previous()
+    record = create_run(session.store, data)
+    (record.path / "recipe.yaml").write_text(spec.text, encoding="utf-8")
+    with (
+        record.lock(),
+        (record.path / "events.jsonl").open("a", encoding="utf-8") as log,
+        _terminated_as_interrupt(),
+        Pool(
+            record.path / "logs", jobs=jobs or available_cores(), local_plugins=session.local, timeout=step_timeout
+        ) as pool,
+    ):
+        tell = _with_hooks(session.plan.registry, record, listeners(_write_to(log), *heard))
+        runner = Runner(session.plan, session.store, record, pool, previous=previous, listen=tell, device=device)
+        runner.execute()
+    return record
+
+
+def _planned_steps(plan: Plan) -> list[Any]:
+    return list({step.id: step for node in plan.nodes for step in node.parts}.values())
+
+
+def _raise_if_refused(run: Run) -> None:
+    refused = [gate for gate in run.gates if not gate.passed]
+    if refused:
+        raise GateRefused("\n".join(f"{gate.step}: {gate.metric} {gate.reason}" for gate in refused), f"Nothing changed since the run {run.id}, which was refused.")
+
+
+def _write_to(log: Any) -> Listener:
+    def write(event: Event) -> None:
+        log.write(event.to_json() + "\n")
+        log.flush()
+
+    return write
+
+
+def _with_hooks(registry: Registry, record: Run, tell: Listener) -> Listener:
+    """Tell the plugins' lifecycle hooks as well; an error in one is told, and stops nothing."""
+
+    def told(event: Event) -> None:
+        tell(event)
+        hook = f"luthier_{event.type}"
+        if not hasattr(hookspecs, hook):
+            return
+        for plugin, error in registry.notify(hook, run=record, event=event):
+            tell(PluginHookFailed(plugin=plugin, hook=hook, error=f"{type(error).__name__}: {error}"))
+
+    return told
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end a run as Ctrl-C does: workers ended, everything committed kept."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_signal: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,79 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from luthier.errors import InputError
+
+if TYPE_CHECKING:
+    from luthier.plugins import Registry
+    from luthier.store import Store
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe: a YAML file.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run: its id, a unique beginning of it, or `latest`.")
+]
+OverridesOption = Annotated[
+    list[str],
+    typer.Option("--set", metavar="STEP.KEY=VALUE", help="Override a key of a step. May be given several times."),
+]
+UntilOption = Annotated[str | None, typer.Option("--until", metavar="STEP", help="Stop after this step.")]
+FromOption = Annotated[str | None, typer.Option("--from", metavar="STEP", help="Do this step and all after it again.")]
+ForceOption = Annotated[
+    list[str], typer.Option("--force", metavar="STEP", help="Do this step again. May be given several times.")
+]
+PluginOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="Load a one-file plugin, besides those in plugins.d/. May be given several times.",
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="D", help="Where models run: auto, cpu, cuda, cuda:1, mps.")
+]
+RecipeHomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", metavar="DIR", help="The store's directory.  [default: LUTHIER_HOME, else .luthier beside the recipe]"
+    ),
+]
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", metavar="DIR", help="The store's directory.  [default: LUTHIER_HOME, else ./.luthier]"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def local_files(plugins: Sequence[Path]) -> list[Path]:
+    """The one-file plugins in ./plugins.d, and those that --plugin named.
+
+    Raises:
+        InputError: if one of them is no file.
+    """
+    from luthier.discovery import local_plugins
+
+    for path in plugins:
+        if not path.is_file():
+            raise InputError(f"there is no plugin file {path}", "--plugin names one Python file.")
+    return [*local_plugins(Path.cwd()), *(path.absolute() for path in plugins)]
+
+
+def registry_here(plugins: Sequence[Path]) -> Registry:
+    """The installed plugins, those in ./plugins.d, and those that --plugin named."""
+    from luthier.plugins import load_plugins
+
+    return load_plugins(local=local_files(plugins))
+
+
+def store_here(home: Path | None) -> Store:
+    """The store that --home names, else LUTHIER_HOME, else .luthier in the current directory."""
+    from luthier.api import open_store
+
+    return open_store(Path.cwd(), home)

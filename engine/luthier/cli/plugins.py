@@ -1,0 +1,203 @@
+"""`luthier plugins`: what is installed, what each component takes, and one component by itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from luthier.cli._component import ComponentGroup
+from luthier.cli._dispatch import Command, command_group
+from luthier.cli._options import JsonOption, PluginOption, registry_here
+from luthier.cli._output import print_json, print_table
+from luthier.errors import InputError
+
+if TYPE_CHECKING:
+    from luthier.components import Component
+    from luthier.plugins import Broken, Registry
+
+app = command_group("List, show and try the components that plugins give.")
+
+LIST_EXAMPLES = """
+Examples:
+
+\b
+  luthier plugins list
+  luthier plugins list --stage clean
+  luthier plugins list --plugin shout.py --json
+"""
+SHOW_EXAMPLES = """
+Examples:
+
+\b
+  luthier plugins show near-duplicates
+  luthier plugins show validate:perplexity --json
+"""
+RUN_EXAMPLES = """
+Examples:
+
+\b
+  luthier plugins run unicode --input data.jsonl --output out.parquet
+  luthier plugins run near-duplicates --help
+  luthier plugins run shout --plugin shout.py --input data.jsonl --output out.jsonl --max-capitals 0.2
+"""
+
+
+@app.command("list", cls=Command, epilog=LIST_EXAMPLES)
+def list_(
+    stage: Annotated[str | None, typer.Option(metavar="STAGE", help="Only this stage's components.")] = None,
+    plugins: PluginOption = [],  # noqa: B006 - typer copies it
+    as_json: JsonOption = False,
+) -> None:
+    """List the components of the plugins that are installed or in ./plugins.d, and the broken plugins."""
+    registry = registry_here(plugins)
+    components = [each for each in registry.components if stage in (None, stage_name(each))]
+    if as_json:
+        print_json(
+            {
+                "components": [_listed(each) for each in components],
+                "broken": [_broken(each) for each in registry.broken],
+            }
+        )
+        return
+    if components:
+        rows = [
+            (stage_name(each), each.name, _short(each.distribution), each.version, each.summary) for each in components
+        ]
+        print_table(["STAGE", "NAME", "DISTRIBUTION", "VERSION", "SUMMARY"], rows)
+    else:
+        typer.echo(_none(stage, registry), err=True)
+    for broken in registry.broken:
+        typer.secho(f"\nbroken: {broken.name} ({_short(broken.distribution) or 'not installed'})", fg="red")
+        typer.echo(f"  {broken.error}\n  {broken.remedy}")
+
+
+@app.command(cls=Command, epilog=SHOW_EXAMPLES)
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A component, or STAGE:NAME.")],
+    plugins: PluginOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Show a component: its parameters with types and defaults, its description, an example step."""
+    component = find_component(registry_here(plugins), name)
+    if as_json:
+        print_json(_shown(component))
+        return
+    from luthier.recipe import example_step
+
+    typer.secho(str(component), bold=True, nl=False)
+    typer.echo(f"  {component.distribution} {component.version}".rstrip())
+    typer.echo(f"takes {', '.join(component.inputs) or 'nothing'}; gives {_gives(component)}\n")
+    typer.echo(f"{component.doc}\n")
+    rows = [(entry["name"], entry["type"], _default(entry)) for entry in _parameters(component)]
+    if rows:
+        print_table(["PARAMETER", "TYPE", "DEFAULT"], rows)
+    else:
+        typer.echo("no parameters")
+    typer.echo(f"\n{example_step(component)}")
+
+
+run = command_group("Run one component by itself on the rows of a file, its parameters as options.", cls=ComponentGroup)
+app.add_typer(run, name="run", epilog=RUN_EXAMPLES)
+
+
+@run.callback()
+def _run(plugins: PluginOption = []) -> None:  # noqa: B006
+    """Run one component by itself on the rows of a file, its parameters as options."""
+
+
+def find_component(registry: Registry, name: str) -> Component:
+    """The one component that `NAME` or `STAGE:NAME` names.
+
+    Raises:
+        InputError: if there is none, or several.
+    """
+    from luthier.suggest import did_you_mean
+
+    found = registry.named(name)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(map(str, found))
+        raise InputError(f"several components are called {name!r}", f"Name the stage as well: {names}.")
+    known = [each.name for each in registry.components] + [str(each) for each in registry.components]
+    stage, _, rest = name.rpartition(":")
+    if stage:
+        registry.find(stage, rest)  # says what it knows of a component that is missing
+    raise InputError(f"no component is called {name!r}", did_you_mean(name, known) or "See: luthier plugins list")
+
+
+def stage_name(component: Component) -> str:
+    """The stage's name as people know it: recipes do not list runtimes as steps, so theirs has none."""
+    return component.stage.name or "runtime"
+
+
+def _listed(component: Component) -> dict[str, str]:
+    return {
+        "stage": stage_name(component),
+        "name": component.name,
+        "distribution": component.distribution,
+        "version": component.version,
+        "summary": component.summary,
+    }
+
+
+def _broken(broken: Broken) -> dict[str, str]:
+    return {"name": broken.name, "distribution": broken.distribution, "error": broken.error}
+
+
+def _short(distribution: str) -> str:
+    """A local plugin's distribution is its path; near the current directory it is shown from there."""
+    path = Path(distribution)
+    return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else distribution
+
+
+def _none(stage: str | None, registry: Registry) -> str:
+    if stage is None or not registry.components:
+        return "no components are installed; for those of Luthier: pip install 'luthier[standard]'"
+    stages = dict.fromkeys(stage_name(each) for each in registry.components)
+    return f"no component of the stage {stage!r} is installed; there are: {', '.join(stages)}"
+
+
+def _gives(component: Component) -> str:
+    form = component.declared.gives
+    kind = component.stage.gives or "a generator"
+    return f"{kind} of the form {form}" if form else kind
+
+
+def _shown(component: Component) -> dict[str, Any]:
+    from luthier.recipe import example_step
+
+    return {
+        **_listed(component),
+        "inputs": list(component.inputs),
+        "parameters": _parameters(component),
+        "doc": component.doc,
+        "example": example_step(component),
+    }
+
+
+def _parameters(component: Component) -> list[dict[str, Any]]:
+    from luthier.cli._component import describe_type
+    from luthier.schema import component_schema
+
+    schema = component_schema(component)
+    required = schema.get("required", [])
+    return [
+        {
+            "name": name,
+            "type": describe_type(schema, prop),
+            "required": name in required,
+            "default": prop.get("default"),
+            "description": prop.get("description", ""),
+        }
+        for name, prop in schema.get("properties", {}).items()
+    ]
+
+
+def _default(entry: dict[str, Any]) -> str:
+    import json
+
+    return "required" if entry["required"] else json.dumps(entry["default"], ensure_ascii=False)

@@ -1,0 +1,239 @@
+"""`luthier run` and `luthier plan`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from luthier.cli._dispatch import Command
+from luthier.cli._options import (
+    DeviceOption,
+    ForceOption,
+    FromOption,
+    JsonOption,
+    OverridesOption,
+    PluginOption,
+    RecipeArgument,
+    RecipeHomeOption,
+    UntilOption,
+)
+from luthier.cli._output import format_number, print_json, print_table, warn
+from luthier.errors import GateRefused, LuthierError
+
+if TYPE_CHECKING:
+    from luthier.api import Session
+    from luthier.events import Event
+    from luthier.planner import Planned
+    from luthier.plugins import Registry
+    from luthier.runs import Run
+
+RUN_EXAMPLES = """
+Examples:
+
+\b
+  luthier run recipe.yaml
+  luthier run recipe.yaml --set lora.rank=8 --set lora.max_minutes=2
+  luthier run recipe.yaml --until near-duplicates
+  luthier run recipe.yaml --force rouge
+  luthier run recipe.yaml --json | jq -c 'select(.type == "step_finished")'
+"""
+PLAN_EXAMPLES = """
+Examples:
+
+\b
+  luthier plan recipe.yaml
+  luthier plan recipe.yaml --set lora.rank=8
+  luthier plan recipe.yaml --json
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command(cls=Command, epilog=RUN_EXAMPLES)(run)
+    app.command(cls=Command, epilog=PLAN_EXAMPLES)(plan)
+
+
+def run(
+    recipe: RecipeArgument,
+    *,
+    overrides: OverridesOption = [],  # noqa: B006 - typer copies it
+    until: UntilOption = None,
+    start: FromOption = None,
+    force: ForceOption = [],  # noqa: B006
+    jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes for shards.  [default: the number of cores]")
+    ] = None,
+    step_timeout: Annotated[
+        float | None, typer.Option(min=0.1, metavar="S", help="End a step that reports nothing for so many seconds.")
+    ] = None,
+    device: DeviceOption = "auto",
+    plugins: PluginOption = [],  # noqa: B006
+    home: RecipeHomeOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the outcome.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the events as JSON, one a line.")] = False,
+) -> None:
+    """Run a recipe. Steps whose result is in the store are not done again, so running again resumes.
+
+    Exit code 4 says that everything was measured and a gate refused the result.
+    """
+    from luthier import api
+    from luthier.display import show
+
+    session = _open(recipe, overrides=overrides, plugins=plugins, home=home, until=until, start=start, force=force)
+    started: list[str] = []
+
+    def note(event: Event) -> None:
+        if event.type == "run_started":
+            started.append(event.run)  # type: ignore[attr-defined]
+
+    refusal = None
+    with contextlib.ExitStack() as stack:
+        watching = _print_event if as_json else stack.enter_context(show(quiet=quiet))
+        try:
+            done = api.run_session(session, [note, watching], jobs=jobs, step_timeout=step_timeout, device=device)
+        except GateRefused as error:
+            refusal, done = error, _newest(session, started)
+        except (LuthierError, KeyboardInterrupt):
+            stack.close()
+            if started and not as_json:
+                typer.echo(f"{started[0]} ended early; run it again to go on from what is finished", err=True)
+            raise
+    if as_json:
+        if not started:
+            _print_nothing_to_do(done)
+    else:
+        _tell_outcome(done, session, nothing_to_do=not started)
+    if refusal:
+        raise refusal
+
+
+def plan(
+    recipe: RecipeArgument,
+    *,
+    overrides: OverridesOption = [],  # noqa: B006
+    until: UntilOption = None,
+    start: FromOption = None,
+    force: ForceOption = [],  # noqa: B006
+    plugins: PluginOption = [],  # noqa: B006
+    home: RecipeHomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a recipe and show what running it would do: what is cached, what runs, and why."""
+    session = _open(recipe, overrides=overrides, plugins=plugins, home=home, until=until, start=start, force=force)
+    planned = session.resolve()
+    if as_json:
+        print_json({"recipe": session.recipe.name, "steps": [_planned_record(each) for each in planned]})
+        return
+    rows = [
+        (str(index), step_id, component, _state(each))
+        for index, (step_id, component, each) in enumerate(_planned_rows(planned), 1)
+    ]
+    print_table(["", "STEP", "COMPONENT", "STATE"], rows)
+    cached = sum(each.state == "cached" for each in planned)
+    typer.echo("\nnothing to do: every step is cached" if cached == len(planned) else f"\nrun it: luthier run {recipe}")
+
+
+def _open(recipe: Path, *, overrides: Sequence[str], plugins: Sequence[Path], **options: Any) -> Session:
+    """Check the recipe, and warn of the plugins that were left out: one of them may be what is missing."""
+    from luthier.api import open_session
+    from luthier.plugins import load_plugins, local_plugins
+    from luthier.recipe import RecipeError, parse_override
+
+    values = dict(map(parse_override, overrides))
+    try:
+        session = open_session(recipe, overrides=values, plugins=plugins, **options)
+    except RecipeError:
+        _warn_of_broken(load_plugins(local=[*local_plugins(recipe.absolute().parent), *plugins]))
+        raise
+    _warn_of_broken(session.plan.registry)
+    return session
+
+
+def _warn_of_broken(registry: Registry) -> None:
+    for broken in registry.broken:
+        warn(f"the plugin {broken.name} was left out: {broken.error}", broken.remedy)
+
+
+# --- plan ---------------------------------------------------------------------------------------------
+
+
+def _planned_rows(planned: Sequence[Planned]) -> list[tuple[str, str, Planned]]:
+    """Each step with its component and what is planned: a fused pass has one row for each of its steps."""
+    return [
+        (each.node.id if step is each.node.step else step.id, str(step.component), each)
+        for each in planned
+        for step in each.node.parts
+    ]
+
+
+def _state(planned: Planned) -> str:
+    if planned.state == "runs":
+        return f"runs ({planned.why})"
+    return planned.why if planned.state == "depends" else planned.state
+
+
+def _planned_record(planned: Planned) -> dict[str, Any]:
+    return {
+        "id": planned.node.id,
+        "steps": [{"id": step.id, "component": str(step.component)} for step in planned.node.parts],
+        "state": planned.state,
+        "why": planned.why,
+        "key": planned.key,
+    }
+
+
+# --- run ----------------------------------------------------------------------------------------------
+
+
+def _print_event(event: Event) -> None:
+    typer.echo(event.to_json())
+
+
+def _print_nothing_to_do(run: Run) -> None:
+    from luthier.events import RunFinished
+
+    _print_event(RunFinished(run=run.id, state=run.state, seconds=0.0))
+
+
+def _newest(session: Session, started: Sequence[str]) -> Run:
+    """The run that was refused: the one that started, or the one that had been refused before."""
+    from luthier.runs import find_run, list_runs
+
+    if started:
+        return find_run(session.store, started[0])
+    return next(run for run in list_runs(session.store) if run.data.recipe == session.recipe.name)
+
+
+def _tell_outcome(run: Run, session: Session, *, nothing_to_do: bool) -> None:
+    from luthier.display import format_seconds
+
+    if nothing_to_do:
+        typer.echo(f"nothing to do: every step is cached; run {run.id}")
+    else:
+        typer.echo(f"{run.id}  {run.state} after {format_seconds(run.data.seconds)}")
+    print_gates(run)
+    if run.report_path.exists():
+        typer.echo(f"report: {run.report_path}")
+    if run.state == "done" and any(step.kind in ("model", "onnx") and step.artifact for step in run.steps):
+        home = "" if _is_default_home(session.store.root) else f" --home {session.store.root}"
+        typer.echo(f'try it: luthier generate {run.id} "…"{home}')
+
+
+def print_gates(run: Run) -> None:
+    """One line for each bound: ✓ or ✗, what was measured, the bound."""
+    for gate in run.gates:
+        typer.secho("✓ " if gate.passed else "✗ ", fg="green" if gate.passed else "red", nl=False)
+        typer.echo(f"{gate.step}  {gate.metric} {format_number(gate.value)}, {gate.bound}: {gate.reason}")
+
+
+def _is_default_home(root: Path) -> bool:
+    from luthier.api import DEFAULT_HOME, HOME_VARIABLE
+
+    if HOME_VARIABLE in os.environ:
+        return Path(os.environ[HOME_VARIABLE]).expanduser().absolute() == root
+    return root == Path.cwd() / DEFAULT_HOME

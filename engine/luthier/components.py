@@ -1,0 +1,392 @@
+"""A component is a function: the inputs that it asks for, and the configuration its signature declares.
+
+Positional parameters are inputs, matched by name. Keyword-only parameters are the configuration:
+their annotations are evaluated one by one and validated by pydantic, strictly, as JSON (`True` is not
+a float, `"0.2"` is not a number, unknown keys are errors).
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from luthier.errors import PluginError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic_core import CoreSchema
+
+    from luthier.artifacts import Kind
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+RESERVED_KEYS = ("id", "from", "gate", "runtime", "environment")
+
+
+class Location(str):
+    """The type of a parameter that names content: a path, `hf:`, `wheel:` or an fsspec URI.
+
+    Relative paths start at the recipe. In a step's key the content's hash stands for it.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema(min_length=1, strict=True))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A row in the table of stages.
+
+    Attributes:
+        name: its key in recipes (`clean`); empty for one that recipes do not list as steps (runtimes).
+        hook: the registration hook (`luthier_cleaners`).
+        gives: the kind of artifact that a step of it makes; None for runtimes.
+        needs: inputs that a component must ask for.
+        one_of: inputs of which it must ask for exactly one.
+        optional: inputs that it may ask for.
+        title: what it is, for people.
+        contract: the version of what the engine promises it; part of every step's key.
+    """
+
+    name: str
+    hook: str
+    gives: Kind | None
+    title: str
+    needs: tuple[str, ...] = ()
+    one_of: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    contract: int = 1
+
+    def check_inputs(self, inputs: Collection[str]) -> str:
+        """What is wrong with a component that asks for `inputs`; empty if nothing is."""
+        offered = (*self.needs, *self.one_of, *self.optional)
+        unknown = [name for name in inputs if name not in offered]
+        if unknown:
+            return f"asks for {', '.join(map(repr, unknown))}, which this stage does not offer"
+        missing = [name for name in self.needs if name not in inputs]
+        if missing:
+            return f"does not ask for {', '.join(map(repr, missing))}"
+        chosen = [name for name in self.one_of if name in inputs]
+        if self.one_of and len(chosen) != 1:
+            return f"must ask for exactly one of {', '.join(map(repr, self.one_of))}"
+        return ""
+
+    @property
+    def offer(self) -> str:
+        """What the stage offers, for messages and the reference."""
+        parts = list(self.needs)
+        if self.one_of:
+            parts.append(" or ".join(self.one_of))
+        parts += [f"{name} (optional)" for name in self.optional]
+        return ", ".join(parts)
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("source", "luthier_sources", "dataset", "Sources: read raw documents", optional=("ctx",)),
+    Stage("clean", "luthier_cleaners", "dataset", "Cleaners", one_of=("frame", "data"), optional=("ctx",)),
+    Stage(
+        "bias",
+        "luthier_bias_filters",
+        "dataset",
+        "Bias filters and audits",
+        one_of=("frame", "data"),
+        optional=("ctx",),
+    ),
+    Stage(
+        "format",
+        "luthier_formatters",
+        "dataset",
+        "Formatters: text to examples",
+        one_of=("frame", "data"),
+        optional=("ctx",),
+    ),
+    Stage("architecture", "luthier_architectures", "model", "Architectures: make a model", optional=("data", "ctx")),
+    Stage("tune", "luthier_tuners", "model", "Tuners", needs=("model",), optional=("data", "ctx")),
+    Stage(
+        "export", "luthier_exporters", "onnx", "Exporters: model to ONNX", needs=("model",), optional=("data", "ctx")
+    ),
+    Stage(
+        "validate",
+        "luthier_validators",
+        "report",
+        "Validators",
+        needs=("subject",),
+        optional=("reference", "data", "ctx"),
+    ),
+    Stage("", "luthier_runtimes", None, "Runtimes: load a model", one_of=("model", "onnx"), optional=("ctx",)),
+)
+
+DEFAULT_RUNTIMES: Mapping[str, str] = {"model": "transformers", "onnx": "onnxruntime-genai"}
+"""The runtime that loads each kind where a recipe's `runtime` does not name another."""
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a signature cannot say; see `component`."""
+
+    gives: str | None = None
+    needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    fingerprint: Callable[..., str] | None = None
+    platform: bool = False
+
+
+def component(
+    *,
+    gives: str | None = None,
+    needs: Mapping[str, Collection[str]] | None = None,
+    fingerprint: Callable[..., str] | None = None,
+    platform: bool = False,
+) -> Callable[[Function], Function]:
+    """Declare of a component what its signature cannot say. Most components need no declaration.
+
+    Args:
+        gives: the form of the result (`prompt-completion`, `causal-lm`); without it a cleaner or tuner
+            keeps the form of its input, and a source gives `documents`.
+        needs: for an input, the forms that it takes: `{"data": {"prompt-completion"}}`.
+        fingerprint: for a source that reads something other than locations: called with the
+            configuration while planning, it returns a text that changes when the source would.
+        platform: the result depends on the processor architecture or operating system.
+    """
+
+    def declare(function: Function) -> Function:
+        forms = {name: frozenset(accepted) for name, accepted in (needs or {}).items()}
+        function.__luthier__ = Declaration(gives, forms, fingerprint, platform)  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a configuration: the path of its key and what is wrong."""
+
+    key: tuple[str | int, ...]
+    message: str
+    unknown: bool = False
+
+
+class ConfigurationError(PluginError):
+    """A configuration that a component's signature refuses; the user's error, so exit code 1."""
+
+    exit_code = 1
+
+    def __init__(self, component: Component, problems: list[Problem]) -> None:
+        where = "; ".join(f"{'.'.join(map(str, problem.key))}: {problem.message}" for problem in problems)
+        super().__init__(f"{component}: {where}")
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered function: what a recipe names.
+
+    Attributes:
+        stage: the stage that it belongs to.
+        function: the function itself.
+        inputs: the names that it asks for, in order.
+        distribution, version: where it came from; a local file's distribution is its path.
+        plugin: the name of the plugin (entry point, or stem of the local file).
+    """
+
+    stage: Stage
+    function: Callable[..., Any]
+    inputs: tuple[str, ...]
+    distribution: str
+    version: str
+    plugin: str
+
+    def __str__(self) -> str:
+        return f"{self.stage.name or 'runtime'}:{self.name}"
+
+    @property
+    def name(self) -> str:
+        """The function's name, with hyphens."""
+        return component_name(self.function)
+
+    @property
+    def doc(self) -> str:
+        """The docstring, dedented."""
+        return inspect.getdoc(self.function) or ""
+
+    @property
+    def summary(self) -> str:
+        """The docstring's first line."""
+        return self.doc.partition("\n")[0]
+
+    @property
+    def declared(self) -> Declaration:
+        """What `@component` said of it."""
+        declaration = getattr(self.function, "__luthier__", None)
+        return declaration if isinstance(declaration, Declaration) else Declaration()
+
+    @property
+    def parameters(self) -> list[inspect.Parameter]:
+        """The configuration's parameters as the signature has them, annotations not evaluated."""
+        return configuration_parameters(self.function)
+
+    @cached_property
+    def model(self) -> type[BaseModel]:
+        """The pydantic model of the configuration.
+
+        Raises:
+            PluginError: if an annotation cannot be evaluated or is no type that pydantic knows.
+        """
+        from pydantic import ConfigDict, PydanticSchemaGenerationError, create_model
+
+        definitions: dict[str, Any] = {}
+        for parameter in self.parameters:
+            definitions[parameter.name] = (
+                self._annotation(parameter),
+                parameter.default if parameter.default is not parameter.empty else ...,
+            )
+        config = ConfigDict(
+            extra="forbid", strict=True, validate_default=True, arbitrary_types_allowed=False, protected_namespaces=()
+        )
+        try:
+            return create_model(self.function.__name__, __config__=config, **definitions)
+        except PydanticSchemaGenerationError as error:
+            raise PluginError(
+                f"{describe(self.function)}: a parameter has a type that cannot be configured: "
+                f"{error.message.splitlines()[0]}",
+                "Use plain types, Literal, Annotated constraints, lists, or dataclasses of these.",
+            ) from error
+
+    def _annotation(self, parameter: inspect.Parameter) -> Any:
+        annotation = parameter.annotation
+        if not isinstance(annotation, str):
+            return annotation
+        namespace = getattr(self.function, "__globals__", {})
+        try:
+            # As typing.get_type_hints does, but only for this parameter: inputs may name heavy types.
+            return eval(annotation, namespace)  # noqa: S307 - the plugin's own source text
+        except Exception as error:
+            raise PluginError(
+                f"{describe(self.function)}: the annotation of {parameter.name!r} ({annotation}) cannot be evaluated: "
+                f"{error}",
+                "Import what it names at the module's top, outside `if TYPE_CHECKING`.",
+            ) from error
+
+    def configure(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        """Validate a configuration and fill in defaults; gives the keyword arguments to call with.
+
+        Raises:
+            ConfigurationError: with every problem at once.
+        """
+        from pydantic import ValidationError
+
+        try:
+            instance = self.model.model_validate_json(json.dumps(configuration))
+        except ValidationError as error:
+            problems = [
+                Problem(
+                    tuple(detail["loc"]),
+                    _explain(detail),
+                    detail["type"] == "extra_forbidden" or detail["type"] == "unexpected_keyword_argument",
+                )
+                for detail in error.errors()
+            ]
+            raise ConfigurationError(self, problems) from None
+        return {name: getattr(instance, name) for name in type(instance).model_fields}
+
+    def canonical(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration with defaults, as JSON values: what a step's key covers."""
+        return {name: plain_value(value) for name, value in self.configure(configuration).items()}
+
+
+def plain_value(value: Any, locate: Callable[[str], str] = str) -> Any:  # noqa: PLR0911 - one return a type
+    """A configuration's value as JSON: dataclasses as dicts, sets sorted, locations through `locate`.
+
+    Sets have no order of their own, and the order that they iterate in changes from process to process.
+    """
+    from pydantic import BaseModel
+    from pydantic_core import to_jsonable_python
+
+    if isinstance(value, Location):
+        return locate(str(value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain_value(getattr(value, item.name), locate) for item in fields(value)}
+    if isinstance(value, BaseModel):
+        return {name: plain_value(getattr(value, name), locate) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {str(to_jsonable_python(key)): plain_value(inner, locate) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(inner, locate) for inner in value]
+    if isinstance(value, set | frozenset):
+        return sorted((plain_value(inner, locate) for inner in value), key=json.dumps)
+    return to_jsonable_python(value)
+
+
+def _explain(detail: Mapping[str, Any]) -> str:
+    if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return "unknown key"
+    if detail["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return "required, but missing"
+    message = str(detail["msg"])
+    return f"{message[0].lower()}{message[1:]}, not {detail['input']!r}"
+
+
+def component_name(function: Callable[..., Any]) -> str:
+    """The name that recipes use: the function's, with hyphens."""
+    return getattr(function, "__name__", "").replace("_", "-")
+
+
+def describe(function: Callable[..., Any]) -> str:
+    """A function for an error message: its name, file and line."""
+    code = getattr(function, "__code__", None)
+    where = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
+    return f"{getattr(function, '__qualname__', function)!s}{where}"
+
+
+def configuration_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The keyword-only parameters of a component."""
+    return [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def read_component(
+    function: Callable[..., Any], stage: Stage, *, distribution: str, version: str, plugin: str
+) -> Component:
+    """Check a plugin's function against its stage.
+
+    Raises:
+        PluginError: naming the function, the file and what the stage offers.
+    """
+
+    def refuse(what: str, remedy: str = "") -> PluginError:
+        offer = f"A {stage.name or 'runtime'} component may ask for: {stage.offer}." if stage.offer else ""
+        return PluginError(f"{describe(function)} {what}", remedy or offer)
+
+    if not inspect.isfunction(function):
+        raise refuse("is not a function", f"{stage.hook} returns plain functions, defined with `def`.")
+    inputs: list[str] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise refuse(f"takes *{parameter.name}", "Name each input and each keyword-only parameter.")
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            if parameter.name in (*RESERVED_KEYS, stage.name) or parameter.name.startswith("_"):
+                raise refuse(f"has a parameter {parameter.name!r}, which recipes reserve", "Give it another name.")
+            if parameter.annotation is parameter.empty:
+                raise refuse(
+                    f"has a parameter {parameter.name!r} without a type", f"Annotate it: `{parameter.name}: int = 1`."
+                )
+            continue
+        if parameter.default is not parameter.empty:
+            raise refuse(
+                f"gives its input {parameter.name!r} a default",
+                "Put configuration after a bare `*`; inputs have no defaults.",
+            )
+        inputs.append(parameter.name)
+    wrong = stage.check_inputs(inputs)
+    if wrong:
+        raise refuse(wrong)
+    if not inspect.getdoc(function):
+        raise refuse("has no docstring", "Its first line is what `luthier plugins list` shows.")
+    return Component(stage, function, tuple(inputs), distribution, version, plugin)

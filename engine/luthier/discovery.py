@@ -1,0 +1,123 @@
+"""Find plugins without importing them: entry points in the group `luthier`, and one-file local plugins."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
+from importlib.metadata import EntryPoint, distributions
+from pathlib import Path
+from types import CodeType
+from typing import Literal
+
+GROUP = "luthier"
+Origin = Literal["entry point", "local file"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plugin that was found and not yet imported: its entry points, or its file.
+
+    `problem` says why it cannot be imported at all.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    entry_points: tuple[EntryPoint, ...] = ()
+    file: Path | None = None
+
+    problem: str = ""
+
+    @property
+    def origin(self) -> Origin:
+        """Where it was found."""
+        return "local file" if self.file else "entry point"
+
+    def import_plugin(self) -> object:
+        """Import it: a module, or the object that the entry point names."""
+        return import_file(self.file) if self.file else self.entry_points[0].load()
+
+
+def local_plugins(recipe_directory: Path) -> list[Path]:
+    """The one-file plugins of a recipe: `plugins.d/*.py` beside it, by name, without those that begin with `_`."""
+    return sorted(path for path in (recipe_directory / "plugins.d").glob("*.py") if not path.name.startswith("_"))
+
+
+def names_in(text: str) -> frozenset[str]:
+    """The names of a comma list."""
+    return frozenset(filter(None, map(str.strip, text.split(","))))
+
+
+def installed_candidates() -> list[Candidate]:
+    """The entry points of the installed distributions, one candidate a name.
+
+    Two distributions that use one name make one candidate with a `problem`; so does a distribution
+    whose entry points cannot be read.
+    """
+    by_name: dict[str, list[EntryPoint]] = {}
+    unreadable: list[Candidate] = []
+    seen: set[str] = set()
+    for distribution in distributions():
+        try:
+            found = distribution.entry_points.select(group=GROUP)
+        except Exception as error:
+            # One distribution's damaged file must not take every other plugin along.
+            name = str(distribution.name)
+            unreadable.append(Candidate(name, name, "", problem=f"its entry points cannot be read: {error}"))
+            continue
+        if not found or distribution.name in seen:
+            continue  # the first one on the path is the one that is imported
+        seen.add(distribution.name)
+        for entry_point in found:
+            by_name.setdefault(entry_point.name, []).append(entry_point)
+    return [*(_candidate(name, found) for name, found in by_name.items()), *unreadable]
+
+
+def _candidate(name: str, found: Sequence[EntryPoint]) -> Candidate:
+    givers = sorted({(each.dist.name, each.dist.version) for each in found if each.dist})
+    distribution = " and ".join(str(giver) for giver, _ in givers)
+    version = " and ".join(str(version) for _, version in givers)
+    problem = f"the entry point {name!r} is given more than once, by {distribution}" if len(found) > 1 else ""
+    return Candidate(name, distribution, version, tuple(found), problem=problem)
+
+
+def local_candidates(paths: Iterable[Path]) -> list[Candidate]:
+    """The one-file plugins at `paths`; the same file twice counts once."""
+    files = dict.fromkeys(path.resolve() for path in paths)
+    return [Candidate(file.stem, str(file), "", file=file) for file in files]
+
+
+class _SourceLoader(SourceFileLoader):
+    """Compiles the file's bytes each time.
+
+    Bytecode caches are matched by the time in seconds and the size, so an edit within the same second
+    could run the old code; and a recipe's folder is no place for caches.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The module's code, compiled now."""
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def import_file(file: Path) -> object:
+    """Import a one-file plugin from its path, under a name of its own; `sys.path` stays as it is."""
+    import hashlib
+
+    digest = hashlib.sha256(os.fsencode(file)).hexdigest()[:12]
+    name = f"luthier_local_{digest}_{''.join(c if c.isalnum() else '_' for c in file.stem)}"
+    loader = _SourceLoader(name, str(file))
+    spec = importlib.util.spec_from_file_location(name, file, loader=loader)
+    if spec is None:
+        raise ImportError(f"{file} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pydantic look their module up here
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,45 @@
+"""The errors that Luthier raises on purpose, each with its remedy and a fixed exit code.
+
+Anything else that escapes is a bug: the command line shows its traceback and saves a log.
+"""
+
+from __future__ import annotations
+
+
+class LuthierError(Exception):
+    """Something went wrong that we can explain.
+
+    `message` says what and where, in one line where possible; `remedy` says what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
+
+
+class InputError(LuthierError):
+    """The user's input (recipe, data, model, environment) cannot be used as it is. Exit code 1."""
+
+
+class PluginError(LuthierError):
+    """A plugin broke its contract, or failed in a way that is its own. Exit code 3."""
+
+    exit_code = 3
+
+
+class WorkerError(LuthierError):
+    """A worker process died, hung or ran out of memory. Exit code 3."""
+
+    exit_code = 3
+
+
+class GateRefused(LuthierError):
+    """A gate refused the run: everything was measured and kept, nothing may ship. Exit code 4."""
+
+    exit_code = 4

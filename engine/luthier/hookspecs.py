@@ -1,0 +1,157 @@
+"""The contract between Luthier and its plugins: every hook, with its arguments and its promise.
+
+Registration hooks (plural nouns) are called once, while plugins are loaded, in every process that
+needs components; they return plain functions. Each plugin's implementation is called and exhausted
+by itself: one that raises loses only its own components and is reported. The order of plugins never
+matters. Lifecycle hooks (`luthier_run_started`, …) are called in the parent process only, observe
+what happens, and cannot change it: an error in one is recorded and stops nothing.
+
+Every hook here has been in the contract since version 0.1 of the core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from luthier.events import (
+        GateDecided,
+        RunFinished,
+        RunStarted,
+        StepFailed,
+        StepFinished,
+        StepStarted,
+    )
+    from luthier.runs import Run
+
+PROJECT = "luthier"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+ComponentFunction = Callable[..., Any]
+
+
+@hookspec
+def luthier_sources() -> Iterable[ComponentFunction]:
+    """Give the sources: functions that yield frames of raw documents.
+
+    A source may ask for `ctx`. Each frame has a `text` column (strings) and may have `id`, `source`,
+    `group` and further columns; the engine fills in what is missing (`id` from source and content,
+    `group` from `id`) and writes the shards.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def luthier_cleaners() -> Iterable[ComponentFunction]:
+    """Give the cleaners: documents in, documents out.
+
+    A cleaner asks for `frame` (one shard; it returns a frame) or, where it must see everything, for
+    `data` (it returns or yields frames); and for `ctx` if it wants. `id` is kept; a row that is left
+    out counts as dropped.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def luthier_bias_filters() -> Iterable[ComponentFunction]:
+    """Give the bias filters and audits: documents in, documents out.
+
+    As cleaners. What was found goes to `ctx.table` and `ctx.figure`, from where the report takes it.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def luthier_formatters() -> Iterable[ComponentFunction]:
+    """Give the formatters: documents in, training examples out.
+
+    A formatter asks for `frame` or `data`, declares the form that it gives
+    (`@component(gives="prompt-completion")`) and writes the columns of that form, `id`, `group` and
+    `split` among them.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def luthier_architectures() -> Iterable[ComponentFunction]:
+    """Give the architectures: functions that make a model, pretrained or fresh, with its tokenizer.
+
+    An architecture may ask for `data` and `ctx`, and writes a safetensors directory in Hugging Face
+    form into `ctx.output`. What it returns is ignored.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def luthier_tuners() -> Iterable[ComponentFunction]:
+    """Give the tuners: a model and examples in, a tuned model out.
+
+    A tuner asks for `model`, and for `data` and `ctx` if it wants; it writes the whole tuned model
+    (the form is the architecture's) into `ctx.output` and its checkpoints into `ctx.checkpoint`.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def luthier_exporters() -> Iterable[ComponentFunction]:
+    """Give the exporters: a model in, an ONNX model directory out.
+
+    An exporter asks for `model`, and for `data` (calibration) and `ctx` if it wants, and writes into
+    `ctx.output`.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def luthier_runtimes() -> Iterable[ComponentFunction]:
+    """Give the runtimes: functions that load a model and return a `luthier.Generator`.
+
+    A runtime asks for `model` or for `onnx`, and for `ctx` if it wants. Validators and
+    `luthier generate` reach models only through it.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def luthier_validators() -> Iterable[ComponentFunction]:
+    """Give the validators: functions that measure one subject.
+
+    A validator asks for `subject` (a Generator), and for `reference` (the Generator of the model
+    before export), `data` and `ctx` if it wants. Its findings go to `ctx.metric`, `ctx.table` and
+    `ctx.figure`. It is called once for each subject that a gate or the report needs.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def luthier_run_started(run: Run, event: RunStarted) -> None:
+    """Called once, before the first step; `run` is the run's directory and what is known of it."""
+
+
+@hookspec
+def luthier_run_finished(run: Run, event: RunFinished) -> None:
+    """Called once, last, whatever the outcome: `event.state` says which."""
+
+
+@hookspec
+def luthier_step_started(run: Run, event: StepStarted) -> None:
+    """Called when a step that is not cached begins."""
+
+
+@hookspec
+def luthier_step_finished(run: Run, event: StepFinished) -> None:
+    """Called when a step's result is in the store: after its work, or at once where it was cached."""
+
+
+@hookspec
+def luthier_step_failed(run: Run, event: StepFailed) -> None:
+    """Called when a step ended in an error; `event.message` is what the user is told."""
+
+
+@hookspec
+def luthier_gate_decided(run: Run, event: GateDecided) -> None:
+    """Called for each bound of each gate, passed or refused, with what was measured."""

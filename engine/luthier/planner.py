@@ -1,0 +1,365 @@
+"""A recipe and the installed plugins become a plan: nodes, their inputs, and why each must run.
+
+A node is what is cached: one step, a run of neighbouring frame components fused into one pass, or one
+validator on one subject. Its key is a hash of everything its result depends on; see `ingredients`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from luthier import provenance
+from luthier.artifacts import DATASET_FORMS, Artifact, Kind
+from luthier.components import DEFAULT_RUNTIMES, STAGES, Component, Location
+from luthier.errors import InputError, LuthierError
+from luthier.explain import explain
+from luthier.gates import Bound, parse_gate
+from luthier.locations import identity
+from luthier.plugins import Registry
+from luthier.recipe import RecipeError, RecipeProblem, RecipeSpec, StepSpec
+from luthier.store import StepRecord, Store
+
+Task = Literal["dataset", "shards", "directory", "validate"]
+Subject = Literal["candidate", "base", "reference"]
+_MAKERS: Mapping[str, str] = {
+    kind: " or ".join(f"`{stage.name}`" for stage in STAGES if stage.gives == kind and stage.name)
+    for kind in ("dataset", "model", "onnx")
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One unit of work and of caching.
+
+    Attributes:
+        parts: the recipe's steps that it does: several where frame components are fused.
+        inputs: for each input that is an artifact, the node that makes it.
+        runtimes: for the inputs that are loaded models (`subject`, `reference`), the runtime.
+        subject: for a validator, what it looks at.
+    """
+
+    parts: tuple[StepSpec, ...]
+    task: Task
+    kind: Kind
+    form: str
+    inputs: Mapping[str, Node] = field(default_factory=dict)
+    runtimes: Mapping[str, str] = field(default_factory=dict)
+    subject: Subject | None = None
+
+    @property
+    def step(self) -> StepSpec:
+        """The (last) step of the recipe that it does."""
+        return self.parts[-1]
+
+    @property
+    def id(self) -> str:
+        """The step's id; for a validator on another subject than the candidate, `rouge@base`."""
+        return f"{self.step.id}@{self.subject}" if self.subject not in (None, "candidate") else self.step.id
+
+    @property
+    def part_forms(self) -> list[str]:
+        """The form of the rows after each part of a fused pass."""
+        form, forms = self.inputs["data"].form, []
+        for step in self.parts:
+            form = step.component.declared.gives or form
+            forms.append(form)
+        return forms
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A node with what is known of it now.
+
+    `key` and `ingredients` are None while an input is still to be made. `record` is the step's record
+    where it is cached; otherwise `why` says why it must run.
+    """
+
+    node: Node
+    key: str | None
+    ingredients: dict[str, Any] | None
+    record: StepRecord | None
+    why: str
+
+    @property
+    def state(self) -> Literal["cached", "runs", "depends"]:
+        """`cached`, `runs`, or `depends` (on an earlier step's result)."""
+        if self.record:
+            return "cached"
+        return "runs" if self.key else "depends"
+
+
+@dataclass(frozen=True)
+class Force:
+    """What the user asked to do again although it is cached: single steps, and all from one step on."""
+
+    steps: frozenset[str] = frozenset()
+    start: str | None = None
+
+    @property
+    def mentioned(self) -> frozenset[str]:
+        """Every step id that is named, which ends fusion there."""
+        return self.steps | ({self.start} if self.start else frozenset())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked recipe: its nodes in order."""
+
+    recipe: RecipeSpec
+    nodes: tuple[Node, ...]
+    registry: Registry
+    force: Force = field(default_factory=Force)
+
+    def forced(self, node: Node) -> bool:
+        """Whether the user asked for this node to be done again."""
+        ids = [step.id for step in self.recipe.steps]
+        if any(step.id in self.force.steps for step in node.parts):
+            return True
+        start = self.force.start
+        return start is not None and ids.index(node.step.id) >= ids.index(start)
+
+
+def bounds(step: StepSpec) -> list[Bound]:
+    """The bounds of a step's gate; none without one."""
+    return parse_gate(step.gate) if step.gate else []
+
+
+def make_plan(
+    recipe: RecipeSpec, registry: Registry, *, until: str | None = None, force: Force = Force()
+) -> Plan:
+    """Check the kinds and forms of the whole recipe, and fuse what can be fused.
+
+    Raises:
+        RecipeError: with everything that is wrong, each at its place.
+        InputError: if `until` or `force` name no step.
+    """
+    ids = [step.id for step in recipe.steps]
+    for name in sorted(force.mentioned | ({until} if until else set())):
+        if name not in ids:
+            raise InputError(f"{recipe.name} has no step {name!r}", f"Its steps: {', '.join(ids)}.")
+    builder = _Builder(recipe, registry, boundaries=force.mentioned | ({until} if until else set()))
+    for step in recipe.steps:
+        builder.add(step)
+        if step.id == until:
+            break
+    if builder.problems:
+        raise RecipeError(builder.problems)
+    return Plan(recipe, tuple(builder.nodes), registry, force)
+
+
+class _Builder:
+    """Walks the steps and keeps the newest artifact of each kind."""
+
+    def __init__(self, recipe: RecipeSpec, registry: Registry, boundaries: Collection[str]) -> None:
+        self.nodes: list[Node] = []
+        self.problems: list[RecipeProblem] = []
+        self._registry = registry
+        self._newest: dict[str, Node] = {}
+        self._base: Node | None = None
+        self._reference: Node | None = None
+        self._by_id: dict[str, Node] = {}
+        self._unfusable = {name for step in recipe.steps for name in step.source} | set(boundaries)
+
+    def add(self, step: StepSpec) -> None:
+        if step.stage.gives == "report":
+            self._add_validator(step)
+            return
+        inputs = self._inputs(step)
+        form = self._form(step, inputs)
+        if "frame" in step.component.inputs:
+            self._add_frame(step, inputs, form)
+            return
+        assert step.stage.gives is not None
+        task: Task = "dataset" if step.stage.gives == "dataset" else "directory"
+        self._append(Node((step,), task, step.stage.gives, form, inputs))
+        if step.stage.name == "architecture":
+            self._base, self._reference = self.nodes[-1], None
+
+    def _append(self, node: Node) -> None:
+        if node.kind == "onnx" and self._reference is None:
+            self._reference = self._newest.get("model")
+        self.nodes.append(node)
+        self._newest[node.kind] = node
+        if node.kind in ("model", "onnx"):
+            self._newest["candidate"] = node
+        for step in node.parts:
+            self._by_id[step.id] = node
+
+    def _refuse(self, step: StepSpec, message: str, remedy: str = "") -> None:
+        self.problems.append(RecipeProblem(step.position, step.id, message, remedy))
+
+    def _add_frame(self, step: StepSpec, inputs: dict[str, Node], form: str) -> None:
+        before = inputs.get("data")
+        fusable = before is not None and before.task == "shards" and before is self.nodes[-1]
+        if fusable and before and before.step.id not in self._unfusable and not step.source:
+            # The node grows by this component; nothing else refers to the shorter one.
+            self.nodes.pop()
+            self._append(Node((*before.parts, step), "shards", "dataset", form, before.inputs))
+        else:
+            self._append(Node((step,), "shards", "dataset", form, inputs))
+
+    def _inputs(self, step: StepSpec) -> dict[str, Node]:
+        wanted = {"frame": "dataset", "data": "dataset", "model": "model", "onnx": "onnx"}
+        given = {self._by_id[name].kind: self._by_id[name] for name in step.source if name in self._by_id}
+        inputs: dict[str, Node] = {}
+        for name in step.component.inputs:
+            kind = wanted.get(name)
+            if kind is None:
+                continue
+            node = given.get(kind) or self._newest.get(kind)  # type: ignore[call-overload]
+            if node is None:
+                self._refuse(
+                    step,
+                    f"{step.component} needs a {kind}, but no earlier step gives one",
+                    f"Put a {_MAKERS[kind]} step before it.",
+                )
+                continue
+            inputs["data" if name == "frame" else name] = node
+            self._check_form(step, name, node)
+        return inputs
+
+    def _check_form(self, step: StepSpec, name: str, node: Node) -> None:
+        accepted = step.component.declared.needs.get(name, frozenset())
+        if not accepted and step.stage.name in ("clean", "bias", "format"):
+            accepted = frozenset({"documents"})
+        if accepted and node.form and node.form not in accepted:
+            hint = "Put a `format` step before it." if node.form == "documents" else ""
+            self._refuse(
+                step,
+                f"{step.component} takes {name} of the form {' or '.join(sorted(accepted))}; "
+                f"{node.step.id!r} gives {node.form}",
+                hint or f"Move it, or name another step with `from:`, to give it {' or '.join(sorted(accepted))}.",
+            )
+
+    def _form(self, step: StepSpec, inputs: Mapping[str, Node]) -> str:
+        declared = step.component.declared.gives
+        if declared is None and step.stage.name == "format":
+            self._refuse(step, f"{step.component} does not say which form it gives", '`@luthier.component(gives="…")`')
+        if declared and step.stage.gives == "dataset" and declared not in DATASET_FORMS:
+            self._refuse(step, f"{step.component} gives the unknown form {declared!r}", f"Forms: {', '.join(DATASET_FORMS)}.")
+        if declared:
+            return declared
+        if step.stage.name == "source":
+            return "documents"
+        same = inputs.get("data" if step.stage.gives == "dataset" else "model")
+        return same.form if same and step.stage.name != "export" else step.component.name
+
+    def _add_validator(self, step: StepSpec) -> None:
+        inputs = self._inputs(step)
+        given = next((self._by_id[name] for name in step.source if self._by_id[name].kind in ("model", "onnx")), None)
+        candidate = given or self._newest.get("candidate")
+        if candidate is None:
+            self._refuse(step, f"{step.component} needs a model, but no earlier step gives one", f"Put a {_MAKERS['model']} step before it.")
+            return
+        subjects: dict[Subject, Node] = {"candidate": candidate}
+        if "reference" in step.component.inputs:
+            if self._reference is None:
+                self._refuse(step, f"{step.component} compares with the model before export, but nothing was exported", "Put an `export` step before it.")
+                return
+            inputs["reference"] = self._reference
+        else:
+            others: dict[Subject, Node | None] = {"base": self._base, "reference": self._reference}
+            subjects |= {name: node for name, node in others.items() if node and node is not candidate}
+        for subject, node in subjects.items():
+            runtimes = {name: self._runtime(step, found) for name, found in (("subject", node), ("reference", inputs.get("reference"))) if found}
+            self.nodes.append(Node((step,), "validate", "report", "report", {**inputs, "subject": node}, runtimes, subject))
+        self._by_id.setdefault(step.id, self.nodes[-1])
+
+    def _runtime(self, step: StepSpec, node: Node) -> str:
+        name = DEFAULT_RUNTIMES[node.kind]
+        try:
+            if step.runtime and node.kind in self._registry.runtime(step.runtime).inputs:
+                name = step.runtime
+            self._registry.runtime(name)
+        except InputError as error:
+            self._refuse(step, error.message, error.remedy)
+        return name
+
+
+def resolve(
+    plan: Plan,
+    node: Node,
+    outputs: Mapping[str, str],
+    store: Store,
+    previous: Mapping[str, Mapping[str, Any]],
+    *,
+    ignore_force: Collection[str] = (),
+) -> Planned:
+    """What is known of a node.
+
+    Args:
+        outputs: the hashes of the results that are known, by node id.
+        previous: the ingredients of the nodes of the recipe's last run, by node id.
+        ignore_force: ids of nodes that were done in this run already, so are not forced again.
+    """
+    missing = next((made.id for made in node.inputs.values() if made.id not in outputs), None)
+    if missing:
+        return Planned(node, None, None, None, f"depends on {missing}")
+    parts = ingredients(plan, node, outputs)
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    if plan.forced(node) and node.id not in ignore_force:
+        return Planned(node, key, parts, None, "forced")
+    record = store.step(key)
+    if record:
+        return Planned(node, key, parts, record, "")
+    before = previous.get(node.id)
+    why = "not done yet" if before is None else explain(before, parts)
+    return Planned(node, key, parts, None, why)
+
+
+def ingredients(plan: Plan, node: Node, outputs: Mapping[str, str]) -> dict[str, Any]:
+    """Everything a node's result depends on, as JSON values."""
+    found: dict[str, Any] = {
+        "parts": [_part(step) for step in node.parts],
+        "inputs": {name: outputs[made.id] for name, made in sorted(node.inputs.items())},
+        "runtimes": {name: _code(plan.registry.runtime(runtime)) for name, runtime in sorted(node.runtimes.items())},
+    }
+    if any("ctx" in step.component.inputs for step in node.parts):
+        found["seed"] = plan.recipe.seed
+    if any(step.component.declared.platform for step in node.parts):
+        found["platform"] = provenance.this_platform()
+    return found
+
+
+def _part(step: StepSpec) -> dict[str, Any]:
+    component = step.component
+    arguments = component.configure(step.config)
+    try:
+        config = _identify(component.canonical(step.config), arguments)
+    except LuthierError as error:
+        problem = RecipeProblem(step.position, step.id, error.message, error.remedy)
+        raise RecipeError([problem]) from error
+    part = {"stage": step.stage.name, "contract": step.stage.contract, "config": config, **_code(component)}
+    if component.declared.fingerprint:
+        part["fingerprint"] = hashlib.sha256(component.declared.fingerprint(**arguments).encode()).hexdigest()
+    return part
+
+
+def _code(component: Component) -> dict[str, Any]:
+    return {
+        "component": component.name,
+        "plugin": component.plugin,
+        "code": provenance.code_of(component),
+        "requires": provenance.versions_of(component),
+    }
+
+
+def _identify(value: Any, argument: Any) -> Any:
+    """Canonical configuration with each location replaced by what its content is."""
+    if isinstance(argument, Location):
+        return identity(argument)
+    if isinstance(value, dict):
+        get = argument.get if isinstance(argument, Mapping) else lambda name: getattr(argument, name)
+        return {name: _identify(inner, get(name)) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_identify(inner, given) for inner, given in zip(value, argument, strict=True)]
+    return value
+
+
+def artifact_record(artifact: Artifact) -> dict[str, Any]:
+    """An artifact as a worker's request names it."""
+    return {"kind": artifact.kind, "form": artifact.form, "path": str(artifact.path), "hash": artifact.hash}

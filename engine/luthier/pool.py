@@ -1,0 +1,265 @@
+"""The parent's side of the workers: start them fresh, talk to them, notice death and silence, end them all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from luthier.errors import LuthierError, WorkerError
+from luthier.worker import PROTOCOL_VERSION
+
+START_TIMEOUT = 120.0
+TAIL_LINES = 12
+_THREAD_VARIABLES = (
+    "LUTHIER_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+Message = Mapping[str, Any]
+
+
+class StepError(LuthierError):
+    """A component's error, as its worker told it; `detail` is the traceback."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(message["message"], message["remedy"])
+        self.exit_code = message["exit_code"]
+        self.detail: str = message["detail"]
+
+
+class Worker:
+    """One worker process. `call` is one request at a time; `end` may come from any thread."""
+
+    def __init__(self, log: Path, *, threads: int, local_plugins: Sequence[Path], timeout: float | None) -> None:
+        self._log_path = log
+        self._timeout = timeout
+        self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+        environment.setdefault("TOKENIZERS_PARALLELISM", "false")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._out_of_memory_before = _out_of_memory_kills()
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "luthier.worker", *map(str, local_plugins)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment,
+                text=True,
+                encoding="utf-8",
+                **_own_group(),
+            )
+        threading.Thread(target=self._read, daemon=True).start()
+        self._started = False
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._messages.put(json.loads(line))
+        self._messages.put(None)
+
+    def call(self, request: Message, on_message: Callable[[Message], None] = lambda message: None) -> dict[str, Any]:
+        """Send a request and wait for its result; what comes on the way goes to `on_message`.
+
+        Raises:
+            StepError: the component failed.
+            WorkerError: the process died, or said nothing for longer than the timeout.
+        """
+        if not self._started:
+            ready = self._next(START_TIMEOUT)
+            if ready["type"] != "ready" or ready["version"] != PROTOCOL_VERSION:
+                raise WorkerError(f"a worker answered {ready}", "Reinstall luthier: its parts do not fit together.")
+            self._started = True
+        self._send(request)
+        while True:
+            message = self._next(self._timeout)
+            if message["type"] == "result":
+                return message
+            if message["type"] == "error":
+                raise StepError(message)
+            on_message(message)
+
+    def _send(self, request: Message) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise self._death() from None
+
+    def _next(self, timeout: float | None) -> dict[str, Any]:
+        try:
+            message = self._messages.get(timeout=timeout)
+        except queue.Empty:
+            self.end()
+            raise WorkerError(
+                f"the worker reported nothing for {timeout:g} seconds and was ended",
+                "If the step is only slow, allow it more with --step-timeout SECONDS.",
+            ) from None
+        if message is None:
+            raise self._death()
+        return message
+
+    def _death(self) -> WorkerError:
+        code = self._process.wait()
+        self.end()
+        tail = _tail(self._log_path)
+        remedy = f"Its last words are in {self._log_path}" + (f":\n{tail}" if tail else ".")
+        if code < 0 and -code == getattr(signal, "SIGKILL", None) and _out_of_memory_kills() > self._out_of_memory_before:
+            return WorkerError(
+                "the worker was killed by the operating system: out of memory",
+                "Lower the batch size or --jobs, or use a machine with more memory. Finished steps are kept.",
+            )
+        if code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+            return WorkerError(f"the worker was killed by the signal {name}", remedy)
+        return WorkerError(f"the worker exited with status {code} in the middle of its work", remedy)
+
+    def end(self) -> None:
+        """End the process and every child of its group. May be called again."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        else:
+            subprocess.run(["taskkill", "/F", "/T", "/PID", str(self._process.pid)], capture_output=True, check=False)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe:
+                    pipe.close()
+
+
+class Pool:
+    """The workers of a run: one with all threads for whole steps, and up to `jobs` for shards."""
+
+    def __init__(self, logs: Path, *, jobs: int, local_plugins: Sequence[Path], timeout: float | None) -> None:
+        self._logs = logs
+        self.jobs = jobs
+        self._local_plugins = local_plugins
+        self._timeout = timeout
+        self._workers: list[Worker] = []
+        self._main: Worker | None = None
+        self._idle: list[Worker] = []
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every worker."""
+        while self._workers:
+            self._workers.pop().end()
+        self._main, self._idle = None, []
+
+    def _start(self, threads: int) -> Worker:
+        log = self._logs / f"worker-{len(self._workers)}.log"
+        worker = Worker(log, threads=threads, local_plugins=self._local_plugins, timeout=self._timeout)
+        self._workers.append(worker)
+        return worker
+
+    def call(self, request: Message, on_message: Callable[[Message], None]) -> dict[str, Any]:
+        """Have a whole step done by the worker that has all threads."""
+        if self._main is None:
+            self._main = self._start(available_cores())
+        try:
+            return self._main.call(request, on_message)
+        except WorkerError:
+            self._main = None
+            raise
+
+    def map(
+        self,
+        requests: Sequence[Message],
+        on_message: Callable[[Message], None],
+        on_result: Callable[[Message], None],
+    ) -> None:
+        """Have shards done side by side; the first error ends the others. `on_result` hears of each done."""
+        count = max(1, min(self.jobs, len(requests)))
+        while len(self._idle) < count:
+            self._idle.append(self._start(max(1, available_cores() // self.jobs)))
+        todo: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        for request in requests:
+            todo.put(request)
+        stop = threading.Event()
+        lock = threading.Lock()
+
+        def listen(message: Message) -> None:
+            with lock:
+                on_message(message)
+
+        def work(worker: Worker) -> None:
+            while not stop.is_set():
+                try:
+                    request = todo.get_nowait()
+                except queue.Empty:
+                    return
+                result = worker.call(request, listen)
+                with lock:
+                    on_result(result)
+
+        with ThreadPoolExecutor(count) as threads:
+            futures = [threads.submit(work, worker) for worker in self._idle[:count]]
+            try:
+                _wait_interruptibly(futures)
+            except BaseException:
+                stop.set()
+                for worker in self._idle:
+                    worker.end()
+                self._idle = []
+                raise
+
+
+def _wait_interruptibly(futures: Sequence[Any]) -> None:
+    # A wait without a timeout would keep signals from the main thread on Windows.
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _own_group() -> dict[str, Any]:
+    # The worker must not hear the terminal's Ctrl-C: the parent decides, and ends the whole group.
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def _out_of_memory_kills() -> int:
+    """How often Linux's out-of-memory killer has struck so far; 0 where that is not told."""
+    try:
+        text = Path("/proc/vmstat").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
+
+
+def _tail(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])

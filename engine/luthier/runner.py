@@ -1,0 +1,363 @@
+"""Executes a plan: takes what is cached, has workers do the rest, commits each result, judges the gates."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luthier.artifacts import Artifact, Dataset, Report
+from luthier.errors import GateRefused, InputError, LuthierError
+from luthier.events import (
+    Event,
+    GateDecided,
+    Listener,
+    RunFinished,
+    RunStarted,
+    RunState,
+    StepFailed,
+    StepFinished,
+    StepProgress,
+    StepStarted,
+    StepWaits,
+    from_worker,
+)
+from luthier.gates import judge
+from luthier.planner import Node, Plan, Planned, artifact_record, bounds, resolve
+from luthier.pool import Pool, StepError
+from luthier.runs import GateResult, NodeResult, Run, StepResult, now
+from luthier.store import StepRecord, Store, WorkDirectory
+
+
+class DamagedInput(Exception):
+    """A stored artifact did not verify; it is quarantined, and the step that gave it runs again."""
+
+
+@dataclass
+class _Done:
+    """A node's result: its artifact and what was noted on the way."""
+
+    artifact: Artifact
+    report: Artifact
+    record: StepRecord
+    cached: bool
+
+
+class Runner:
+    """One execution of a plan. The caller ends the pool, whatever happens here."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        run: Run,
+        pool: Pool,
+        *,
+        previous: Mapping[str, Mapping[str, Any]],
+        listen: Listener,
+        device: str,
+    ) -> None:
+        self._plan = plan
+        self._store = store
+        self._run = run
+        self._pool = pool
+        self._previous = previous
+        self._listen = listen
+        self._device = device
+        self._done: dict[str, _Done] = {}
+        self._sound: set[str] = set()
+        self._attempted: set[str] = set()
+
+    def execute(self) -> None:
+        """Do every node.
+
+        Raises:
+            GateRefused: if a bound did not hold; the validators after it have run all the same.
+            LuthierError: a step's error, after its event was sent and the run's state saved.
+        """
+        began = time.monotonic()
+        ids = [step.id for step in self._run.steps]
+        self._listen(RunStarted(run=self._run.id, recipe=self._plan.recipe.name, steps=ids))
+        state: RunState = "failed"
+        try:
+            self._do_all()
+            refused = [gate for gate in self._run.gates if not gate.passed]
+            state = "refused" if refused else "done"
+            if refused:
+                raise GateRefused(
+                    "\n".join(f"{gate.step}: {gate.metric} {gate.reason}" for gate in refused),
+                    "Nothing was promoted. What was measured is in the run's report.",
+                )
+        except LuthierError as error:
+            self._run.data.error = error.message
+            raise
+        except KeyboardInterrupt:
+            state = "interrupted"
+            raise
+        finally:
+            self._run.data.state = state
+            self._run.data.finished = now()
+            self._run.data.seconds = round(time.monotonic() - began, 3)
+            if state == "done":
+                self._link_model()
+            self._run.save()
+            self._listen(RunFinished(run=self._run.id, state=state, seconds=self._run.data.seconds))
+
+    def _do_all(self) -> None:
+        nodes = list(self._plan.nodes)
+        index = 0
+        while index < len(nodes):
+            node = nodes[index]
+            refused = any(not gate.passed for gate in self._run.gates)
+            if refused and node.task != "validate":
+                return
+            try:
+                self._do(node)
+            except DamagedInput:
+                # What made the damaged artifact is no longer cached, so starting over does just that again.
+                index = 0
+                self._done.clear()
+                continue
+            index += 1
+            if node.task == "validate" and (index == len(nodes) or nodes[index].step is not node.step):
+                self._judge(node)
+
+    def _do(self, node: Node) -> None:
+        outputs = {name: done.artifact.hash for name, done in self._done.items()}
+        planned = resolve(self._plan, node, outputs, self._store, self._previous, ignore_force=self._attempted)
+        try:
+            done = self._take(planned) if planned.record else self._work(planned)
+        except (LuthierError, OSError) as error:
+            failure = _as_luthier_error(error)
+            self._fail(node, failure)
+            raise failure from error
+        self._attempted.add(node.id)
+        self._done[node.id] = done
+        self._note(planned, done)
+
+    def _take(self, planned: Planned) -> _Done:
+        record = planned.record
+        assert record is not None
+        artifact, report = self._store.get(record.output), self._store.get(record.report)
+        if artifact is None or report is None:
+            raise DamagedInput
+        return _Done(artifact, report, record, cached=True)
+
+    def _work(self, planned: Planned) -> _Done:
+        node, key = planned.node, planned.key
+        assert key is not None
+        assert planned.ingredients is not None
+        for made in node.inputs.values():
+            self._verify(self._done[made.id].artifact)
+        for step in node.parts:
+            self._listen(StepStarted(step=step.id, stage=step.stage.name, component=step.component.name, why=planned.why))
+            self._run.step(step.id).state = "running"
+        self._run.save()
+        with self._store.lease(key, on_wait=lambda: self._listen(StepWaits(step=node.step.id))) as work:
+            record = None if self._plan.forced(node) else self._store.step(key)
+            if record is not None:
+                return self._take(Planned(node, key, planned.ingredients, record, ""))
+            began = time.monotonic()
+            details = self._have_done(node, work)
+            artifact, report = self._commit(node, work)
+            record = StepRecord(
+                key=key,
+                stage=node.step.stage.name,
+                component=node.step.component.name,
+                ingredients=planned.ingredients,
+                output=artifact.hash,
+                report=report.hash,
+                seconds=round(time.monotonic() - began, 3),
+                finished=now(),
+                host=socket.gethostname(),
+                details=details,
+            )
+            self._store.record(record)
+            work.discard()
+        return _Done(artifact, report, record, cached=False)
+
+    def _verify(self, artifact: Artifact) -> None:
+        """Re-hash an artifact at its first use in this run, unless this run made it."""
+        if artifact.hash in self._sound:
+            return
+        if not self._store.verify(artifact.hash):
+            raise DamagedInput
+        self._sound.add(artifact.hash)
+
+    def _have_done(self, node: Node, work: WorkDirectory) -> dict[str, Any]:
+        listen = self._listener(node)
+        if node.task == "shards":
+            result = self._pass_over_shards(node, work, listen)
+        else:
+            result = self._pool.call(self._request(node, work), listen)
+        details = {name: value for name, value in result.items() if name != "type"}
+        if node.kind == "dataset" and details["rows"] == 0:
+            raise InputError(f"{node.step.id} left no rows: {_what_became(work.notes)}", "Loosen its configuration, or the steps' before it.")
+        return details
+
+    def _request(self, node: Node, work: WorkDirectory) -> dict[str, Any]:
+        inputs = {name: artifact_record(self._done[made.id].artifact) for name, made in node.inputs.items()}
+        return {
+            "task": node.task,
+            **_component_request(node.step),
+            "form": node.form,
+            "inputs": inputs,
+            "runtimes": dict(node.runtimes),
+            "output": str(work.output),
+            "notes": str(work.notes / "0"),
+            "checkpoint": str(work.checkpoint),
+            "seed": self._plan.recipe.seed,
+            "device": self._device,
+        }
+
+    def _pass_over_shards(self, node: Node, work: WorkDirectory, listen: Any) -> dict[str, Any]:
+        data = self._done[node.inputs["data"].id].artifact
+        assert isinstance(data, Dataset)
+        parts = [{**_component_request(step), "form": form} for step, form in zip(node.parts, node.part_forms, strict=True)]
+        shards = data.shards
+        finished = [work.checkpoint / f"shard-{index:05d}" for index in range(len(shards))]
+        common = {"task": "shard", "parts": parts, "seed": self._plan.recipe.seed, "device": self._device}
+        requests = [
+            {**common, "input": str(shard), "done": str(done), "attempt": str(done.with_suffix(".attempt"))}
+            for shard, done in zip(shards, finished, strict=True)
+        ]
+        busy: list[float] = []
+
+        def advance(result: Mapping[str, Any]) -> None:
+            busy.append(result["busy"])
+            self._listen(StepProgress(step=node.step.id, done=len(busy), total=len(shards), metrics={}))
+
+        self._pool.map(requests, listen, advance)
+        join = {"task": "join", "output": str(work.output), "notes": str(work.notes), "shards": list(map(str, finished)), "parts": len(parts)}
+        result = self._pool.call(join, listen)
+        side_by_side = min(self._pool.jobs, len(shards))
+        return {**result, "busy": result["busy"] + sum(busy) / side_by_side}
+
+    def _listener(self, node: Node) -> Any:
+        def listen(message: Mapping[str, Any]) -> None:
+            event = from_worker(node.id, message)
+            if event is not None:
+                self._listen(event)
+
+        return listen
+
+    def _commit(self, node: Node, work: WorkDirectory) -> tuple[Artifact, Artifact]:
+        report = self._store.commit(work.notes, "report", "report")
+        artifact = report if node.kind == "report" else self._store.commit(work.output, node.kind, node.form)
+        # It was hashed while it was written: no need to read it again in this run.
+        self._sound |= {artifact.hash, report.hash}
+        return artifact, report
+
+    def _note(self, planned: Planned, done: _Done) -> None:
+        """Enter a node's result into the run's record and tell the listeners."""
+        node = planned.node
+        for index, step in enumerate(node.parts):
+            result = self._run.step(step.id)
+            report = Report.at(done.report.path / str(index), "report", done.report.hash)
+            last = index == len(node.parts) - 1
+            self._enter(result, node, report, done, last=last)
+            result.nodes = [entry for entry in result.nodes if entry.id != node.id]
+            result.nodes.append(NodeResult(node.id, node.subject or "", planned.key or "", done.report.hash, index, planned.ingredients or {}))
+            if node.task != "validate" or self._is_last_subject(node):
+                self._listen(
+                    StepFinished(
+                        step=step.id,
+                        stage=step.stage.name,
+                        component=step.component.name,
+                        cached=result.cached,
+                        seconds=result.seconds,
+                        artifact=result.artifact,
+                        metrics=result.metrics,
+                        counts={step.id: result.counts} if result.counts else {},
+                    )
+                )
+        self._run.save()
+
+    def _enter(self, result: StepResult, node: Node, report: Report, done: _Done, *, last: bool) -> None:
+        first_subject = node.subject in (None, "candidate")
+        result.state = "done"
+        result.cached = done.cached if first_subject else result.cached and done.cached
+        # A fused pass counts once, at its last step.
+        seconds = done.record.seconds if last else 0.0
+        result.seconds = seconds if first_subject else result.seconds + seconds
+        if first_subject:
+            result.artifact = done.artifact.hash if last else ""
+            result.kind, result.form = node.kind, node.form
+            result.counts = _counts(report)
+        prefix = "" if first_subject else f"{node.subject}."
+        result.metrics |= {f"{prefix}{name}": value for name, value in report.metrics.items()}
+
+    def _is_last_subject(self, node: Node) -> bool:
+        return [other for other in self._plan.nodes if other.step is node.step][-1] is node
+
+    def _judge(self, node: Node) -> None:
+        step = node.step
+        self._run.data.gates = [gate for gate in self._run.gates if gate.step != step.id]
+        reports: dict[str, Report] = {}
+        for other in self._plan.nodes:
+            if other.step is step and other.id in self._done:
+                report = self._done[other.id].report
+                reports[other.subject or "candidate"] = Report.at(report.path / "0", "report", report.hash)
+        candidate = reports["candidate"].metric_records()
+        for bound in bounds(step):
+            other_records = None
+            if bound.subject is not None:
+                if bound.subject not in reports:
+                    raise InputError(f"{step.id}: its gate compares with {bound.subject}, of which there is none here", "Compare with base, or export before it.")
+                other_records = reports[bound.subject].metric_records()
+            decision = judge(bound, candidate, other_records, seed=self._plan.recipe.seed)
+            gate = GateResult.of(step.id, decision)
+            self._run.gates.append(gate)
+            self._listen(GateDecided(step=step.id, metric=gate.metric, value=gate.value, bound=gate.bound, passed=gate.passed, reason=gate.reason))
+        self._run.save()
+
+    def _fail(self, node: Node, error: LuthierError) -> None:
+        for step in node.parts:
+            self._run.step(step.id).state = "failed"
+        detail = error.detail if isinstance(error, StepError) else ""
+        self._listen(StepFailed(step=node.step.id, message=error.message, remedy=error.remedy, detail=detail))
+
+    def _link_model(self) -> None:
+        made = [done.artifact for done in self._done.values() if done.artifact.kind in ("model", "onnx")]
+        if made:
+            self._store.export(made[-1], self._run.model_path)
+
+
+def _component_request(step: Any) -> dict[str, Any]:
+    return {"stage": step.stage.name, "component": step.component.name, "config": step.config}
+
+
+def _counts(report: Report) -> dict[str, int]:
+    path = report.path / "outcome.json"
+    if not path.exists():
+        return {}
+    counts: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["counts"]
+    return counts
+
+
+def _what_became(notes: Path) -> str:
+    parts = sorted(notes.glob("*/outcome.json"), key=lambda path: int(path.parent.name))
+    told = [json.loads(path.read_text(encoding="utf-8"))["counts"] for path in parts]
+    return "; ".join(
+        f"{counts['documents_in']} in, {counts['dropped']} dropped, {counts['quarantined']} quarantined" for counts in told
+    )
+
+
+def _as_luthier_error(error: LuthierError | OSError) -> LuthierError:
+    if isinstance(error, LuthierError):
+        return error
+    return InputError(f"{error.strerror}: {error.filename}", "Free space or mend the permissions; finished steps are kept.")
+
+
+def listeners(*several: Listener) -> Listener:
+    """One listener that tells several."""
+
+    def tell(event: Event) -> None:
+        for listener in several:
+            listener(event)
+
+    return tell

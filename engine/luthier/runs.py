@@ -1,0 +1,315 @@
+"""A run on disk: `runs/<id>/` with `run.json`, the recipe as run, the events, the logs, the report."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from filelock import FileLock, Timeout
+
+from luthier.artifacts import Artifact, Dataset, Model, OnnxModel, Report
+from luthier.errors import InputError
+from luthier.events import RunState
+from luthier.gates import Decision
+from luthier.store import Store
+from luthier.suggest import did_you_mean
+
+RUN_VERSION = 1
+LATEST = "latest"
+
+StepState = Literal["waiting", "running", "done", "failed"]
+
+
+@dataclass
+class NodeResult:
+    """One cached unit behind a step: a validator has one for each subject.
+
+    `part` is the step's place in the node's report artifact (fused components share one).
+    """
+
+    id: str
+    subject: str
+    key: str = ""
+    report: str = ""
+    part: int = 0
+    ingredients: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class StepResult:
+    """What a run says of one step of its recipe.
+
+    `artifact` is the hash of what it gave, empty inside a fused pass; `metrics` of another subject than
+    the candidate are prefixed (`base.rougeL`); `counts` are a data step's documents.
+    """
+
+    id: str
+    stage: str
+    component: str
+    state: StepState = "waiting"
+    cached: bool = False
+    seconds: float = 0.0
+    artifact: str = ""
+    kind: str = ""
+    form: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    nodes: list[NodeResult] = field(default_factory=list)
+
+    def public(self) -> dict[str, Any]:
+        """What `luthier runs show --json` tells of it."""
+        names = ("id", "stage", "component", "state", "cached", "seconds", "artifact", "metrics", "counts")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass
+class GateResult:
+    """A bound of a gate, held against what was measured."""
+
+    step: str
+    metric: str
+    value: float
+    bound: str
+    passed: bool
+    reason: str
+
+    @classmethod
+    def of(cls, step: str, decision: Decision) -> GateResult:
+        """The result that a decision is."""
+        return cls(step, decision.metric, decision.value, decision.bound_text, decision.passed, decision.reason)
+
+
+@dataclass
+class RunData:
+    """The contents of `run.json`."""
+
+    id: str
+    recipe: str
+    recipe_file: str
+    seed: int
+    started: str
+    state: RunState = "running"
+    finished: str = ""
+    seconds: float = 0.0
+    error: str = ""
+    environment: dict[str, Any] = field(default_factory=dict)
+    steps: list[StepResult] = field(default_factory=list)
+    gates: list[GateResult] = field(default_factory=list)
+
+
+class Run:
+    """A run, finished or under way: its state, its steps, and the artifacts that they gave."""
+
+    def __init__(self, path: Path, store: Store, data: RunData | None = None) -> None:
+        self.path = path
+        self.store = store
+        self._data = data or _read(path)
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r}, state={self.state!r})"
+
+    @property
+    def id(self) -> str:
+        """Its name: the time it began, and the recipe's name."""
+        return self._data.id
+
+    @property
+    def state(self) -> RunState:
+        """`running`, `done`, `refused` (by a gate), `failed` or `interrupted`.
+
+        A run whose process was killed could not write its end: it counts as interrupted.
+        """
+        if self._data.state == "running" and not self._alive():
+            return "interrupted"
+        return self._data.state
+
+    def lock(self) -> FileLock:
+        """Held by the process that executes the run, as long as it lives."""
+        return FileLock(self.path / "lock", thread_local=False)
+
+    def _alive(self) -> bool:
+        lock = self.lock()
+        try:
+            with lock.acquire(timeout=0):
+                return False
+        except (Timeout, OSError):
+            return True
+
+    @property
+    def data(self) -> RunData:
+        """Everything that `run.json` holds."""
+        return self._data
+
+    @property
+    def steps(self) -> list[StepResult]:
+        """The recipe's steps, in order."""
+        return self._data.steps
+
+    @property
+    def gates(self) -> list[GateResult]:
+        """The gates' decisions so far."""
+        return self._data.gates
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """What each step measured, by step id."""
+        return {step.id: step.metrics for step in self.steps if step.metrics}
+
+    @property
+    def report_path(self) -> Path:
+        """Where luthier-report writes the report, if it is installed."""
+        return self.path / "report.html"
+
+    @property
+    def model_path(self) -> Path:
+        """The newest model with its card, linked from the store; there once every gate has passed."""
+        return self.path / "model"
+
+    def step(self, name: str) -> StepResult:
+        """One step by its id, or by its stage where that has one step."""
+        for step in self.steps:
+            if step.id == name:
+                return step
+        of_stage = [step for step in self.steps if step.stage == name]
+        if len(of_stage) == 1:
+            return of_stage[0]
+        ids = [step.id for step in self.steps]
+        raise InputError(f"the run {self.id} has no step {name!r}", did_you_mean(name, ids) or f"Its steps: {', '.join(ids)}.")
+
+    def dataset(self, name: str) -> Dataset:
+        """The dataset that a step gave: `run.dataset("near-duplicates").frame()`."""
+        return cast("Dataset", self._artifact(self.step(name), "dataset"))
+
+    def model(self, name: str | None = None) -> Model | OnnxModel:
+        """The model that a step gave; without a name the newest, exported or not."""
+        if name is not None:
+            return cast("Model", self._artifact(self.step(name), "model", "onnx"))
+        made = [step for step in self.steps if step.kind in ("model", "onnx") and step.artifact]
+        if not made:
+            raise InputError(f"the run {self.id} has made no model", "Run the recipe to the end: luthier run RECIPE")
+        return cast("Model", self._artifact(made[-1], "model", "onnx"))
+
+    def report(self, name: str, subject: str = "candidate") -> Report | None:
+        """What a step noted: metrics, tables, figures, samples. None if it has not finished."""
+        for node in self.step(name).nodes:
+            if node.subject in (subject, "") and node.report:
+                artifact = self.store.get(node.report)
+                return Report.at(artifact.path / str(node.part), "report", artifact.hash) if artifact else None
+        return None
+
+    def subjects(self, name: str) -> list[str]:
+        """The subjects that a validator looked at; `candidate` for any other step."""
+        return [node.subject or "candidate" for node in self.step(name).nodes]
+
+    def _artifact(self, step: StepResult, *kinds: str) -> Artifact:
+        if step.kind and step.kind not in kinds:
+            raise InputError(f"the step {step.id!r} gave a {step.kind}, not a {' or '.join(kinds)}")
+        artifact = self.store.get(step.artifact) if step.artifact else None
+        if artifact is None:
+            fused = step.state == "done" and not step.artifact
+            remedy = (
+                "It was done in one pass with the steps after it; name the last of them, or end the pass with --until."
+                if fused
+                else "Run the recipe again: luthier run RECIPE"
+            )
+            raise InputError(f"the result of step {step.id!r} of the run {self.id} is not in the store", remedy)
+        return artifact
+
+    def public(self) -> dict[str, Any]:
+        """What `luthier runs show --json` prints."""
+        return {
+            "id": self.id,
+            "recipe": self._data.recipe,
+            "state": self.state,
+            "started": self._data.started,
+            "seconds": self._data.seconds,
+            "error": self._data.error,
+            "steps": [step.public() for step in self.steps],
+            "gates": [asdict(gate) for gate in self.gates],
+        }
+
+    def save(self) -> None:
+        """Write `run.json`, atomically."""
+        text = json.dumps({"version": RUN_VERSION, **asdict(self._data)}, ensure_ascii=False, indent=1)
+        temporary = self.path / "run.json.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, self.path / "run.json")
+
+
+def _read(path: Path) -> RunData:
+    try:
+        record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"the run {path.name} cannot be read: {error}", "luthier runs list") from None
+    version = record.pop("version")
+    if version > RUN_VERSION:
+        raise InputError(f"the run {path.name} was written by a newer Luthier (format {version})", "pip install --upgrade luthier")
+    steps = [_read_step(step) for step in record.pop("steps")]
+    gates = [GateResult(**gate) for gate in record.pop("gates")]
+    return RunData(steps=steps, gates=gates, **record)
+
+
+def _read_step(record: Mapping[str, Any]) -> StepResult:
+    nodes = [NodeResult(**node) for node in record["nodes"]]
+    return StepResult(**{**record, "nodes": nodes})
+
+
+def now() -> str:
+    """The time, in UTC, as ISO 8601 to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def create_run(store: Store, data: RunData) -> Run:
+    """Make a run's directory; its id gets a suffix if it is taken."""
+    wanted, number = data.id, 1
+    while True:
+        path = store.runs / data.id
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:
+            number += 1
+            data.id = f"{wanted}-{number}"
+        except OSError as error:
+            raise InputError(f"the store cannot be written: {error}", "Free space, or set LUTHIER_HOME to another directory.") from None
+    run = Run(path, store, data)
+    run.save()
+    return run
+
+
+def run_id(recipe: str) -> str:
+    """A new run's id: UTC time, then the recipe's name."""
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    return f"{stamp}-{''.join(c if c.isalnum() or c in '-_' else '-' for c in recipe)}"
+
+
+def list_runs(store: Store) -> Iterator[Run]:
+    """The readable runs, newest first."""
+    if not store.runs.is_dir():
+        return
+    for path in sorted(store.runs.iterdir(), reverse=True):
+        if (path / "run.json").exists():
+            yield Run(path, store)
+
+
+def find_run(store: Store, name: str) -> Run:
+    """A run by its id, a unique beginning of it, or `latest`.
+
+    Raises:
+        InputError: with the closest ids.
+    """
+    runs = list(list_runs(store))
+    if name == LATEST and runs:
+        return runs[0]
+    matching = [run for run in runs if run.id == name] or [run for run in runs if run.id.startswith(name)]
+    if len(matching) == 1:
+        return matching[0]
+    if not runs:
+        raise InputError(f"there are no runs in {store.root}", "Start one: luthier run RECIPE")
+    what = f"{name!r} stands for several runs" if matching else f"there is no run {name!r} in {store.root}"
+    raise InputError(what, did_you_mean(name, [run.id for run in runs]) or f"The newest is {runs[0].id}.")

@@ -1,0 +1,236 @@
+"""What the signatures and docstrings of the installed components say: JSON Schema, help, example steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from luthier.components import STAGES, Component, Stage
+from luthier.nodes import dump_scalar
+from luthier.plugins import Registry
+
+_ENTRY = re.compile(r"(\*{0,2}\w+(?:\s*,\s*\w+)*)\s*(?:\([^)]*\))?:\s*(.*)")
+_BOUND = {
+    "anyOf": [{"type": "number"}, {"type": "string"}],
+    "description": "A number, or SUBJECT ± number: `base + 0.10`.",
+}
+
+
+def parameter_help(component: Component) -> dict[str, str]:
+    """The description of each parameter, from the `Args` section of the docstring; inputs among them."""
+    lines = iter(component.doc.splitlines())
+    if not any(line.strip() in ("Args:", "Arguments:") and not line.startswith(" ") for line in lines):
+        return {}
+    found: dict[str, list[str]] = {}
+    names: list[str] = []
+    indent = 0
+    for line in lines:
+        if line.strip() and not line.startswith(" "):
+            break  # the next section
+        depth = len(line) - len(line.lstrip())
+        indent = indent or depth
+        entry = _ENTRY.fullmatch(line.strip()) if depth == indent else None
+        if entry:
+            names = [name.strip(" *") for name in entry[1].split(",")]
+            found |= {name: [entry[2]] for name in names}
+        elif line.strip():
+            for name in names:
+                found[name].append(line.strip())
+    return {name: " ".join(part for part in parts if part) for name, parts in found.items()}
+
+
+def component_schema(component: Component) -> dict[str, Any]:
+    """The JSON Schema of a component's configuration, with descriptions; `$defs` hold nested types.
+
+    Raises:
+        PluginError: if an annotation cannot be evaluated.
+    """
+    schema = component.model.model_json_schema(ref_template=f"#/$defs/{_key(component)}/$defs/{{model}}")
+    help_texts = parameter_help(component)
+    for name, prop in schema.get("properties", {}).items():
+        if help_texts.get(name):
+            prop["description"] = help_texts[name]
+    untitled: dict[str, Any] = _without_titles(schema)
+    return untitled
+
+
+def nested_keys(component: Component, path: Sequence[str | int] = ()) -> list[str]:
+    """The keys that the configuration may have at `path`; none where that is no mapping of fixed keys."""
+    schema = component.model.model_json_schema()
+    return list(dict.fromkeys(_keys_at(schema, schema, list(path))))
+
+
+def _keys_at(root: dict[str, Any], schema: dict[str, Any], path: list[str | int]) -> Iterator[str]:
+    for branch in _branches(root, schema):
+        properties = branch.get("properties", {})
+        if not path:
+            yield from properties
+            continue
+        part, rest = path[0], path[1:]
+        if part in properties:
+            yield from _keys_at(root, properties[part], rest)
+        elif isinstance(part, int) and isinstance(branch.get("items"), dict):
+            yield from _keys_at(root, branch["items"], rest)
+        elif isinstance(branch.get("additionalProperties"), dict):
+            yield from _keys_at(root, branch["additionalProperties"], rest)
+        elif isinstance(part, str):
+            yield from _keys_at(root, branch, rest)  # pydantic's name for a branch of a union
+
+
+def _branches(root: dict[str, Any], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The schemas that a reference or a union stands for."""
+    if "$ref" in schema:
+        yield from _branches(root, root["$defs"][schema["$ref"].rpartition("/")[2]])
+        return
+    union = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())]
+    for branch in union:
+        yield from _branches(root, branch)
+    if not union:
+        yield schema
+
+
+def recipe_schema(registry: Registry) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of recipes for the installed plugins, for editors.
+
+    A step's schema follows from its component, so an editor completes and explains its keys.
+
+    Raises:
+        PluginError: if a component's annotation cannot be evaluated.
+    """
+    components = [component for component in registry.components if component.stage.name]
+    runtimes = [component.name for component in registry.of_stage("runtime")]
+    definitions = {_key(component): _step_schema(component, runtimes) for component in components}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Luthier recipe",
+        "type": "object",
+        "required": ["luthier", "steps"],
+        "additionalProperties": False,
+        "properties": {
+            "luthier": {"const": 1, "description": "The version of the recipe's format."},
+            "name": {"type": "string", "minLength": 1, "description": "By default the file's name."},
+            "seed": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 0},
+            "steps": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/step"}},
+        },
+        "$defs": {
+            "step": {
+                "type": "object",
+                "anyOf": [_stage_schema(stage, registry) for stage in STAGES if stage.name],
+                "allOf": [
+                    {
+                        "if": {
+                            "required": [component.stage.name],
+                            "properties": {component.stage.name: {"const": component.name}},
+                        },
+                        "then": {"$ref": f"#/$defs/{_key(component)}"},
+                    }
+                    for component in components
+                ],
+            },
+            "reference": {"type": "string", "pattern": r"\$\{", "description": "${env:NAME} or ${recipe_dir}"},
+            **definitions,
+        },
+    }
+
+
+def _key(component: Component) -> str:
+    return f"{component.stage.name or 'runtime'}.{component.name}"
+
+
+def _stage_schema(stage: Stage, registry: Registry) -> dict[str, Any]:
+    names = [component.name for component in registry.of_stage(stage.name)]
+    return {"required": [stage.name], "properties": {stage.name: {"enum": names, "description": stage.title}}}
+
+
+def _step_schema(component: Component, runtimes: list[str]) -> dict[str, Any]:
+    schema = component_schema(component)
+    reserved: dict[str, Any] = {
+        component.stage.name: {"const": component.name, "description": component.summary},
+        "id": {"type": "string", "description": "Its name within the recipe; by default the component's."},
+        "from": {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            "description": "The steps whose results it takes; by default the newest of each kind.",
+        },
+    }
+    if component.stage.gives == "report":
+        rules = {"at_least": _BOUND, "at_most": _BOUND, "confidence": {"type": "number"}}
+        reserved["gate"] = {
+            "type": "object",
+            "description": "Bounds by metric; a refused one ends the run with exit code 4.",
+            "additionalProperties": {"type": "object", "additionalProperties": False, "properties": rules},
+        }
+        reserved["runtime"] = {"enum": runtimes, "description": "What loads the models that it measures."}
+    configuration = {name: _or_reference(prop) for name, prop in schema.get("properties", {}).items()}
+    return {
+        "type": "object",
+        "description": component.summary,
+        "properties": {**reserved, **configuration},
+        "required": [component.stage.name, *schema.get("required", [])],
+        "additionalProperties": False,
+        "$defs": schema.get("$defs", {}),
+    }
+
+
+def _or_reference(schema: dict[str, Any]) -> dict[str, Any]:
+    """A plain `${env:NAME}` may stand for a value of any type."""
+    if schema.get("type") == "string" and "enum" not in schema:
+        return schema
+    outside = {key: value for key, value in schema.items() if key in ("description", "default")}
+    inside = {key: value for key, value in schema.items() if key not in outside}
+    return {**outside, "anyOf": [inside, {"$ref": "#/$defs/reference"}]} if inside else schema
+
+
+def _without_titles(schema: Any) -> Any:
+    """Without the titles that pydantic makes up from names; a property of that name is not one."""
+    if isinstance(schema, list):
+        return [_without_titles(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: {name: _without_titles(inner) for name, inner in value.items()}
+        if key in ("properties", "$defs")
+        else value
+        if key in ("default", "const", "enum", "examples")
+        else _without_titles(value)
+        for key, value in schema.items()
+        if key != "title"
+    }
+
+
+def example_step(component: Component) -> str:
+    """A step of a recipe: what is required with a placeholder, the rest as comments with its default.
+
+    A runtime, which is no step of its own, is shown in a `validate` step.
+
+    Raises:
+        PluginError: if an annotation cannot be evaluated.
+    """
+    if not component.stage.name:
+        return f"- validate: perplexity\n  runtime: {component.name}\n"
+    schema = component.model.model_json_schema()
+    lines = [f"- {component.stage.name}: {component.name}"]
+    for name, prop in schema.get("properties", {}).items():
+        if name in schema.get("required", ()):
+            lines.append(f"  {name}: {dump_scalar(_placeholder(schema, prop))}")
+        else:
+            lines.append(f"  # {name}: {dump_scalar(prop.get('default'))}")
+    return "\n".join(lines) + "\n"
+
+
+def _placeholder(root: dict[str, Any], schema: dict[str, Any]) -> Any:
+    """A value of the type that a required parameter has, as plausible as its schema allows."""
+    branch = next((each for each in _branches(root, schema) if each.get("type") != "null"), {})
+    if "enum" in branch or "const" in branch:
+        return branch.get("const", branch.get("enum", [""])[0])
+    match branch.get("type"):
+        case "integer" | "number":
+            return branch.get("minimum", branch.get("maximum", 1))
+        case "boolean":
+            return True
+        case "array":
+            return [_placeholder(root, branch["items"])] if isinstance(branch.get("items"), dict) else []
+        case "object":
+            required = branch.get("required", ())
+            return {name: _placeholder(root, branch["properties"][name]) for name in required}
+    return "…"

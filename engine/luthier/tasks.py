@@ -1,0 +1,262 @@
+"""What a worker does for each kind of request. Runs inside worker processes only."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from luthier import frames
+from luthier.artifacts import ARTIFACTS, DATASET_FORMS, Artifact, Dataset, Generator
+from luthier.components import Component, describe
+from luthier.context import Context
+from luthier.errors import InputError, PluginError
+from luthier.locations import fetch
+from luthier.plugins import Registry
+
+Request = Mapping[str, Any]
+Emit = Callable[[Mapping[str, Any]], None]
+
+
+class Tasks:
+    """Carries out requests, one after the other, with the components of one registry."""
+
+    def __init__(self, registry: Registry, emit: Emit) -> None:
+        self._registry = registry
+        self._emit = emit
+
+    def carry_out(self, request: Request) -> dict[str, Any]:
+        """Do what the request asks for; gives the result's payload, and the seconds that it was `busy`."""
+        began = time.perf_counter()
+        handlers: dict[str, Callable[[Request], dict[str, Any]]] = {
+            "dataset": self._dataset,
+            "shard": self._shard,
+            "join": self._join,
+            "directory": self._directory,
+            "validate": self._validate,
+            "generate": self._generate,
+            "convert": self._convert,
+        }
+        result = handlers[request["task"]](request)
+        return {**result, "busy": round(time.perf_counter() - began, 4)}
+
+    def _component(self, request: Request) -> tuple[Component, dict[str, Any]]:
+        component = self._registry.find(request["stage"], request["component"])
+        return component, component.configure(request["config"])
+
+    def _context(self, request: Request, component: Component) -> Context:
+        for name in ("output", "notes", "checkpoint"):
+            Path(request[name]).mkdir(parents=True, exist_ok=True)
+        return Context(
+            seed=request["seed"],
+            output=Path(request["output"]),
+            checkpoint=Path(request["checkpoint"]),
+            notes=Path(request["notes"]),
+            emit=self._emit,
+            fetch=fetch,
+            device=request["device"],
+            name=component.name,
+        )
+
+    def _call(self, component: Component, configuration: Mapping[str, Any], inputs: Mapping[str, Any]) -> Any:
+        return component.function(*(inputs[name] for name in component.inputs), **configuration)
+
+    def _dataset(self, request: Request) -> dict[str, Any]:
+        """A source, or a data component that must see everything: frames in any number, shards out."""
+        component, configuration = self._component(request)
+        context = self._context(request, component)
+        origin = describe(component.function)
+        data = _artifact(request["inputs"]["data"]) if "data" in request["inputs"] else None
+        source = frames.SourceRows(component.name, origin) if component.stage.name == "source" else None
+        writer = frames.ShardWriter(context.output)
+        results = self._call(component, configuration, {"ctx": context, "data": data})
+        for frame in frames.as_frames(results, component):
+            rows = source.complete(frame) if source else frame
+            writer.write(frames.check_form(rows, request["form"], origin), origin)
+        writer.close(pl.Schema(dict.fromkeys(DATASET_FORMS[request["form"]], pl.String)))
+        outcome = _dataset_outcome(data, Dataset.at(context.output, request["form"]), context, origin)
+        _finish_notes(context, outcome)
+        return {"rows": writer.total}
+
+    def _shard(self, request: Request) -> dict[str, Any]:
+        """Neighbouring frame components over one shard; finished shards survive a kill."""
+        done = Path(request["done"])
+        if (done / "rows.json").exists():
+            return dict(json.loads((done / "rows.json").read_text(encoding="utf-8")))
+        attempt = Path(request["attempt"])
+        shutil.rmtree(attempt, ignore_errors=True)
+        frame = pl.read_parquet(request["input"])
+        for index, part in enumerate(request["parts"]):
+            component, configuration = self._component(part)
+            directories = {name: str(attempt / name / str(index)) for name in ("output", "notes", "checkpoint")}
+            context = self._context({**request, **directories}, component)
+            frame, outcome = frames.run_frame_component(component, configuration, frame, context, part["form"])
+            _finish_notes(context, outcome)
+        frames.write_shard(frame, attempt / "shard.parquet")
+        rows = {"rows": frame.height}
+        (attempt / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+        attempt.rename(done)
+        return rows
+
+    def _join(self, request: Request) -> dict[str, Any]:
+        """Put the shards of a pass together: shards in order, notes of each component joined."""
+        output, notes = Path(request["output"]), Path(request["notes"])
+        shards = [Path(path) for path in request["shards"]]
+        for index, shard in enumerate(shards):
+            # Linked, not moved: a kill in the middle must find every finished shard again.
+            shutil.copyfile(shard / "shard.parquet", output / f"shard-{index:05d}.parquet")
+        for part in range(request["parts"]):
+            _join_notes([shard / "notes" / str(part) for shard in shards], notes / str(part))
+        return {"rows": sum(json.loads((shard / "rows.json").read_text())["rows"] for shard in shards)}
+
+    def _directory(self, request: Request) -> dict[str, Any]:
+        """An architecture, tuner or exporter: writes a directory."""
+        component, configuration = self._component(request)
+        context = self._context(request, component)
+        inputs = {name: _artifact(record) for name, record in request["inputs"].items()}
+        self._call(component, configuration, {**inputs, "ctx": context})
+        if not any(context.output.iterdir()):
+            raise PluginError(f"{describe(component.function)} wrote nothing", "It writes its result into `ctx.output`.")
+        _finish_notes(context, None)
+        return {}
+
+    def _validate(self, request: Request) -> dict[str, Any]:
+        component, configuration = self._component(request)
+        context = self._context(request, component)
+        inputs: dict[str, Any] = {"ctx": context}
+        for name, record in request["inputs"].items():
+            runtime = request["runtimes"].get(name)
+            inputs[name] = self._load(runtime, record, context) if runtime else _artifact(record)
+        self._call(component, configuration, inputs)
+        _finish_notes(context, None)
+        return {}
+
+    def _load(self, runtime: str, record: Mapping[str, Any], context: Context) -> Generator:
+        component = self._registry.runtime(runtime)
+        artifact = _artifact(record)
+        generator: Generator = self._call(component, component.configure({}), {artifact.kind: artifact, "ctx": context})
+        return generator
+
+    def _generate(self, request: Request) -> dict[str, Any]:
+        component = self._registry.runtime(request["runtime"])
+        context = self._context(request, component)
+        generator = self._load(request["runtime"], request["subject"], context)
+        return {"completions": generator.generate(request["prompts"], max_new_tokens=request["max_new_tokens"])}
+
+    def _convert(self, request: Request) -> dict[str, Any]:
+        """Read rows from a user's file into shards, or write shards to one: for `plugins run`."""
+        source, target = Path(request["input"]), Path(request["target"])
+        if source.is_dir():
+            _write_rows(pl.concat(list(Dataset.at(source, "").frames())), target)
+            return {}
+        rows = frames.SourceRows(source.name, str(source))
+        writer = frames.ShardWriter(target)
+        frame = _read_rows(source)
+        if "text" not in frame.columns:
+            raise InputError(f"{source} has no column 'text'", f"It has: {', '.join(frame.columns)}.")
+        writer.write(rows.complete(frame), str(source))
+        writer.close()
+        return {"rows": writer.total}
+
+
+def _artifact(record: Mapping[str, Any]) -> Artifact:
+    return ARTIFACTS[record["kind"]].at(Path(record["path"]), record["form"], record["hash"])
+
+
+def _dataset_outcome(data: Artifact | None, result: Dataset, context: Context, origin: str) -> frames.Outcome:
+    identifying = ("id", "text")
+    after = result.scan()
+    rows = after.select([name for name in identifying if name in after.collect_schema().names()]).collect()
+    if not isinstance(data, Dataset):
+        if rows["id"].n_unique() != rows.height:
+            raise PluginError(f"{origin} gave rows of the same id", "An id is unique in a dataset.")
+        return frames.Outcome(frames.Counts(added=rows.height, quarantined=_quarantined_lines(context)))
+    before = data.scan()
+    columns = [name for name in identifying if name in before.collect_schema().names()]
+    return frames.compare(before.select(columns).collect(), rows, context.quarantined, origin)
+
+
+def _quarantined_lines(context: Context) -> int:
+    path = context.quarantine_file
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def _finish_notes(context: Context, outcome: frames.Outcome | None) -> None:
+    context.save_metrics()
+    if outcome is not None:
+        text = json.dumps(asdict(outcome), ensure_ascii=False, indent=1)
+        (context.notes / "outcome.json").write_text(text, encoding="utf-8")
+
+
+def _join_notes(shards: Sequence[Path], target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    total = frames.Outcome()
+    metrics: dict[str, float] = {}
+    for shard in shards:
+        record = json.loads((shard / "outcome.json").read_text(encoding="utf-8"))
+        total.counts += frames.Counts(**record["counts"])
+        for name, samples in record["samples"].items():
+            total.samples[name] = [*total.samples.get(name, []), *samples][: frames.SAMPLES]
+        for metric in json.loads((shard / "metrics.json").read_text(encoding="utf-8")):
+            metrics[metric["name"]] = metrics.get(metric["name"], 0.0) + metric["value"]
+    _join_files(shards, "quarantine.jsonl", target)
+    _join_tables(shards, target)
+    for figure in sorted({path.name for shard in shards for path in shard.glob("figures/*.svg")}):
+        raise PluginError(f"a frame component drew the figure {figure!r}", "It sees one shard only: draw from a `data` component.")
+    records = [{"name": name, "value": value, "per_example": None, "weights": None, "aggregate": "mean"} for name, value in metrics.items()]
+    (target / "metrics.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
+    (target / "outcome.json").write_text(json.dumps(asdict(total), ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _join_files(shards: Iterable[Path], name: str, target: Path) -> None:
+    parts = [shard / name for shard in shards if (shard / name).exists()]
+    if parts:
+        with (target / name).open("wb") as joined:
+            for part in parts:
+                joined.write(part.read_bytes())
+
+
+def _join_tables(shards: Sequence[Path], target: Path) -> None:
+    for name in sorted({path.name for shard in shards for path in shard.glob("tables/*.parquet")}):
+        (target / "tables").mkdir(exist_ok=True)
+        parts = [pl.read_parquet(shard / "tables" / name) for shard in shards if (shard / "tables" / name).exists()]
+        pl.concat(parts).write_parquet(target / "tables" / name)
+
+
+READERS: Mapping[str, Callable[[Path], pl.DataFrame]] = {
+    ".jsonl": pl.read_ndjson,
+    ".parquet": pl.read_parquet,
+    ".csv": pl.read_csv,
+}
+WRITERS: Mapping[str, Callable[[pl.DataFrame, Path], Any]] = {
+    ".jsonl": pl.DataFrame.write_ndjson,
+    ".parquet": pl.DataFrame.write_parquet,
+    ".csv": pl.DataFrame.write_csv,
+}
+
+
+def _read_rows(path: Path) -> pl.DataFrame:
+    try:
+        return READERS[path.suffix](path)
+    except KeyError:
+        raise InputError(f"{path}: rows are read from {', '.join(READERS)} files", "Name a file that ends in one.") from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _write_rows(frame: pl.DataFrame, path: Path) -> None:
+    if path.suffix not in WRITERS:
+        raise InputError(f"{path}: rows are written to {', '.join(WRITERS)} files", "Name a file that ends in one.")
+    try:
+        WRITERS[path.suffix](frame, path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path} cannot be written: {error}", "Name another file, or another of these forms.") from error

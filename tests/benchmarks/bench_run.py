@@ -1,0 +1,50 @@
+"""What the engine itself costs: a fully cached run, and its share of a real run.
+
+Uses the run of `make quickstart`. The engine's share is the run's time less the time that workers were busy
+with components (a pass over shards counts its workers' time divided by the number that worked side by side).
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from luthier.api import list_runs, open_store
+
+RECIPE = Path(__file__).parents[2] / "examples" / "quickstart" / "recipe.yaml"
+ROUNDS = 5
+
+
+def cached_run() -> tuple[float, float]:
+    """Wall and CPU seconds of `luthier run` when every step is cached."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.perf_counter()
+    subprocess.run([Path(sys.executable).parent / "luthier", "run", str(RECIPE), "--quiet"], check=True)
+    wall = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    """Print both figures."""
+    store = open_store(RECIPE.parent)
+    whole = [run for run in list_runs(store) if run.state == "done" and not any(step.cached for step in run.steps)]
+    if not whole:
+        sys.exit("bench_run: no complete uncached quickstart run in the store; run `make quickstart` first")
+    run = whole[0]
+    keys = {node.key for step in run.steps for node in step.nodes}
+    records = [store.step(key) for key in sorted(keys)]
+    busy = sum(record.details["busy"] for record in records if record)
+    print(f"run {run.id}: {run.data.seconds:.1f} s, components busy {busy:.1f} s")
+    print(f"the engine's share: {100 * (run.data.seconds - busy) / run.data.seconds:.2f}% (to reach: at most 2%)")
+    times = [cached_run() for _ in range(ROUNDS)]
+    wall, cpu = (statistics.median(column) for column in zip(*times, strict=True))
+    print(f"a fully cached run: {wall:.2f} s wall, {cpu:.2f} s CPU, median of {ROUNDS} (to reach: at most 1.5 s)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The engine on the toy plugin: caching, fusion, explanations, gates, forcing, bad components."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+import luthier
+from luthier.api import open_store
+from luthier.errors import GateRefused, InputError, LuthierError
+from luthier.runs import list_runs
+
+
+def states(run: luthier.Run) -> dict[str, bool]:
+    return {step.id: step.cached for step in run.steps}
+
+
+def digest(directory: Path) -> dict[str, str]:
+    return {
+        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_first_run_does_everything_and_the_gates_pass(run):
+    finished = run()
+    assert finished.state == "done"
+    assert not any(states(finished).values())
+    assert finished.metrics["accuracy"]["accuracy"] == 1.0
+    assert finished.metrics["accuracy"]["base.accuracy"] < 0.5
+    assert finished.metrics["agreement"] == {"agreement": 1.0}
+    assert [(gate.step, gate.passed) for gate in finished.gates] == [("accuracy", True), ("agreement", True)]
+    assert (finished.model_path / "frozen.json").exists()
+
+
+def test_counts_balance_and_samples_show_what_happened(run):
+    finished = run()
+    longer = finished.step("longer").counts
+    assert longer["documents_in"] == 300 == finished.step("words").counts["added"]
+    assert longer["documents_in"] == longer["kept"] + longer["dropped"] + longer["quarantined"]
+    assert longer["dropped"] > 0
+    report = finished.report("longer")
+    assert report.metrics == {"gone": longer["dropped"]}
+    assert report.table("gone").height == longer["dropped"]
+    outcome = json.loads((finished.report("capitals").path / "outcome.json").read_text())
+    assert outcome["samples"]["changed"]
+    assert all("CEDAR" in sample["after"] for sample in outcome["samples"]["changed"])
+
+
+def test_a_second_run_does_nothing(run):
+    first = run()
+    assert run().id == first.id
+
+
+def test_a_changed_step_runs_and_what_it_did_not_change_stays_cached(run, project):
+    run()
+    planned = {known.node.id: known for known in luthier.plan(project / "recipe.yaml", overrides={"teach.steps": 6})}
+    assert planned["teach"].why == "configuration changed: steps 5 → 6"
+    assert planned["unique"].state == "cached"
+    assert planned["freeze"].state == "depends"
+    # Six lessons teach the same as five: the change stops there.
+    second = run(overrides={"teach.steps": 6})
+    assert states(second) == {**dict.fromkeys(states(second), True), "teach": False}
+
+
+def test_ids_comments_and_order_of_keys_are_no_reason_to_run(run, project):
+    run()
+    recipe = project / "recipe.yaml"
+    text = recipe.read_text().replace("  - source: words\n    count: 300", "  # many\n  - source: words\n    id: raw\n    count: 300")
+    recipe.write_text(text)
+    assert all(states(run()).values())
+
+
+def test_neighbouring_frame_components_are_one_pass_with_the_unfused_bytes(run, project):
+    fused = run(until="capitals")
+    planned = luthier.plan(project / "recipe.yaml")
+    assert [step.id for step in planned[1].node.parts] == ["longer", "capitals"]
+    apart = run(until="longer", home=project / "other")
+    assert apart.dataset("longer").shards
+    rest = run(force=["longer"], until="capitals", home=project / "other")
+    assert digest(fused.dataset("capitals").path) == digest(rest.dataset("capitals").path)
+    with pytest.raises(InputError, match="not in the store"):
+        fused.dataset("longer")
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_the_number_of_jobs_changes_no_byte(run, project, jobs):
+    finished = run(overrides={"words.count": 9000}, until="riddles", jobs=jobs, home=project / f"home-{jobs}")
+    data = finished.dataset("riddles")
+    assert len(data.shards) == 1 or data.shards
+    assert digest(data.path) == digest(run(overrides={"words.count": 9000}, until="riddles", jobs=2, home=project / "two").dataset("riddles").path)
+
+
+def test_force_does_one_step_again_and_from_all_after_it(run):
+    run()
+    assert states(run(force=["teach"]))["teach"] is False
+    again = states(run(start="teach"))
+    assert [step for step, cached in again.items() if not cached] == ["teach", "freeze", "accuracy", "agreement"]
+
+
+def test_a_changed_plugin_file_runs_its_steps_again(run, project):
+    run()
+    plugin = project / "plugins.d" / "toys.py"
+    plugin.write_text(plugin.read_text() + "\n# changed\n")
+    why = luthier.plan(project / "recipe.yaml")[0].why
+    assert why == "the code of toys changed"
+
+
+def test_a_location_counts_by_its_content(run, project):
+    extra = project / "extra.txt"
+    extra.write_text("kelp lagoon")
+    run(overrides={"words.path": "extra.txt"}, until="words")
+    (project / "moved.txt").write_text("kelp lagoon")
+    assert states(run(overrides={"words.path": "moved.txt"}, until="words")) == {"words": True}
+    extra.write_text("kelp lagoon marsh")
+    assert luthier.plan(project / "recipe.yaml", overrides={"words.path": "extra.txt"})[0].state == "runs"
+
+
+def test_a_refused_gate_keeps_what_was_measured_and_links_no_model(run, project):
+    with pytest.raises(GateRefused, match="agreement"):
+        run(overrides={"freeze.lossy": True})
+    refused = next(iter(list_runs(open_store(project))))
+    assert refused.state == "refused"
+    assert not refused.model_path.exists()
+    assert refused.metrics["agreement"]["agreement"] < 1
+    assert [gate.passed for gate in refused.gates] == [False, False]
+    with pytest.raises(GateRefused):
+        run(overrides={"freeze.lossy": True})
+
+
+def test_an_error_in_a_component_is_told_with_its_place_and_the_rest_is_kept(run, project):
+    with pytest.raises(LuthierError, match=r"ValueError: the teacher is ill at .*toys\.py:\d+") as caught:
+        run(overrides={"teach.fail": "value"})
+    assert caught.value.exit_code == 3
+    assert states(run())["riddles"] is True
+
+
+def test_a_worker_that_exits_is_one_clear_error(run):
+    with pytest.raises(LuthierError, match="exited with status 7"):
+        run(overrides={"teach.fail": "exit"})
+
+
+def test_a_silent_worker_is_ended_after_the_timeout(run):
+    with pytest.raises(LuthierError, match="reported nothing for 2 seconds"):
+        run(overrides={"teach.fail": "hang"}, step_timeout=2)
+
+
+def test_cleaning_that_leaves_nothing_says_so(run):
+    with pytest.raises(InputError, match=r"riddles|capitals|longer") as caught:
+        run(overrides={"longer.at_least": 10_000})
+    assert "left no rows" in str(caught.value)
+    assert "300 in, 300 dropped" in str(caught.value)
+
+
+def test_a_damaged_artifact_is_noticed_and_made_again(run, project):
+    first = run(until="unique")
+    shard = first.dataset("unique").shards[0]
+    original = shard.read_bytes()
+    shard.chmod(0o644)
+    shard.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    finished = run()
+    assert finished.state == "done"
+    assert finished.step("unique").cached is False
+    assert finished.dataset("unique").shards[0].read_bytes() == original
+
+
+def test_events_and_the_recipe_are_kept_with_the_run(run):
+    heard: list[str] = []
+    finished = run(listen=lambda event: heard.append(event.type))
+    lines = [json.loads(line) for line in (finished.path / "events.jsonl").read_text().splitlines()]
+    assert [line["type"] for line in lines] == heard
+    assert heard[0] == "run_started"
+    assert heard[-1] == "run_finished"
+    assert "step_progress" in heard
+    assert (finished.path / "recipe.yaml").read_text().startswith("luthier: 1")
+
+
+def test_lifecycle_hooks_are_told_and_an_error_in_one_stops_nothing(run, project):
+    (project / "plugins.d" / "watch.py").write_text(
+        "from pathlib import Path\n"
+        "from luthier import hookimpl\n\n"
+        "@hookimpl\ndef luthier_step_finished(run, event):\n"
+        "    with open('seen.txt', 'a') as file:\n        file.write(event.step + '\\n')\n\n"
+        "@hookimpl\ndef luthier_gate_decided(event):\n    raise RuntimeError('not today')\n\n"
+        "@hookimpl\ndef luthier_run_finished(run, event):\n"
+        "    (run.path / 'note.txt').write_text(event.state)\n"
+    )
+    import os
+
+    os.environ["LUTHIER_PLUGINS"] = "toys,watch"
+    heard = []
+    finished = run(listen=heard.append)
+    assert (finished.path / "note.txt").read_text() == "done"
+    assert (project / "seen.txt").read_text().split() == [step.id for step in finished.steps]
+    failed = [event for event in heard if event.type == "plugin_hook_failed"]
+    assert [(event.plugin, event.error) for event in failed] == [("watch", "RuntimeError: not today")] * 2
+
+
+def test_a_recipe_built_in_python_runs(project):
+    recipe = luthier.Recipe("by-hand", seed=3)
+    recipe.step("source", "words", count=40).step("clean", "unique").step("format", "riddles")
+    finished = luthier.run(recipe, display=False, jobs=1)
+    assert finished.dataset("unique").frame()["text"].is_unique().all()
+    assert finished.dataset("riddles").form == "prompt-completion"
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ("  - tune: teach\n", "needs a model"),
+        ("  - source: words\n  - tune: teach\n", "needs a model"),
+        ("  - source: words\n  - architecture: parrot\n  - tune: teach\n", "of the form prompt-completion; 'words' gives documents"),
+        ("  - clean: longer\n", "needs a dataset"),
+        ("  - source: words\n  - format: riddles\n  - clean: longer\n", "of the form documents"),
+        ("  - source: words\n  - architecture: parrot\n  - format: riddles\n  - validate: agreement\n", "nothing was exported"),
+    ],
+)
+def test_kinds_and_forms_are_checked_before_any_work(project, steps, message):
+    (project / "recipe.yaml").write_text("luthier: 1\nname: wrong\nsteps:\n" + steps)
+    with pytest.raises(InputError) as caught:
+        luthier.plan(project / "recipe.yaml")
+    assert message in str(caught.value)
+    assert "recipe.yaml:" in str(caught.value)
