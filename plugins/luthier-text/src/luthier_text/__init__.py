@@ -1,0 +1,42 @@
+"""Luthier's text plugin: read documents, clean and deduplicate them, make training examples of them.
+
+`sources`, `cleaners` and `formatters` hold the components' signatures; their bodies import the
+modules that begin with an underscore, one for each idea.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from luthier import hookimpl
+from luthier_text import cleaners, formatters, sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from luthier.hookspecs import ComponentFunction
+
+
+@hookimpl
+def luthier_sources() -> Iterable[ComponentFunction]:
+    """Sources of documents."""
+    return [sources.jsonl, sources.text_files, sources.docstrings]
+
+
+@hookimpl
+def luthier_cleaners() -> Iterable[ComponentFunction]:
+    """Cleaners and deduplication."""
+    return [
+        cleaners.unicode,
+        cleaners.whitespace,
+        cleaners.length,
+        cleaners.normalise,
+        cleaners.exact_duplicates,
+        cleaners.near_duplicates,
+    ]
+
+
+@hookimpl
+def luthier_formatters() -> Iterable[ComponentFunction]:
+    """Formatters: documents to examples with a split."""
+    return [formatters.summarization, formatters.language_modelling]

@@ -1,0 +1,19 @@
+"""Keep documents whose length is within bounds."""
+
+from __future__ import annotations
+
+import polars as pl
+
+Bounds = tuple[int, int | None]
+
+
+def within(frame: pl.DataFrame, column: str, characters: Bounds, words: Bounds) -> pl.DataFrame:
+    """The rows whose column has so many characters and words; a missing value has none of either."""
+    text = pl.col(column).fill_null("")
+    return frame.filter(_inside(text.str.len_chars(), characters) & _inside(text.str.count_matches(r"\S+"), words))
+
+
+def _inside(measure: pl.Expr, bounds: Bounds) -> pl.Expr:
+    least, greatest = bounds
+    inside = measure >= least
+    return inside if greatest is None else inside & (measure <= greatest)

@@ -1,0 +1,115 @@
+"""Classic normalisation: case, stop words, stems, lemmas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+
+import polars as pl
+import simplemma
+import snowballstemmer
+
+from luthier import InputError
+
+WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
+STEMMERS = {
+    "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek",
+    "en": "english", "eo": "esperanto", "es": "spanish", "et": "estonian", "eu": "basque", "fa": "persian",
+    "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian",
+    "id": "indonesian", "it": "italian", "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian",
+    "pl": "polish", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish",
+    "ta": "tamil", "tr": "turkish", "yi": "yiddish",
+}  # fmt: skip
+
+# The closed classes of English: articles, pronouns, prepositions, conjunctions, auxiliaries, particles.
+ENGLISH = frozenset(
+    """
+    a an the this that these those
+    i me my mine myself we us our ours ourselves you your yours yourself yourselves
+    he him his himself she her hers herself it its itself they them their theirs themselves
+    who whom whose which what
+    of at by for with about against between into through during before after above below to from
+    up down in out on off over under upon within without
+    and but if or because as until while than so nor though although whereas whether
+    am is are was were be been being have has had having do does did doing
+    will would shall should can could may might must
+    not no only own same too very just also then once here there when where why how
+    all any both each few more most other some such again further
+    """.split()  # noqa: SIM905 - a table of words reads better as text
+)
+
+
+def normalise_frame(
+    frame: pl.DataFrame, columns: list[str], language: str, *, lowercase: bool, stop_words: str | list[str], words: str
+) -> pl.DataFrame:
+    """The frame with its columns normalised; see `cleaners.normalise`.
+
+    Raises:
+        InputError: if the language has no stemmer, or no lemmas.
+    """
+    removed = _stop_words(stop_words)
+    reduce = {"keep": _as_it_is, "stem": stemmer, "lemmatize": lemmatizer}[words]
+    word_of = cache(reduce(language))
+
+    def replace(match: re.Match[str]) -> str:
+        word = match.group()
+        return "" if word.lower() in removed else word_of(word)
+
+    def normalise(text: str | None) -> str | None:
+        if text is None:
+            return None
+        changed = WORD.sub(replace, text.lower() if lowercase else text)
+        return re.sub(r"[^\S\n]+", " ", changed).strip() if removed else changed
+
+    return frame.with_columns(
+        pl.Series(column, [normalise(text) for text in frame[column]], dtype=pl.String) for column in columns
+    )
+
+
+def _stop_words(choice: str | list[str]) -> frozenset[str]:
+    if isinstance(choice, list):
+        return frozenset(word.lower() for word in choice)
+    return ENGLISH if choice == "english" else frozenset()
+
+
+def _as_it_is(_language: str) -> Callable[[str], str]:
+    return str
+
+
+def stemmer(language: str) -> Callable[[str], str]:
+    """Snowball's stemmer, which works on words in lower case and gives such.
+
+    Raises:
+        InputError: if there is none for the language.
+    """
+    name = STEMMERS.get(language)
+    if name not in snowballstemmer.algorithms():
+        raise _unknown(
+            language, "stemmer", [code for code, known in STEMMERS.items() if known in snowballstemmer.algorithms()]
+        )
+    stem = snowballstemmer.stemmer(name)
+    return lambda word: str(stem.stemWord(word.lower()))
+
+
+def lemmatizer(language: str) -> Callable[[str], str]:
+    """Make the function that looks lemmas up in simplemma.
+
+    Raises:
+        InputError: if there are none for the language.
+    """
+    try:
+        simplemma.lemmatize("a", lang=language)
+    except ValueError:
+        raise _unknown(language, "lemmas", sorted(_lemma_languages())) from None
+    return lambda word: simplemma.lemmatize(word, lang=language)
+
+
+def _lemma_languages() -> list[str]:
+    from simplemma.strategies.dictionaries.dictionary_factory import SUPPORTED_LANGUAGES
+
+    return list(SUPPORTED_LANGUAGES)
+
+
+def _unknown(language: str, what: str, known: list[str]) -> InputError:
+    return InputError(f"language: no {what} for {language!r}", f"There is for: {', '.join(sorted(known))}.")

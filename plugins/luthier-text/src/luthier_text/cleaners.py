@@ -1,0 +1,155 @@
+"""The cleaners: documents in, documents out. Signatures only; the work is in the modules they import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Interval, MinLen
+
+if TYPE_CHECKING:
+    from luthier import Dataset, Frame
+
+Columns = Annotated[list[str], MinLen(1)]
+
+
+def unicode(frame: Frame, *, columns: Columns = ["text"], unescape_html: bool = False) -> Frame:  # noqa: B006
+    r"""Repair mojibake, control characters and odd line ends with ftfy; clean documents skip it.
+
+    The result equals `ftfy.fix_text` with line breaks made `\n`, control characters and terminal escapes
+    removed, NFC, and everything that is a choice of style left alone: quotes stay curly, ligatures and
+    wide characters stay. A regular expression in Rust, made from ftfy's own (`ftfy.badness`), tells the
+    documents that ftfy could change; the others, nearly all, never reach Python.
+
+    Args:
+        columns: the columns to repair.
+        unescape_html: turn entities such as `&amp;` into characters, in documents without a `<`. Off,
+            because documentation means what it writes.
+    """
+    from luthier_text._unicode import repair
+
+    return repair(frame, columns, unescape_html=unescape_html)
+
+
+def whitespace(frame: Frame, *, columns: Columns = ["text"], keep_indentation: bool = True) -> Frame:  # noqa: B006
+    """Strip documents, make runs of blanks one space, and runs of blank lines one blank line.
+
+    Args:
+        columns: the columns to tidy.
+        keep_indentation: leave blanks at the start of a line, which code and lists need.
+    """
+    from luthier_text._whitespace import tidy
+
+    return tidy(frame, columns, keep_indentation=keep_indentation)
+
+
+def length(
+    frame: Frame,
+    *,
+    column: str = "text",
+    min_characters: Annotated[int, Ge(0)] = 1,
+    max_characters: Annotated[int, Ge(1)] | None = None,
+    min_words: Annotated[int, Ge(0)] = 0,
+    max_words: Annotated[int, Ge(1)] | None = None,
+) -> Frame:
+    """Drop documents that are too short or too long, in characters or words.
+
+    Args:
+        column: the column that is measured.
+        min_characters: the least number of characters (Unicode code points).
+        max_characters: the greatest; none by default.
+        min_words: the least number of words (runs without blanks).
+        max_words: the greatest; none by default.
+    """
+    from luthier_text._length import within
+
+    return within(frame, column, (min_characters, max_characters), (min_words, max_words))
+
+
+def normalise(
+    frame: Frame,
+    *,
+    columns: Columns = ["text"],  # noqa: B006
+    language: str = "en",
+    lowercase: bool = False,
+    stop_words: Literal["keep", "english"] | list[str] = "keep",
+    words: Literal["keep", "stem", "lemmatize"] = "keep",
+) -> Frame:
+    """Lowercase, remove stop words, stem or lemmatize: for classic pipelines, not for language models.
+
+    Each piece is off until asked for. Stemming is Snowball's (Porter 2 for English), lemmatization
+    simplemma's dictionary. What stands between words is kept, except beside a removed stop word.
+
+    Args:
+        columns: the columns to normalise.
+        language: the ISO 639-1 code that stemming and lemmatization work for.
+        lowercase: make everything lower case.
+        stop_words: `english` removes a list of English function words; or give a list of your own.
+        words: `stem` or `lemmatize` each word.
+
+    Raises:
+        InputError: if the language has no stemmer or no lemmas; the message lists those that have.
+    """
+    from luthier_text._normalise import normalise_frame
+
+    return normalise_frame(frame, columns, language, lowercase=lowercase, stop_words=stop_words, words=words)
+
+
+def exact_duplicates(
+    data: Dataset,
+    *,
+    columns: Columns = ["text"],  # noqa: B006
+    ignore_case: bool = True,
+    ignore_whitespace: bool = True,
+) -> Iterator[Frame]:
+    """Keep the first of the documents whose columns are equal.
+
+    Which is first is the order of the rows, whatever the shards. Memory: about 100 bytes a document, for
+    a set of 128-bit hashes; the texts are read shard by shard.
+
+    Args:
+        columns: what must be equal, all of them.
+        ignore_case: documents that differ in case only are equal.
+        ignore_whitespace: documents that differ in blanks only are equal.
+    """
+    from luthier_text._exact import unique
+
+    return unique(data, columns, ignore_case=ignore_case, ignore_whitespace=ignore_whitespace)
+
+
+def near_duplicates(
+    data: Dataset,
+    *,
+    column: str = "text",
+    threshold: Annotated[float, Interval(gt=0, le=1)] = 0.8,
+    permutations: Annotated[int, Interval(ge=16, le=1024)] = 128,
+    ngram: Annotated[int, Interval(ge=1, le=32)] = 3,
+    keep: Literal["one", "all"] = "one",
+) -> Iterator[Frame]:
+    """Keep one document of each cluster whose estimated Jaccard similarity reaches `threshold`.
+
+    MinHash (Broder 1997) over shingles of `ngram` words, computed by rensa in Rust, finds candidates by
+    locality-sensitive hashing (Indyk and Motwani 1998); bands are laid so that a pair exactly at the
+    threshold is a candidate with a chance of 0.99 or more. Each candidate pair is then verified by the
+    share of equal signature entries, whose standard error is at most 0.5 / sqrt(permutations). A cluster
+    is a connected component of the verified pairs.
+
+    `group` of every row becomes that of its connected component over both relations, same group before
+    and same cluster: the least of the groups' names. So a split by `group` keeps near-duplicates and
+    siblings together, also with `keep: all`, which drops nothing.
+
+    The result does not depend on the order of rows, on shards or on the process: hashes are fixed, and
+    the row that stays is the one of the least id. Memory: 4 * permutations + 200 bytes a document
+    (0.7 GB for a million at 128); the texts are read shard by shard.
+
+    Args:
+        column: the column that is compared, in lower case, words only.
+        threshold: the least similarity of near-duplicates; 1 means the same set of shingles.
+        permutations: entries of a signature; more are more exact and slower.
+        ngram: words in a shingle.
+        keep: `one` of each cluster (the least id), or `all`, only to write the groups.
+    """
+    from luthier_text._minhash import MinHash
+    from luthier_text._near import deduplicate
+
+    return deduplicate(data, column, MinHash(permutations, ngram), threshold, keep_all=keep == "all")

@@ -1,0 +1,121 @@
+"""The sources: where documents come from. Signatures only; the work is in the modules they import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, MinLen
+
+from luthier import Location, component
+
+if TYPE_CHECKING:
+    from luthier import Context, Frame
+
+
+def jsonl(
+    ctx: Context,
+    *,
+    path: Location,
+    text: str = "text",
+    identifier: str | None = None,
+    origin: str | None = None,
+    siblings: str | None = None,
+    max_line_megabytes: Annotated[int, Ge(1)] = 256,
+) -> Iterator[Frame]:
+    """Read documents from JSON Lines, one object a line; bad lines are quarantined, never their neighbours.
+
+    Lines are read as bytes, one at a time, and rows leave in small frames, so memory holds one line and
+    one frame. A line is set aside, with its number and the reason, if it is longer than the limit, is not
+    UTF-8, is not JSON or not an object, has no text or an empty one, or has a NUL character or a lone
+    surrogate in a value that is kept. Blank lines and a byte order mark are skipped.
+
+    Other columns are kept where their values are scalars. The files are read twice: the first pass finds
+    each column's type (a column of mixed types becomes text), so that all frames have the same columns.
+
+    Args:
+        path: a `.jsonl` or `.jsonl.gz` file, or a directory, of which all such files are read, sorted.
+        text: the key of the document's text.
+        identifier: the key of the document's id, which must be unique; by default the engine makes ids
+            from source and content, and an `id` in the file becomes the column `id_in_file`.
+        origin: the key of the document's source; by default the file's name.
+        siblings: the key that says which documents belong together and must not be split apart.
+        max_line_megabytes: lines longer than this are quarantined unread.
+
+    Raises:
+        InputError: if nothing is there to read, or no line of it is a document.
+    """
+    from luthier_text._jsonl import Columns, read_jsonl
+
+    columns = Columns(text, identifier, origin, siblings)
+    return read_jsonl(ctx.open(path), ctx, columns, max_line_megabytes << 20)
+
+
+def text_files(
+    ctx: Context,
+    *,
+    path: Location,
+    pattern: Annotated[str, MinLen(1)] = "**/*.txt",
+    encoding: str = "utf-8",
+    unit: Literal["file", "paragraph"] = "file",
+) -> Iterator[Frame]:
+    """Read plain text files: a document for each file, or for each paragraph.
+
+    A file that is not text in the encoding, or has a NUL character, is quarantined. Empty files give no
+    document. Paragraphs of one file share their `group`.
+
+    Args:
+        path: a directory, or one file.
+        pattern: which files of the directory are read, in glob form; `**` means any depth.
+        encoding: how the files are encoded, by its Python name.
+        unit: what a document is: the whole file, or a paragraph (text between blank lines).
+
+    Raises:
+        InputError: if no file matches, none has text, or the encoding is unknown.
+    """
+    from luthier_text._text_files import read_text_files
+
+    return read_text_files(ctx.open(path), ctx, pattern, encoding, unit)
+
+
+def _installed_versions(packages: Literal["installed"] | list[str] = "installed", **_: object) -> str:
+    from luthier_text._installed import fingerprint
+
+    return fingerprint(packages)
+
+
+@component(fingerprint=_installed_versions)
+def docstrings(
+    ctx: Context,
+    *,
+    packages: Literal["installed"] | Annotated[list[str], MinLen(1)] = "installed",
+    per_package: Annotated[int, Ge(1)] | None = None,
+    private: bool = False,
+    tests: bool = False,
+) -> Iterator[Frame]:
+    """Read the docstrings of installed Python packages, with `ast`: nothing is imported or run.
+
+    A row stands for a module, class, function or method whose docstring (PEP 257) has a summary of one
+    line and a longer body. `text` is the body alone, `summary` the first line, so that a model can learn
+    to write the one from the other. Further columns: `package` (the distribution), `name` (qualified),
+    `kind`; `source` is the file. Bodies and summaries are cleaned as `inspect.cleandoc` does it.
+
+    Only files that a distribution's RECORD lists are read, so packages that are installed in editable
+    form, whose text changes under their version, are left out. Copies of other projects (directories
+    named `_vendor`, `vendor`, `_vendored`, `third_party`) are skipped; what is copied without such a
+    name is left to the deduplicating cleaners. Files that do not parse are quarantined.
+
+    Args:
+        packages: `installed`, or the names of distributions.
+        per_package: at most so many of each distribution, from files picked by the hash of their path.
+            This keeps the largest packages from being most of the data, and their files from being
+            parsed: 200 MB of source take minutes, 300 rows of each package seconds.
+        private: also objects and modules whose name begins with an underscore.
+        tests: also modules in directories named `test`, `tests` or `testing`, and `test_*.py`.
+
+    Raises:
+        InputError: if a package is not installed, or none has such docstrings.
+    """
+    from luthier_text._docstrings import read_docstrings
+
+    return read_docstrings(ctx, packages, per_package, private=private, tests=tests)
