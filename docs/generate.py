@@ -33,31 +33,47 @@ def hooks() -> str:
         lines.append(f"### `{name}{inspect.signature(function)}`\n".replace("'", ""))
         lines.append((inspect.getdoc(function) or "") + "\n")
         if stage:
-            lines.append(f"In recipes: {f'`{stage.name}`' if stage.name else 'the reserved key `runtime`'}. "
-                         f"A component may ask for: {stage.offer or 'nothing'}. It gives: {stage.gives or 'a Generator'}.\n")
+            lines.append(
+                f"In recipes: {f'`{stage.name}`' if stage.name else 'the reserved key `runtime`'}. "
+                f"A component may ask for: {stage.offer or 'nothing'}. It gives: {stage.gives or 'a Generator'}.\n"
+            )
     lines += ["## `Context`\n", (inspect.getdoc(Context) or "") + "\n"]
     for name, member in vars(Context).items():
         if not name.startswith("_") and name not in ("save_metrics", "metrics", "quarantined", "quarantine_file"):
-            lines += [f"### `ctx.{name}{inspect.signature(member)}`\n".replace("self, ", "").replace("'", ""), (inspect.getdoc(member) or "") + "\n"]
+            lines += [
+                f"### `ctx.{name}{inspect.signature(member)}`\n".replace("self, ", "").replace("'", ""),
+                (inspect.getdoc(member) or "") + "\n",
+            ]
     lines.append("## Dataset forms\n")
     lines += ["| form | columns |", "|---|---|"]
-    lines += [f"| `{form}` | {', '.join(f'`{column}` {kind}' for column, kind in columns.items())} |" for form, columns in DATASET_FORMS.items()]
+    lines += [
+        f"| `{form}` | {', '.join(f'`{name}` {kind}' for name, kind in columns.items())} |"
+        for form, columns in DATASET_FORMS.items()
+    ]
     return "\n".join(lines) + "\n"
 
 
 def components(registry: Registry) -> str:
     """The page of the first-party components, with every parameter."""
-    lines = [NOTE, "# Components\n", "What our own plugins give. `luthier plugins show NAME` prints the same of any installed plugin.\n"]
+    lines = [
+        NOTE,
+        "# Components\n",
+        "What our own plugins give. `luthier plugins show NAME` prints the same of any installed plugin.\n",
+    ]
     for stage in STAGES:
         lines.append(f"## {stage.title}\n")
         for component in registry.components:
             if component.stage is not stage or component.distribution not in FIRST_PARTY:
                 continue
-            lines += [f"### `{component.name}` ({component.distribution})\n", component.doc.partition("\nArgs:")[0].strip() + "\n"]
+            lines += [
+                f"### `{component.name}` ({component.distribution})\n",
+                component.doc.partition("\nArgs:")[0].strip() + "\n",
+            ]
             told = parameter_help(component)
             for parameter in component.parameters:
                 default = "required" if parameter.default is parameter.empty else f"default `{parameter.default!r}`"
-                lines.append(f"- `{parameter.name}`: `{parameter.annotation}`, {default}. {told.get(parameter.name, '')}".rstrip())
+                help_text = told.get(parameter.name, "")
+                lines.append(f"- `{parameter.name}`: `{parameter.annotation}`, {default}. {help_text}".rstrip())
             if stage.name:
                 lines += ["", "```yaml", example_step(component).rstrip(), "```"]
             lines.append("")
@@ -69,14 +85,21 @@ def recipe() -> str:
     lines = [NOTE, "# Recipes: keys and stages\n", "| stage | a component may ask for | gives |", "|---|---|---|"]
     lines += [f"| `{stage.name}` | {stage.offer or 'nothing'} | {stage.gives} |" for stage in STAGES if stage.name]
     lines += ["", f"Reserved keys of a step: {', '.join(f'`{key}`' for key in RESERVED_KEYS)}.", ""]
-    lines += [f"A {kind} is loaded by the runtime `{name}` unless the step says `runtime:`." for kind, name in DEFAULT_RUNTIMES.items()]
+    lines += [
+        f"A {kind} is loaded by the runtime `{name}` unless the step says `runtime:`."
+        for kind, name in DEFAULT_RUNTIMES.items()
+    ]
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
     """Write or check every page; gives the exit status."""
     registry = load_plugins()
-    pages: dict[str, Callable[[], str]] = {"hooks.md": hooks, "components.md": lambda: components(registry), "recipe.md": recipe}
+    pages: dict[str, Callable[[], str]] = {
+        "hooks.md": hooks,
+        "components.md": lambda: components(registry),
+        "recipe.md": recipe,
+    }
     REFERENCE.mkdir(exist_ok=True)
     stale = []
     for name, make in pages.items():

@@ -70,7 +70,9 @@ def test_a_changed_step_runs_and_what_it_did_not_change_stays_cached(run, projec
 def test_ids_comments_and_order_of_keys_are_no_reason_to_run(run, project):
     run()
     recipe = project / "recipe.yaml"
-    text = recipe.read_text().replace("  - source: words\n    count: 300", "  # many\n  - source: words\n    id: raw\n    count: 300")
+    text = recipe.read_text().replace(
+        "  - source: words\n    count: 300", "  # many\n  - source: words\n    id: raw\n    count: 300"
+    )
     recipe.write_text(text)
     assert all(states(run()).values())
 
@@ -92,7 +94,9 @@ def test_the_number_of_jobs_changes_no_byte(run, project, jobs):
     finished = run(overrides={"words.count": 9000}, until="riddles", jobs=jobs, home=project / f"home-{jobs}")
     data = finished.dataset("riddles")
     assert len(data.shards) == 1 or data.shards
-    assert digest(data.path) == digest(run(overrides={"words.count": 9000}, until="riddles", jobs=2, home=project / "two").dataset("riddles").path)
+    assert digest(data.path) == digest(
+        run(overrides={"words.count": 9000}, until="riddles", jobs=2, home=project / "two").dataset("riddles").path
+    )
 
 
 def test_force_does_one_step_again_and_from_all_after_it(run):
@@ -213,10 +217,16 @@ def test_a_recipe_built_in_python_runs(project):
     [
         ("  - tune: teach\n", "needs a model"),
         ("  - source: words\n  - tune: teach\n", "needs a model"),
-        ("  - source: words\n  - architecture: parrot\n  - tune: teach\n", "of the form prompt-completion; 'words' gives documents"),
+        (
+            "  - source: words\n  - architecture: parrot\n  - tune: teach\n",
+            "of the form prompt-completion; 'words' gives documents",
+        ),
         ("  - clean: longer\n", "needs a dataset"),
         ("  - source: words\n  - format: riddles\n  - clean: longer\n", "of the form documents"),
-        ("  - source: words\n  - architecture: parrot\n  - format: riddles\n  - validate: agreement\n", "nothing was exported"),
+        (
+            "  - source: words\n  - architecture: parrot\n  - format: riddles\n  - validate: agreement\n",
+            "nothing was exported",
+        ),
     ],
 )
 def test_kinds_and_forms_are_checked_before_any_work(project, steps, message):

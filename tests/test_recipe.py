@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from luthier.errors import InputError
+from luthier.nodes import dump_yaml, parse_yaml
 from luthier.plugins import Registry, load_plugins
 from luthier.recipe import (
     RecipeError,
@@ -201,7 +202,7 @@ def test_every_error_at_once_with_its_place(registry: Registry) -> None:
         "give one of them an `id`",
         "recipe.yaml:14:5: steps[5].tun: a step's first key is its stage, and 'tun' is none; did you mean 'tune'?",
         "recipe.yaml:16:12: steps[6].gate.rougeL: says neither at_least nor at_most",
-        "recipe.yaml:16:21: steps[6].gate.rougeL.at_lest: unknown key; did you mean 'at_least'?",
+        "recipe.yaml:16:21: steps[6].gate.rougeL.at_lest: unknown key: did you mean 'at_least'?",
         "recipe.yaml:17:5: steps[6].runtime: no runtime component is called 'runer'; did you mean 'runner'?",
     ]
 
@@ -493,12 +494,13 @@ def test_example_steps(registry: Registry) -> None:
             assert parse(registry, "luthier: 1\nsteps:\n" + text.replace("# ", "")).steps[0].component is component
 
 
+ANY_CHARACTER = st.characters(exclude_categories=["Cs"])
 values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(10**20), 10**20)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20),
+    | st.text(ANY_CHARACTER, max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abcxyz_", max_size=6), inner, max_size=4),
     max_leaves=8,
 )
@@ -546,10 +548,16 @@ def test_any_mapping_is_a_recipe_or_a_recipe_error(
 
 
 @relaxed
+@given(value=values | st.dictionaries(st.text(ANY_CHARACTER, max_size=9), values, max_size=3))
+def test_values_survive_as_yaml(value: Any) -> None:
+    assert parse_yaml(f"top:\n{dump_yaml([value], '  ')}", "f").to_value() == {"top": [value]}
+
+
+@relaxed
 @given(
     seed=st.integers(0, 2**32 - 1),
-    note=st.text(st.characters(exclude_categories=["Cs"]), max_size=60).filter(lambda text: "${" not in text),
-    words=st.frozensets(st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(lambda w: "${" not in w)),
+    note=st.text(ANY_CHARACTER, max_size=60).filter(lambda text: "${" not in text),
+    words=st.frozensets(st.text(ANY_CHARACTER, max_size=12).filter(lambda w: "${" not in w)),
     weights=st.dictionaries(st.text("abc 1:#-?", max_size=5), st.floats(allow_nan=False, allow_infinity=False)),
     rank=st.integers(-(10**20), 10**20),
 )

@@ -40,15 +40,22 @@ def run_component(
         InputError: if the component does not work on rows, or a file cannot be read or written.
     """
     if component.stage.gives != "dataset":
-        raise InputError(f"{component} does not work on rows", "plugins run takes sources, cleaners, bias filters and formatters.")
+        raise InputError(
+            f"{component} does not work on rows", "plugins run takes sources, cleaners, bias filters and formatters."
+        )
     if component.inputs and component.stage.name != "source" and (source is None or not source.is_file()):
-        raise InputError(f"there is no file {source}", "--input names a .jsonl, .parquet or .csv file of rows with a `text`.")
+        raise InputError(
+            f"there is no file {source}", "--input names a .jsonl, .parquet or .csv file of rows with a `text`."
+        )
     if not target.parent.is_dir():
         raise InputError(f"there is no directory {target.parent}", "Make it, or name another file with --output.")
     if target.suffix not in ROW_FILES:
         raise InputError(f"{target}: rows are written to {', '.join(ROW_FILES)} files", "Name a file that ends in one.")
     component.configure(configuration)
-    with tempfile.TemporaryDirectory() as scratch, Pool(Path(scratch) / "logs", jobs=1, local_plugins=local, timeout=None) as pool:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Pool(Path(scratch) / "logs", jobs=1, local_plugins=local, timeout=None) as pool,
+    ):
         room = Path(scratch)
         for name in ("data", "output", "notes", "checkpoint"):
             (room / name).mkdir()
@@ -68,7 +75,9 @@ def run_component(
             data = {"kind": "dataset", "form": "documents", "path": str(room / "data"), "hash": ""}
             places = {name: str(room / name) for name in ("output", "checkpoint")}
             inputs = {"data": data} if "data" in component.inputs else {}
-            pool.call({"task": "dataset", **request, **places, "notes": str(room / "notes" / "0"), "inputs": inputs}, listen)
+            pool.call(
+                {"task": "dataset", **request, **places, "notes": str(room / "notes" / "0"), "inputs": inputs}, listen
+            )
             counts = room / "notes" / "0" / "outcome.json"
         pool.call({"task": "convert", "input": str(room / "output"), "target": str(target)}, listen)
         return _read_counts(counts)
@@ -79,8 +88,24 @@ def _over_shards(pool: Pool, request: Mapping[str, Any], room: Path, listen: Lis
     done = [room / "checkpoint" / shard.stem for shard in shards]
     for shard, finished in zip(shards, done, strict=True):
         attempt = str(finished.with_suffix(".attempt"))
-        pool.call({"task": "shard", "parts": [request], **request, "input": str(shard), "done": str(finished), "attempt": attempt}, listen)
-    join = {"task": "join", "output": str(room / "output"), "notes": str(room / "notes"), "shards": list(map(str, done)), "parts": 1}
+        pool.call(
+            {
+                "task": "shard",
+                "parts": [request],
+                **request,
+                "input": str(shard),
+                "done": str(finished),
+                "attempt": attempt,
+            },
+            listen,
+        )
+    join = {
+        "task": "join",
+        "output": str(room / "output"),
+        "notes": str(room / "notes"),
+        "shards": list(map(str, done)),
+        "parts": 1,
+    }
     pool.call(join, listen)
     return room / "notes" / "0" / "outcome.json"
 
@@ -102,7 +127,9 @@ def find_model(name: str, store: Store) -> Artifact:
             return ARTIFACTS["onnx"].at(path, "genai")
         if (path / "config.json").exists():
             return ARTIFACTS["model"].at(path, "causal-lm")
-        raise InputError(f"{path} holds no model", "A model directory has a config.json, an exported one a genai_config.json.")
+        raise InputError(
+            f"{path} holds no model", "A model directory has a config.json, an exported one a genai_config.json."
+        )
     return find_run(store, name).model()
 
 
@@ -116,7 +143,10 @@ def generate(
     device: str = "auto",
 ) -> list[str]:
     """The model's greedy completion of each prompt."""
-    with tempfile.TemporaryDirectory() as scratch, Pool(Path(scratch) / "logs", jobs=1, local_plugins=local, timeout=None) as pool:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Pool(Path(scratch) / "logs", jobs=1, local_plugins=local, timeout=None) as pool,
+    ):
         request = {
             "task": "generate",
             "runtime": runtime or DEFAULT_RUNTIMES[model.kind],

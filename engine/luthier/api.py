@@ -42,7 +42,9 @@ class Recipe:
 
     def step(self, stage: str, component: str, **configuration: Any) -> Recipe:
         """Add a step; keys that Python reserves take an underscore (`from_`). Gives the recipe itself."""
-        self._steps.append({stage: component, **{name.removesuffix("_"): value for name, value in configuration.items()}})
+        self._steps.append(
+            {stage: component, **{name.removesuffix("_"): value for name, value in configuration.items()}}
+        )
         return self
 
     def mapping(self) -> dict[str, Any]:
@@ -101,9 +103,7 @@ class Session:
         return run if same and self._same_gates(run) else None
 
     def _same_gates(self, run: Run) -> bool:
-        wanted = [
-            (step.id, bound.metric, bound.text()) for step in self.recipe.steps for bound in bounds(step)
-        ]
+        wanted = [(step.id, bound.metric, bound.text()) for step in self.recipe.steps for bound in bounds(step)]
         return wanted == [(gate.step, gate.metric, gate.bound) for gate in run.gates]
 
 
@@ -202,7 +202,9 @@ def run(
         GateRefused: if a gate refused the result.
         LuthierError: anything else that went wrong, with its remedy.
     """
-    session = open_session(recipe, overrides=overrides, plugins=plugins, home=home, until=until, start=start, force=force)
+    session = open_session(
+        recipe, overrides=overrides, plugins=plugins, home=home, until=until, start=start, force=force
+    )
     with contextlib.ExitStack() as stack:
         heard = [listen] if listen else []
         if display:
@@ -259,7 +261,10 @@ def _planned_steps(plan: Plan) -> list[Any]:
 def _raise_if_refused(run: Run) -> None:
     refused = [gate for gate in run.gates if not gate.passed]
     if refused:
-        raise GateRefused("\n".join(f"{gate.step}: {gate.metric} {gate.reason}" for gate in refused), f"Nothing changed since the run {run.id}, which was refused.")
+        raise GateRefused(
+            "\n".join(f"{gate.step}: {gate.metric} {gate.reason}" for gate in refused),
+            f"Nothing changed since the run {run.id}, which was refused.",
+        )
 
 
 def _write_to(log: Any) -> Listener:

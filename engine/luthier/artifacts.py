@@ -244,9 +244,7 @@ class Generator(Protocol):
     model without one continues the prompt as it stands), the same in tuning, validation and serving.
     """
 
-    def generate(
-        self, prompts: Sequence[str], *, max_new_tokens: int = 128, stop: Sequence[str] = ()
-    ) -> list[str]:
+    def generate(self, prompts: Sequence[str], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
         """The greedy completion of each prompt, without special tokens, cut before the first `stop`."""
         ...
 
@@ -258,8 +256,6 @@ class Generator(Protocol):
         """
         ...
 
-    def logits(
-        self, prompts: Sequence[str], completions: Sequence[str]
-    ) -> Iterable[NDArray[float32]]:
+    def logits(self, prompts: Sequence[str], completions: Sequence[str]) -> Iterable[NDArray[float32]]:
         """For each pair the logits that predict the completion's tokens: (tokens, vocabulary), float32."""
         ...

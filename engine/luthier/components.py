@@ -366,10 +366,14 @@ def read_component(
 
     if not inspect.isfunction(function):
         raise refuse("is not a function", f"{stage.hook} returns plain functions, defined with `def`.")
+    if not function.__name__.isidentifier():
+        raise refuse("has no name", f"{stage.hook} returns plain functions, defined with `def`.")
     inputs: list[str] = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise refuse(f"takes *{parameter.name}", "Name each input and each keyword-only parameter.")
+            raise refuse(
+                f"takes {str(parameter).partition(':')[0]}", "Name each input and each keyword-only parameter."
+            )
         if parameter.kind is parameter.KEYWORD_ONLY:
             if parameter.name in (*RESERVED_KEYS, stage.name) or parameter.name.startswith("_"):
                 raise refuse(f"has a parameter {parameter.name!r}, which recipes reserve", "Give it another name.")
@@ -378,6 +382,8 @@ def read_component(
                     f"has a parameter {parameter.name!r} without a type", f"Annotate it: `{parameter.name}: int = 1`."
                 )
             continue
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise refuse(f"takes {parameter.name!r} by position only", "Inputs are passed by name: remove the `/`.")
         if parameter.default is not parameter.empty:
             raise refuse(
                 f"gives its input {parameter.name!r} a default",

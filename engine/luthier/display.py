@@ -333,6 +333,7 @@ class LiveDisplay:
 
     def _drawn(self) -> RenderableType:
         from rich.console import Group
+        from rich.padding import Padding
         from rich.table import Table
         from rich.text import Text
 
@@ -349,7 +350,8 @@ class LiveDisplay:
         metrics.append(f"  {format_seconds(max(0.0, time.time() - meter.began))}", style="dim")
         heading.add_row(self._spinner, title, metrics)
         known = meter.total is not None or meter.done
-        return Group(heading, self._bar(meter)) if known else heading
+        # Room at the right: a Ctrl-C that the terminal echoes there must not begin a new line.
+        return Padding(Group(heading, self._bar(meter)) if known else heading, (0, 4, 0, 0))
 
     def _bar(self, meter: Meter) -> RenderableType:
         from rich.progress_bar import ProgressBar

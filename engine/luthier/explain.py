@@ -37,7 +37,11 @@ def _explain_part(then: Mapping[str, Any], now: Mapping[str, Any], *, several: b
     reasons = []
     where = f" of {now['component']}" if several else ""
     old, new = then.get("config", {}), now.get("config", {})
-    changed = [f"{name} {_short(old.get(name))} → {_short(new.get(name))}" for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    changed = [
+        f"{name} {_short(old.get(name))} → {_short(new.get(name))}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
     if changed:
         reasons.append(f"configuration{where} changed: {', '.join(changed)}")
     if then.get("code") != now["code"]:

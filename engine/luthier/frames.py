@@ -77,7 +77,8 @@ class ShardWriter:
             self._schema = frame.schema
         elif frame.schema != self._schema:
             raise PluginError(
-                f"{origin} gave frames of different columns: {_schema_text(self._schema)}, then {_schema_text(frame.schema)}",
+                f"{origin} gave frames of different columns: "
+                f"{_schema_text(self._schema)}, then {_schema_text(frame.schema)}",
                 "Give every frame the same columns, types and order.",
             )
         self.total += frame.height
@@ -154,7 +155,9 @@ def check_form(frame: pl.DataFrame, form: str, origin: str) -> pl.DataFrame:
         elif actual.base_type().__name__ != dtype:
             raise PluginError(f"{origin} gave the column {column!r} as {actual}, not as {dtype}")
         if column != "label" and frame[column].null_count():
-            raise PluginError(f"{origin} gave {frame[column].null_count()} rows without {column!r}", "Drop them or fill them.")
+            raise PluginError(
+                f"{origin} gave {frame[column].null_count()} rows without {column!r}", "Drop them or fill them."
+            )
     if "split" in DATASET_FORMS[form]:
         strange = frame.filter(~pl.col("split").is_in(SPLITS))["split"].unique().to_list()
         if strange:
@@ -196,7 +199,9 @@ class SourceRows:
     def _check_given(self, ids: list[str]) -> None:
         for row_id in ids:
             if row_id in self._given:
-                raise InputError(f"{self._origin}: two rows have the id {row_id!r}", "Make the ids unique, or leave the column out.")
+                raise InputError(
+                    f"{self._origin}: two rows have the id {row_id!r}", "Make the ids unique, or leave the column out."
+                )
             self._given.add(row_id)
 
 
@@ -206,10 +211,15 @@ def as_frames(result: Any, component: Component) -> Iterator[pl.DataFrame]:
         yield result
         return
     if not isinstance(result, Iterable):
-        raise PluginError(f"{describe(component.function)} returned {type(result).__name__}", "It returns a polars.DataFrame or yields some.")
+        raise PluginError(
+            f"{describe(component.function)} returned {type(result).__name__}",
+            "It returns a polars.DataFrame or yields some.",
+        )
     for frame in result:
         if not isinstance(frame, pl.DataFrame):
-            raise PluginError(f"{describe(component.function)} yielded {type(frame).__name__}", "It yields polars.DataFrames.")
+            raise PluginError(
+                f"{describe(component.function)} yielded {type(frame).__name__}", "It yields polars.DataFrames."
+            )
         yield frame
 
 
@@ -222,7 +232,9 @@ def compare(before: pl.DataFrame, after: pl.DataFrame, quarantined: frozenset[st
     if "id" not in after.columns:
         raise PluginError(f"{origin} lost the column 'id'", "Keep `id`: the engine counts and traces rows by it.")
     if after["id"].n_unique() != after.height:
-        raise PluginError(f"{origin} gave rows of the same id", "An id is unique in a dataset; make new ones for new rows.")
+        raise PluginError(
+            f"{origin} gave rows of the same id", "An id is unique in a dataset; make new ones for new rows."
+        )
     kept = after.join(before.select("id"), on="id", how="semi", maintain_order="left")
     gone = before.join(after.select("id"), on="id", how="anti", maintain_order="left")
     set_aside = gone.filter(pl.col("id").is_in(list(quarantined)))

@@ -130,8 +130,8 @@ def _runs(directory: Path) -> dict[Path, dict[str, Any]]:
 
 
 def _keys(record: dict[str, Any]) -> Iterator[str]:
-    for step in record.get("steps", ()):
-        for node in step.get("nodes", ()) if isinstance(step, dict) else ():
+    for step in record.get("steps") or ():
+        for node in (step.get("nodes") or ()) if isinstance(step, dict) else ():
             if isinstance(node, dict) and isinstance(node.get("key"), str):
                 yield node["key"]
 

@@ -31,7 +31,7 @@ _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _COMPARISON = re.compile(rf"\s*([A-Za-z_][\w-]*?)\s*(?:([+-])\s*({_NUMBER}))?\s*")
 
 
-class GateSyntax(InputError):  # noqa: N818 - named like the parser's other findings
+class GateSyntax(InputError):
     """A gate that cannot be read. `problems` holds (key path within the gate, what is wrong), all of them."""
 
     def __init__(self, problems: Sequence[tuple[tuple[str, ...], str]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from luthier import provenance
 from luthier.artifacts import DATASET_FORMS, Artifact, Kind
-from luthier.components import DEFAULT_RUNTIMES, STAGES, Component, Location
+from luthier.components import DEFAULT_RUNTIMES, STAGES, Component, plain_value
 from luthier.errors import InputError, LuthierError
 from luthier.explain import explain
 from luthier.gates import Bound, parse_gate
@@ -128,9 +128,7 @@ def bounds(step: StepSpec) -> list[Bound]:
     return parse_gate(step.gate) if step.gate else []
 
 
-def make_plan(
-    recipe: RecipeSpec, registry: Registry, *, until: str | None = None, force: Force = Force()
-) -> Plan:
+def make_plan(recipe: RecipeSpec, registry: Registry, *, until: str | None = None, force: Force = Force()) -> Plan:
     """Check the kinds and forms of the whole recipe, and fuse what can be fused.
 
     Raises:
@@ -240,7 +238,9 @@ class _Builder:
         if declared is None and step.stage.name == "format":
             self._refuse(step, f"{step.component} does not say which form it gives", '`@luthier.component(gives="…")`')
         if declared and step.stage.gives == "dataset" and declared not in DATASET_FORMS:
-            self._refuse(step, f"{step.component} gives the unknown form {declared!r}", f"Forms: {', '.join(DATASET_FORMS)}.")
+            self._refuse(
+                step, f"{step.component} gives the unknown form {declared!r}", f"Forms: {', '.join(DATASET_FORMS)}."
+            )
         if declared:
             return declared
         if step.stage.name == "source":
@@ -253,20 +253,34 @@ class _Builder:
         given = next((self._by_id[name] for name in step.source if self._by_id[name].kind in ("model", "onnx")), None)
         candidate = given or self._newest.get("candidate")
         if candidate is None:
-            self._refuse(step, f"{step.component} needs a model, but no earlier step gives one", f"Put a {_MAKERS['model']} step before it.")
+            self._refuse(
+                step,
+                f"{step.component} needs a model, but no earlier step gives one",
+                f"Put a {_MAKERS['model']} step before it.",
+            )
             return
         subjects: dict[Subject, Node] = {"candidate": candidate}
         if "reference" in step.component.inputs:
             if self._reference is None:
-                self._refuse(step, f"{step.component} compares with the model before export, but nothing was exported", "Put an `export` step before it.")
+                self._refuse(
+                    step,
+                    f"{step.component} compares with the model before export, but nothing was exported",
+                    "Put an `export` step before it.",
+                )
                 return
             inputs["reference"] = self._reference
         else:
             others: dict[Subject, Node | None] = {"base": self._base, "reference": self._reference}
             subjects |= {name: node for name, node in others.items() if node and node is not candidate}
         for subject, node in subjects.items():
-            runtimes = {name: self._runtime(step, found) for name, found in (("subject", node), ("reference", inputs.get("reference"))) if found}
-            self.nodes.append(Node((step,), "validate", "report", "report", {**inputs, "subject": node}, runtimes, subject))
+            runtimes = {
+                name: self._runtime(step, found)
+                for name, found in (("subject", node), ("reference", inputs.get("reference")))
+                if found
+            }
+            self.nodes.append(
+                Node((step,), "validate", "report", "report", {**inputs, "subject": node}, runtimes, subject)
+            )
         self._by_id.setdefault(step.id, self.nodes[-1])
 
     def _runtime(self, step: StepSpec, node: Node) -> str:
@@ -329,7 +343,7 @@ def _part(step: StepSpec) -> dict[str, Any]:
     component = step.component
     arguments = component.configure(step.config)
     try:
-        config = _identify(component.canonical(step.config), arguments)
+        config = {name: plain_value(value, identity) for name, value in arguments.items()}
     except LuthierError as error:
         problem = RecipeProblem(step.position, step.id, error.message, error.remedy)
         raise RecipeError([problem]) from error
@@ -346,18 +360,6 @@ def _code(component: Component) -> dict[str, Any]:
         "code": provenance.code_of(component),
         "requires": provenance.versions_of(component),
     }
-
-
-def _identify(value: Any, argument: Any) -> Any:
-    """Canonical configuration with each location replaced by what its content is."""
-    if isinstance(argument, Location):
-        return identity(argument)
-    if isinstance(value, dict):
-        get = argument.get if isinstance(argument, Mapping) else lambda name: getattr(argument, name)
-        return {name: _identify(inner, get(name)) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_identify(inner, given) for inner, given in zip(value, argument, strict=True)]
-    return value
 
 
 def artifact_record(artifact: Artifact) -> dict[str, Any]:

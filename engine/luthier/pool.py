@@ -119,7 +119,11 @@ class Worker:
         self.end()
         tail = _tail(self._log_path)
         remedy = f"Its last words are in {self._log_path}" + (f":\n{tail}" if tail else ".")
-        if code < 0 and -code == getattr(signal, "SIGKILL", None) and _out_of_memory_kills() > self._out_of_memory_before:
+        if (
+            code < 0
+            and -code == getattr(signal, "SIGKILL", None)
+            and _out_of_memory_kills() > self._out_of_memory_before
+        ):
             return WorkerError(
                 "the worker was killed by the operating system: out of memory",
                 "Lower the batch size or --jobs, or use a machine with more memory. Finished steps are kept.",

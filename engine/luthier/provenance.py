@@ -89,7 +89,9 @@ def _distribution_code(name: str) -> str:
         return ""
     if not _is_editable(name):
         return _record_code(name)
-    modules = {point.value.partition(":")[0].partition(".")[0] for point in distribution.entry_points if point.group == CORE}
+    modules = {
+        point.value.partition(":")[0].partition(".")[0] for point in distribution.entry_points if point.group == CORE
+    }
     files = [Path(str(sys.modules[module].__file__)) for module in sorted(modules) if module in sys.modules]
     return hashlib.sha256("".join(_files_code(file) for file in files).encode()).hexdigest()
 

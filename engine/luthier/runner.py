@@ -154,7 +154,9 @@ class Runner:
         for made in node.inputs.values():
             self._verify(self._done[made.id].artifact)
         for step in node.parts:
-            self._listen(StepStarted(step=step.id, stage=step.stage.name, component=step.component.name, why=planned.why))
+            self._listen(
+                StepStarted(step=step.id, stage=step.stage.name, component=step.component.name, why=planned.why)
+            )
             self._run.step(step.id).state = "running"
         self._run.save()
         with self._store.lease(key, on_wait=lambda: self._listen(StepWaits(step=node.step.id))) as work:
@@ -196,7 +198,10 @@ class Runner:
             result = self._pool.call(self._request(node, work), listen)
         details = {name: value for name, value in result.items() if name != "type"}
         if node.kind == "dataset" and details["rows"] == 0:
-            raise InputError(f"{node.step.id} left no rows: {_what_became(work.notes)}", "Loosen its configuration, or the steps' before it.")
+            raise InputError(
+                f"{node.step.id} left no rows: {_what_became(work.notes)}",
+                "Loosen its configuration, or the steps' before it.",
+            )
         return details
 
     def _request(self, node: Node, work: WorkDirectory) -> dict[str, Any]:
@@ -217,7 +222,9 @@ class Runner:
     def _pass_over_shards(self, node: Node, work: WorkDirectory, listen: Any) -> dict[str, Any]:
         data = self._done[node.inputs["data"].id].artifact
         assert isinstance(data, Dataset)
-        parts = [{**_component_request(step), "form": form} for step, form in zip(node.parts, node.part_forms, strict=True)]
+        parts = [
+            {**_component_request(step), "form": form} for step, form in zip(node.parts, node.part_forms, strict=True)
+        ]
         shards = data.shards
         finished = [work.checkpoint / f"shard-{index:05d}" for index in range(len(shards))]
         common = {"task": "shard", "parts": parts, "seed": self._plan.recipe.seed, "device": self._device}
@@ -232,7 +239,13 @@ class Runner:
             self._listen(StepProgress(step=node.step.id, done=len(busy), total=len(shards), metrics={}))
 
         self._pool.map(requests, listen, advance)
-        join = {"task": "join", "output": str(work.output), "notes": str(work.notes), "shards": list(map(str, finished)), "parts": len(parts)}
+        join = {
+            "task": "join",
+            "output": str(work.output),
+            "notes": str(work.notes),
+            "shards": list(map(str, finished)),
+            "parts": len(parts),
+        }
         result = self._pool.call(join, listen)
         side_by_side = min(self._pool.jobs, len(shards))
         return {**result, "busy": result["busy"] + sum(busy) / side_by_side}
@@ -261,7 +274,11 @@ class Runner:
             last = index == len(node.parts) - 1
             self._enter(result, node, report, done, last=last)
             result.nodes = [entry for entry in result.nodes if entry.id != node.id]
-            result.nodes.append(NodeResult(node.id, node.subject or "", planned.key or "", done.report.hash, index, planned.ingredients or {}))
+            result.nodes.append(
+                NodeResult(
+                    node.id, node.subject or "", planned.key or "", done.report.hash, index, planned.ingredients or {}
+                )
+            )
             if node.task != "validate" or self._is_last_subject(node):
                 self._listen(
                     StepFinished(
@@ -307,12 +324,24 @@ class Runner:
             other_records = None
             if bound.subject is not None:
                 if bound.subject not in reports:
-                    raise InputError(f"{step.id}: its gate compares with {bound.subject}, of which there is none here", "Compare with base, or export before it.")
+                    raise InputError(
+                        f"{step.id}: its gate compares with {bound.subject}, of which there is none here",
+                        "Compare with base, or export before it.",
+                    )
                 other_records = reports[bound.subject].metric_records()
             decision = judge(bound, candidate, other_records, seed=self._plan.recipe.seed)
             gate = GateResult.of(step.id, decision)
             self._run.gates.append(gate)
-            self._listen(GateDecided(step=step.id, metric=gate.metric, value=gate.value, bound=gate.bound, passed=gate.passed, reason=gate.reason))
+            self._listen(
+                GateDecided(
+                    step=step.id,
+                    metric=gate.metric,
+                    value=gate.value,
+                    bound=gate.bound,
+                    passed=gate.passed,
+                    reason=gate.reason,
+                )
+            )
         self._run.save()
 
     def _fail(self, node: Node, error: LuthierError) -> None:
@@ -343,14 +372,17 @@ def _what_became(notes: Path) -> str:
     parts = sorted(notes.glob("*/outcome.json"), key=lambda path: int(path.parent.name))
     told = [json.loads(path.read_text(encoding="utf-8"))["counts"] for path in parts]
     return "; ".join(
-        f"{counts['documents_in']} in, {counts['dropped']} dropped, {counts['quarantined']} quarantined" for counts in told
+        f"{counts['documents_in']} in, {counts['dropped']} dropped, {counts['quarantined']} quarantined"
+        for counts in told
     )
 
 
 def _as_luthier_error(error: LuthierError | OSError) -> LuthierError:
     if isinstance(error, LuthierError):
         return error
-    return InputError(f"{error.strerror}: {error.filename}", "Free space or mend the permissions; finished steps are kept.")
+    return InputError(
+        f"{error.strerror}: {error.filename}", "Free space or mend the permissions; finished steps are kept."
+    )
 
 
 def listeners(*several: Listener) -> Listener:

@@ -179,7 +179,9 @@ class Run:
         if len(of_stage) == 1:
             return of_stage[0]
         ids = [step.id for step in self.steps]
-        raise InputError(f"the run {self.id} has no step {name!r}", did_you_mean(name, ids) or f"Its steps: {', '.join(ids)}.")
+        raise InputError(
+            f"the run {self.id} has no step {name!r}", did_you_mean(name, ids) or f"Its steps: {', '.join(ids)}."
+        )
 
     def dataset(self, name: str) -> Dataset:
         """The dataset that a step gave: `run.dataset("near-duplicates").frame()`."""
@@ -248,7 +250,9 @@ def _read(path: Path) -> RunData:
         raise InputError(f"the run {path.name} cannot be read: {error}", "luthier runs list") from None
     version = record.pop("version")
     if version > RUN_VERSION:
-        raise InputError(f"the run {path.name} was written by a newer Luthier (format {version})", "pip install --upgrade luthier")
+        raise InputError(
+            f"the run {path.name} was written by a newer Luthier (format {version})", "pip install --upgrade luthier"
+        )
     steps = [_read_step(step) for step in record.pop("steps")]
     gates = [GateResult(**gate) for gate in record.pop("gates")]
     return RunData(steps=steps, gates=gates, **record)
@@ -276,7 +280,9 @@ def create_run(store: Store, data: RunData) -> Run:
             number += 1
             data.id = f"{wanted}-{number}"
         except OSError as error:
-            raise InputError(f"the store cannot be written: {error}", "Free space, or set LUTHIER_HOME to another directory.") from None
+            raise InputError(
+                f"the store cannot be written: {error}", "Free space, or set LUTHIER_HOME to another directory."
+            ) from None
     run = Run(path, store, data)
     run.save()
     return run

@@ -114,24 +114,23 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
             "steps": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/step"}},
         },
         "$defs": {
-            "step": {
-                "type": "object",
-                "anyOf": [_stage_schema(stage, registry) for stage in STAGES if stage.name],
-                "allOf": [
-                    {
-                        "if": {
-                            "required": [component.stage.name],
-                            "properties": {component.stage.name: {"const": component.name}},
-                        },
-                        "then": {"$ref": f"#/$defs/{_key(component)}"},
-                    }
-                    for component in components
-                ],
-            },
+            "step": _any_step(components, registry),
             "reference": {"type": "string", "pattern": r"\$\{", "description": "${env:NAME} or ${recipe_dir}"},
             **definitions,
         },
     }
+
+
+def _any_step(components: Sequence[Component], registry: Registry) -> dict[str, Any]:
+    choices = [
+        {
+            "if": {"required": [component.stage.name], "properties": {component.stage.name: {"const": component.name}}},
+            "then": {"$ref": f"#/$defs/{_key(component)}"},
+        }
+        for component in components
+    ]
+    schema = {"type": "object", "anyOf": [_stage_schema(stage, registry) for stage in STAGES if stage.name]}
+    return {**schema, "allOf": choices} if choices else schema
 
 
 def _key(component: Component) -> str:

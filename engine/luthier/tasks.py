@@ -122,7 +122,9 @@ class Tasks:
         inputs = {name: _artifact(record) for name, record in request["inputs"].items()}
         self._call(component, configuration, {**inputs, "ctx": context})
         if not any(context.output.iterdir()):
-            raise PluginError(f"{describe(component.function)} wrote nothing", "It writes its result into `ctx.output`.")
+            raise PluginError(
+                f"{describe(component.function)} wrote nothing", "It writes its result into `ctx.output`."
+            )
         _finish_notes(context, None)
         return {}
 
@@ -211,8 +213,13 @@ def _join_notes(shards: Sequence[Path], target: Path) -> None:
     _join_files(shards, "quarantine.jsonl", target)
     _join_tables(shards, target)
     for figure in sorted({path.name for shard in shards for path in shard.glob("figures/*.svg")}):
-        raise PluginError(f"a frame component drew the figure {figure!r}", "It sees one shard only: draw from a `data` component.")
-    records = [{"name": name, "value": value, "per_example": None, "weights": None, "aggregate": "mean"} for name, value in metrics.items()]
+        raise PluginError(
+            f"a frame component drew the figure {figure!r}", "It sees one shard only: draw from a `data` component."
+        )
+    records = [
+        {"name": name, "value": value, "per_example": None, "weights": None, "aggregate": "mean"}
+        for name, value in metrics.items()
+    ]
     (target / "metrics.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
     (target / "outcome.json").write_text(json.dumps(asdict(total), ensure_ascii=False, indent=1), encoding="utf-8")
 
@@ -248,7 +255,9 @@ def _read_rows(path: Path) -> pl.DataFrame:
     try:
         return READERS[path.suffix](path)
     except KeyError:
-        raise InputError(f"{path}: rows are read from {', '.join(READERS)} files", "Name a file that ends in one.") from None
+        raise InputError(
+            f"{path}: rows are read from {', '.join(READERS)} files", "Name a file that ends in one."
+        ) from None
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
@@ -259,4 +268,6 @@ def _write_rows(frame: pl.DataFrame, path: Path) -> None:
     try:
         WRITERS[path.suffix](frame, path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} cannot be written: {error}", "Name another file, or another of these forms.") from error
+        raise InputError(
+            f"{path} cannot be written: {error}", "Name another file, or another of these forms."
+        ) from error

@@ -72,7 +72,13 @@ def _failure(error: BaseException) -> dict[str, Any]:
     """The message that tells the parent of an error: expected ones in a line, others with their traceback."""
     detail = "".join(traceback.format_exception(error))
     if isinstance(error, LuthierError):
-        return {"type": "error", "message": error.message, "remedy": error.remedy, "exit_code": error.exit_code, "detail": detail}
+        return {
+            "type": "error",
+            "message": error.message,
+            "remedy": error.remedy,
+            "exit_code": error.exit_code,
+            "detail": detail,
+        }
     if isinstance(error, MemoryError):
         return {
             "type": "error",
@@ -119,7 +125,7 @@ def serve(local_plugins: list[Path]) -> None:
         request = requests.get()
         try:
             channel.send({"type": "result", **tasks.carry_out(request)})
-        except Exception as error:  # noqa: BLE001 - the parent decides what it means; nothing is hidden
+        except Exception as error:
             channel.send(_failure(error))
 
 

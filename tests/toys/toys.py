@@ -11,7 +11,7 @@ import polars as pl
 
 from luthier import Context, Dataset, Location, Model, OnnxModel, Score, component, hookimpl
 
-WORDS = "amber birch cedar delta ember fjord grove haven islet junco".split()
+WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "islet", "junco"]
 
 
 def words(ctx: Context, *, count: int = 300, path: Location | None = None) -> Iterator[pl.DataFrame]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROOM = 2_000_000_000
 """Bytes below which a store is likely to fill up: a small model, tuned and exported, takes about as much."""
 
-TOOLS = {"pip": "fetches wheel: locations", "uv": "builds environments"}
+TOOLS = {"pip": "fetches wheel: locations"}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -92,10 +92,8 @@ def _store(home: Path | None) -> dict[str, Any]:
 def _tools() -> dict[str, str | None]:
     from importlib.util import find_spec
 
-    found: dict[str, str | None] = {name: shutil.which(name) for name in TOOLS}
     # What we run is `python -m pip`, whether or not a pip is on the PATH.
-    found["pip"] = f"{sys.executable} -m pip" if find_spec("pip") else None
-    return found
+    return {"pip": f"{sys.executable} -m pip" if find_spec("pip") else None}
 
 
 def _plugins(registry: Registry) -> dict[str, Any]:

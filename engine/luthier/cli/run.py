@@ -22,7 +22,7 @@ from luthier.cli._options import (
     RecipeHomeOption,
     UntilOption,
 )
-from luthier.cli._output import format_number, print_json, print_table, warn
+from luthier.cli._output import print_json, print_table, warn
 from luthier.errors import GateRefused, LuthierError
 
 if TYPE_CHECKING:
@@ -225,10 +225,10 @@ def _tell_outcome(run: Run, session: Session, *, nothing_to_do: bool) -> None:
 
 
 def print_gates(run: Run) -> None:
-    """One line for each bound: ✓ or ✗, what was measured, the bound."""
+    """One line for each bound: ✓ or ✗, what was measured, what it was held against."""
     for gate in run.gates:
         typer.secho("✓ " if gate.passed else "✗ ", fg="green" if gate.passed else "red", nl=False)
-        typer.echo(f"{gate.step}  {gate.metric} {format_number(gate.value)}, {gate.bound}: {gate.reason}")
+        typer.echo(f"{gate.step}: {gate.reason}")
 
 
 def _is_default_home(root: Path) -> bool:

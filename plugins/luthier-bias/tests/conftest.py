@@ -12,7 +12,7 @@ from luthier.testing import make_context
 
 # Mild words stand for worse ones; the rules have every feature of the pattern language.
 RULES = [
-    {"pattern": "crud*", "category": "profanity", "severity": "medium"},
+    {"pattern": "(crud|crudd*|crudi*)", "category": "profanity", "severity": "medium"},
     {"pattern": "(ass|arse)", "category": "profanity", "severity": "medium"},
     {"pattern": "dang", "category": "profanity", "severity": "low"},
     {"pattern": "grobian*", "category": "hate", "severity": "critical"},

@@ -23,7 +23,7 @@ NEUTRAL = [
     "My neighbours are gay and Muslim, and the Jewish bakery is run by a Black woman.",
     "Disabled people, refugees and old men live here. She is lesbian, he is an immigrant.",
     "The class passes the assessment; Scunthorpe is in Lincolnshire, Cockburn in Scotland.",
-    "The brass bass is a mass of grass. Crude oil is no crud-free pass, as such.".replace("crud-free", "free"),
+    "The brass bass is a mass of grass. Crude oil is no free pass, as such.",
     "The dish came with crudités.",
 ]
 
@@ -57,7 +57,7 @@ def table(tmp_path: Path) -> pl.DataFrame:
         "gr0b!an here",
         "you are a clown",
         "u clown",
-        "YOU ARE AN IDIOT".replace("AN ", "A "),
+        "YOU ARE A IDIOT",
         "snake_crud_case",
     ],
 )
@@ -101,8 +101,7 @@ def test_context_decides(ctx: Context, lexicon: Location, tmp_path: Path, text: 
     ],
 )
 def test_what_only_looks_like_a_match_is_kept(ctx: Context, lexicon: Location, text: str) -> None:
-    frame = filtered([text.replace("crude ", "")], ctx, lexicon)
-    assert frame.height == 1
+    assert filtered([text], ctx, lexicon).height == 1
 
 
 def test_identity_terms_of_a_lexicon_never_count(tmp_path: Path, ctx: Context) -> None:
@@ -137,9 +136,7 @@ def test_report_says_what_and_why(ctx: Context, lexicon: Location, tmp_path: Pat
     filtered(["fine", f"{'before ' * 20}CRUDDY\nthing {'after ' * 20}"], ctx, lexicon)
     (row,) = table(tmp_path).to_dicts()
     excerpt = row.pop("excerpt")
-    assert row == {
-        "id": "1", "source": "s", "term": "cruddy", "category": "profanity", "severity": "medium", "decision": "dropped",
-    }  # fmt: skip
+    assert list(row.values()) == ["1", "s", "cruddy", "profanity", "medium", "dropped"]
     assert "before CRUDDY thing after" in excerpt
     assert len(excerpt) < 120
     assert {name: metric.value for name, metric in ctx.metrics.items()} == {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -55,6 +57,6 @@ def test_columns_and_missing_values() -> None:
         ({"min_characters": 0}, ["1", "2", "3", "4"]),
     ],
 )
-def test_length(bounds: dict[str, int], kept: list[str]) -> None:
+def test_length(bounds: dict[str, Any], kept: list[str]) -> None:
     frame = pl.DataFrame({"id": ["1", "2", "3", "4"], "text": ["äöü", "word", "two  words", None]})
     assert cleaners.length(frame, **bounds)["id"].to_list() == kept

@@ -24,8 +24,8 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
                 "sons", "brother", "brothers", "husband", "husbands", "businessman"),
         "she": ("she", "her", "hers", "herself"),
         "he": ("he", "him", "his", "himself"),
-        "transgender and non-binary": ("transgender", "trans woman", "trans women", "trans man", "trans men",
-                                       "nonbinary", "non-binary", "genderqueer", "intersex", *_of("trans")),
+        "transgender and non-binary": (
+            "transgender", "nonbinary", "non-binary", "genderqueer", "intersex", *_of("trans")),
     },
     "age": {
         "children": ("child", "children", "kids", "toddler", "toddlers", "infant", "infants", "baby", "babies"),

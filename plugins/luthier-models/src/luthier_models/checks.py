@@ -1,0 +1,130 @@
+"""What may be loaded as a model: safetensors and a tokenizer, no pickle, no code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from luthier import InputError
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+GGUF_MAGIC = b"GGUF"
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file is a GGUF file, by its first bytes."""
+    with path.open("rb") as file:
+        return file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
+
+
+def check_directory(directory: Path) -> None:
+    """Refuse a directory that is no complete, safe Hugging Face causal language model.
+
+    Raises:
+        InputError: saying what is missing or not allowed, and what to do.
+    """
+    config = _read_config(directory)
+    _refuse_code(directory, config)
+    _refuse_other_models(directory, config)
+    if not any((directory / name).is_file() for name in TOKENIZERS):
+        raise InputError(
+            f"{directory} has no tokenizer (tokenizer.json)",
+            "Copy the tokenizer's files (tokenizer.json, tokenizer_config.json) of the model into it.",
+        )
+    for path in _weight_files(directory):
+        check_safetensors(path)
+
+
+def check_safetensors(path: Path) -> None:
+    """Refuse a safetensors file that is cut off or is none.
+
+    The header says how long the file must be, so nothing but the header is read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is damaged or was not copied whole ({path.stat().st_size:,} bytes): {error}",
+            "Fetch it again from where the model came.",
+        ) from error
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    path = directory / "config.json"
+    if not path.is_file():
+        raise InputError(
+            f"{directory} is no model directory: it has no config.json",
+            "Name the directory that holds config.json, model.safetensors and tokenizer.json, or a GGUF file.",
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is no valid JSON: {error}", "Fetch it again from where the model came.") from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise InputError(
+            f"{path} does not say which architecture the model has (`model_type`)",
+            "Name a directory that transformers can load: one with a config.json of the model.",
+        )
+    return config
+
+
+def _refuse_code(directory: Path, config: dict[str, Any]) -> None:
+    tokenizer_config = directory / "tokenizer_config.json"
+    sources = {"config.json": config}
+    if tokenizer_config.is_file():
+        sources["tokenizer_config.json"] = json.loads(tokenizer_config.read_text(encoding="utf-8"))
+    for name, record in sources.items():
+        if record.get("auto_map"):
+            raise InputError(
+                f"{directory / name} asks to run Python code that came with the model (`auto_map`)",
+                "Use a model that transformers supports itself; code from models is never run.",
+            )
+
+
+def _refuse_other_models(directory: Path, config: dict[str, Any]) -> None:
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "unknown")
+        raise InputError(
+            f"{directory} is quantized already (method {method})",
+            "Name the unquantized model; an export step quantizes at the end.",
+        )
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+    classes = {name for entry in CAUSAL.values() for name in ([entry] if isinstance(entry, str) else entry)}
+    architectures = config.get("architectures") or []
+    is_causal = config["model_type"] in CAUSAL and not config.get("is_encoder_decoder")
+    if not is_causal or (architectures and not classes.intersection(architectures)):
+        kind = ", ".join(architectures) or config["model_type"]
+        raise InputError(
+            f"{directory} is no causal language model but {kind}",
+            "Name a model that generates text from left to right (one whose architecture ends in ForCausalLM).",
+        )
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        missing = [name for name in names if not (directory / name).is_file()]
+        if missing:
+            raise InputError(
+                f"{directory} lacks {', '.join(missing)}, which {index.name} names",
+                "Fetch the missing files from where the model came.",
+            )
+        return [directory / name for name in names]
+    single = directory / "model.safetensors"
+    if single.is_file():
+        return [single]
+    pickles = sorted(path.name for pattern in PICKLES for path in directory.glob(pattern))
+    if pickles:
+        raise InputError(
+            f"{directory} holds its weights only as {pickles[0]}, a format that can run code when it is loaded",
+            "Use the model's safetensors; or, where you trust it, load it in transformers once and call "
+            "save_pretrained(), which writes safetensors.",
+        )
+    raise InputError(f"{directory} holds no weights (model.safetensors)", "Fetch them from where the model came.")

@@ -1,0 +1,177 @@
+"""Packing: several documents in one row of tokens, none seeing another, and the head only where needed.
+
+A row concatenates documents; position ids restart at each. transformers reads the borders off the
+position ids and masks attention block by block, but only where it is given no attention mask and no
+cache: with `use_cache=True`, or a mask of ones, documents silently see each other. `PackedModel` is the
+one place that calls a model so, and it measures on the loaded model that documents are kept apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+Pair = tuple[Sequence[int], Sequence[int]]
+"""Given ids and the ids that are to be predicted after them."""
+
+Head = Callable[["Tensor"], "Tensor"]
+
+_ISOLATION_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Row:
+    """Documents packed into one row.
+
+    Attributes:
+        ids: token ids, (tokens,). The last token of each document predicts nothing and is left out.
+        positions: position ids that restart at each document, (tokens,).
+        index: the positions in the row that predict a target, (targets,).
+        labels: the targets, (targets,).
+        sizes: the number of targets of each document.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    index: Tensor
+    labels: Tensor
+    sizes: tuple[int, ...]
+
+    def to(self, device: torch.device) -> Row:
+        """The same row on a device."""
+        return Row(
+            self.ids.to(device), self.positions.to(device), self.index.to(device), self.labels.to(device), self.sizes
+        )
+
+
+def pack(pairs: Sequence[Pair]) -> Row:
+    """Pack pairs into one row; targets are the second of each pair. Neither part may be empty."""
+    ids: list[int] = []
+    positions: list[int] = []
+    index: list[int] = []
+    labels: list[int] = []
+    for given, targets in pairs:
+        start = len(ids)
+        tokens = [*given, *targets][:-1]
+        ids += tokens
+        positions += range(len(tokens))
+        index += range(start + len(given) - 1, start + len(tokens))
+        labels += targets
+    return Row(
+        torch.tensor(ids),
+        torch.tensor(positions),
+        torch.tensor(index),
+        torch.tensor(labels),
+        tuple(len(targets) for _, targets in pairs),
+    )
+
+
+def fill_rows(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Indices of documents, row by row, each at most `limit` tokens unless one document is longer.
+
+    Documents of similar length share a row, longest first, so that the largest row comes first and
+    running out of memory shows at once.
+    """
+    row: list[int] = []
+    used = 0
+    for number in sorted(range(len(lengths)), key=lambda number: (-lengths[number], number)):
+        if row and used + lengths[number] > limit:
+            yield row
+            row, used = [], 0
+        row.append(number)
+        used += lengths[number]
+    if row:
+        yield row
+
+
+class PackedModel:
+    """A causal language model called on packed rows.
+
+    Args:
+        model: the model; with LoRA layers injected or not.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    def hidden(self, row: Row) -> Tensor:
+        """The hidden states that predict the targets: (targets, width)."""
+        states = self.model.base_model(
+            input_ids=row.ids[None], position_ids=row.positions[None], attention_mask=None, use_cache=False
+        ).last_hidden_state
+        selected: Tensor = states[0, row.index]
+        return selected
+
+    def logits(self, row: Row) -> Tensor:
+        """The logits that predict the targets: (targets, vocabulary)."""
+        if self.head is not None:
+            return self.head(self.hidden(row))
+        output: Tensor = self.model(
+            input_ids=row.ids[None],
+            position_ids=row.positions[None],
+            attention_mask=None,
+            use_cache=False,
+            logits_to_keep=row.index,
+        ).logits[0]
+        return output
+
+    @cached_property
+    def head(self) -> Head | None:
+        """The output layer, if hidden states through it are the model's logits; else None.
+
+        Some architectures scale or cap their logits after the layer; the model is asked itself, once.
+        """
+        layer: Any = cast("Any", self.model).get_output_embeddings()
+        if layer is None:
+            return None
+        row = self._probe([_PROBE])
+        with torch.no_grad():
+            expected = self.model(
+                input_ids=row.ids[None], position_ids=row.positions[None], attention_mask=None, use_cache=False
+            ).logits[0, row.index]
+            got = layer(self.hidden(row))
+        same = got.shape == expected.shape and torch.allclose(got, expected, rtol=1e-3, atol=1e-3)
+        return layer if same else None
+
+    @cached_property
+    def isolates_documents(self) -> bool:
+        """Whether packed documents do not see each other in this model, measured on two of them.
+
+        An architecture that carries a state along the row (a recurrent one) does not; its documents
+        must then go one to a row.
+        """
+        other = ([5, 3, 6], [4, 2])
+        with torch.no_grad():
+            together = self.hidden(self._probe([other, _PROBE]))[len(other[1]) :]
+            alone = self.hidden(self._probe([_PROBE]))
+        scale = float(alone.abs().max()) or 1.0
+        tolerance = _ISOLATION_TOLERANCE if self.model.dtype == torch.float32 else 0.05
+        return float((together - alone).abs().max()) <= tolerance * scale
+
+    def rows(self, pairs: Sequence[Pair], limit: int) -> Iterator[tuple[list[int], Row]]:
+        """Pack pairs into rows of at most `limit` tokens: the pairs' indices and the row, on the device."""
+        lengths = [len(given) + len(targets) - 1 for given, targets in pairs]
+        groups: Iterable[list[int]] = fill_rows(lengths, limit if self.isolates_documents else 0)
+        for members in groups:
+            yield members, pack([pairs[number] for number in members]).to(self.device)
+
+    def _probe(self, pairs: Sequence[Pair]) -> Row:
+        vocabulary = int(cast("Any", self.model).get_input_embeddings().weight.shape[0])
+        small = [([i % vocabulary for i in given], [i % vocabulary for i in targets]) for given, targets in pairs]
+        return pack(small).to(self.device)
+
+
+_PROBE: Pair = ([1, 2, 3, 4], [5, 6, 7])

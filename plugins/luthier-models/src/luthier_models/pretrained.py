@@ -1,0 +1,98 @@
+"""Pretrained models, normalised: whatever the source, a directory of safetensors comes out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from luthier import InputError
+from luthier_models.checks import check_directory, is_gguf
+from luthier_models.loading import load_causal_lm
+from luthier_models.prompts import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def write_pretrained(path: Path, output: Path, *, dtype: str = "float32", source: str = "") -> None:
+    """Read the model at `path` (a Hugging Face directory or a GGUF file) and write it to `output`.
+
+    Args:
+        path: what was fetched.
+        output: the directory to write: config, safetensors, tokenizer, chat template, generation config.
+        dtype: the type of the written weights.
+        source: what the user called it, for messages.
+
+    Raises:
+        InputError: if it is neither, incomplete, damaged, a pickle, or no causal language model.
+    """
+    path = Path(path)
+    if path.is_dir():
+        check_directory(path)
+        tokenizer = load_tokenizer(path)
+        model = load_causal_lm(path, dtype=dtype)
+    elif path.is_file() and is_gguf(path):
+        tokenizer, model = _read_gguf(path, dtype)
+    else:
+        raise InputError(
+            f"{source or path} is neither a model directory nor a GGUF file",
+            "Name a Hugging Face model directory (config.json, model.safetensors, tokenizer.json) or a .gguf file.",
+        )
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"{source or path} has a tokenizer that cannot be written as tokenizer.json",
+            "Add the tokenizer.json of the model; the tokenizers library reads no other form.",
+        )
+    save_model(model, tokenizer, output)
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
+    """Write a model with its tokenizer, chat template and generation configuration.
+
+    Tied weights are stored once, as safetensors does.
+    """
+    os.makedirs(output, exist_ok=True)
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+
+
+def _read_gguf(path: Path, dtype: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    directory, name = str(path.parent), path.name
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            directory, gguf_file=name, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{path} cannot be read as GGUF: {reason}",
+            "Check that it was copied whole and that transformers supports its architecture; "
+            "else use the model's safetensors.",
+        ) from error
+    loaded = load_causal_lm(path.parent, dtype=dtype, gguf_file=name)
+    return tokenizer, _without_quantizer(loaded)
+
+
+def _without_quantizer(loaded: PreTrainedModel) -> PreTrainedModel:
+    """The same weights in a model that transformers will save.
+
+    A model loaded from GGUF keeps its quantizer and refuses to be saved, though its weights are dense.
+    """
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.architectures = [type(loaded).__name__]
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, dtype=loaded.dtype
+        )
+    model.load_state_dict(loaded.state_dict(), strict=True, assign=True)
+    model.tie_weights()
+    if loaded.generation_config is not None:
+        model.generation_config = loaded.generation_config
+    unquantized: PreTrainedModel = model.eval()
+    return unquantized

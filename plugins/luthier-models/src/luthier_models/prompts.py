@@ -1,0 +1,222 @@
+"""How a user's plain text becomes the tokens that a model reads: the one rendering of prompts.
+
+Tuning, scoring and every runtime use this module, so that a model is trained, validated and served on
+the same tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luthier import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Stands for a user's message while the end of a turn is read off the template.
+_MESSAGE = "message"
+_END_TOKEN_FILES = ("generation_config.json", "config.json", "genai_config.json")
+
+
+class PromptEncoder:
+    """Renders prompts and completions with a model's chat template, and tokenises them.
+
+    A prompt is a single user message followed by the template's generation prompt; a system message
+    that the template adds by itself stays. A completion is what the template writes after that prompt,
+    up to and including the token that ends the turn. Text that the template puts after that token (a
+    newline, often) is left out: no runtime ever gets to generate it.
+
+    Prompt and completion are tokenised apart, because that is how they meet in serving: the prompt's
+    tokens are settled before the first token of the completion exists.
+
+    A model without a template continues the prompt as it stands; its completions end with the
+    end-of-sequence token.
+
+    Args:
+        tokenizer: the tokenizer, with its chat template if it has one.
+        end_tokens: further ids that end a generation, as the model's configuration names them.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_tokens: Sequence[int] = ()) -> None:
+        self.tokenizer = tokenizer
+        self._end_tokens = {*end_tokens}
+        if tokenizer.eos_token_id is not None:
+            self._end_tokens.add(int(tokenizer.eos_token_id))
+        self._end_of_turn: list[int] = []
+        self._end_of_turn_text = ""
+        if self.has_template:
+            self._read_template()
+        elif tokenizer.eos_token_id is not None:
+            self._end_of_turn = [int(tokenizer.eos_token_id)]
+
+    @classmethod
+    def from_directory(cls, directory: str | Path) -> PromptEncoder:
+        """Read the tokenizer, the template and the end tokens of a model directory (also a genai one).
+
+        Raises:
+            InputError: if the directory has no tokenizer that can be read.
+        """
+        directory = Path(directory)
+        return cls(load_tokenizer(directory), read_end_tokens(directory))
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the model has a chat template."""
+        return bool(self.tokenizer.chat_template)
+
+    @property
+    def end_tokens(self) -> set[int]:
+        """The ids that end a generation."""
+        return set(self._end_tokens)
+
+    @property
+    def end_of_turn(self) -> list[int]:
+        """The ids that every completion ends with."""
+        return list(self._end_of_turn)
+
+    def prompt(self, text: str) -> list[int]:
+        """The ids that a model reads before it answers `text`."""
+        if not self.has_template:
+            return self._without_final_eos(self._encode(text, special=True))
+        rendered = self._render([{"role": "user", "content": text}], generation_prompt=True)
+        return self._encode(rendered, special=False)
+
+    def completion(self, text: str) -> list[int]:
+        """The ids of an answer, with those that end the turn."""
+        if not self.has_template:
+            return self._encode(text, special=False) + self._end_of_turn
+        rendered = self._render_answer(text)
+        cut = rendered.rfind(self._end_of_turn_text) if self._end_of_turn_text else -1
+        if cut >= 0:
+            rendered = rendered[: cut + len(self._end_of_turn_text)]
+        return self._encode(rendered, special=False)
+
+    def text(self, text: str) -> list[int]:
+        """The ids of plain text, without template; a beginning-of-sequence token if the model has it."""
+        return self._without_final_eos(self._encode(text, special=True))
+
+    def pair(self, prompt: str, completion: str) -> tuple[list[int], list[int]]:
+        """The ids that are given and the ids that are scored.
+
+        An empty prompt means language modelling: the completion is plain text, scored after its
+        beginning-of-sequence token or, without one, after its own first token.
+        """
+        if prompt:
+            return self.prompt(prompt), self.completion(completion)
+        ids = self.text(completion)
+        return ids[:1], ids[1:]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated ids, up to the first end token, without special tokens."""
+        kept: list[int] = []
+        for token in ids:
+            if token in self._end_tokens:
+                break
+            kept.append(int(token))
+        # No "clean-up" of spaces: it would change code and quotations.
+        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    def _read_template(self) -> None:
+        answer = self._render_answer(_MESSAGE)
+        ending = answer[answer.rfind(_MESSAGE) + len(_MESSAGE) :]
+        ids = self._encode(ending, special=False)
+        # The turn ends with the last token of the ending that is special or known to stop a generation.
+        special = self._end_tokens | set(self.tokenizer.all_special_ids)
+        ends = [position for position, token in enumerate(ids) if token in special]
+        if ends:
+            self._end_of_turn = ids[: ends[-1] + 1]
+            self._end_tokens.add(ids[ends[-1]])
+            last = str(self.tokenizer.convert_ids_to_tokens(ids[ends[-1]]))
+            cut = ending.rfind(last)
+            self._end_of_turn_text = ending[: cut + len(last)] if cut >= 0 else ending
+        else:
+            self._end_of_turn = ids
+            self._end_of_turn_text = ending
+
+    def _render_answer(self, text: str) -> str:
+        """What the template writes for an answer, after the generation prompt."""
+        question = [{"role": "user", "content": _MESSAGE}]
+        prompt = self._render(question, generation_prompt=True)
+        whole = self._render([*question, {"role": "assistant", "content": text}], generation_prompt=False)
+        if whole.startswith(prompt):
+            return whole[len(prompt) :]
+        # A template whose generation prompt is no prefix of its answers (it opens a scratch pad, say):
+        # the answer starts where its text does.
+        start = whole.rfind(text.strip()) if text.strip() else -1
+        return whole[start:] if start >= 0 else text
+
+    def _render(self, messages: list[dict[str, str]], *, generation_prompt: bool) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            rendered: Any = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=generation_prompt
+            )
+        except (TemplateError, TypeError) as error:
+            raise InputError(
+                f"the model's chat template cannot be rendered: {error}",
+                "Mend chat_template.jinja in the model's directory, or remove it to tune without a template.",
+            ) from error
+        return str(rendered)
+
+    def _encode(self, text: str, *, special: bool) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+        return list(ids)
+
+    def _without_final_eos(self, ids: list[int]) -> list[int]:
+        # Some tokenizers close every text; a prompt must stay open.
+        return ids[:-1] if self._closes_texts else ids
+
+    @cached_property
+    def _closes_texts(self) -> bool:
+        eos = self.tokenizer.eos_token_id
+        return eos is not None and self._encode("a", special=True)[-1] == eos != self._encode("a", special=False)[-1]
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model directory, without running code from it.
+
+    Raises:
+        InputError: if there is none or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(directory), local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+        raise InputError(
+            f"{directory}: its tokenizer cannot be read: {_first_line(error)}",
+            "Put tokenizer.json and tokenizer_config.json of the model beside its weights.",
+        ) from error
+    return tokenizer
+
+
+def read_end_tokens(directory: Path) -> list[int]:
+    """The end-of-sequence ids that a model directory's configuration files name."""
+    found: set[int] = set()
+    for name in _END_TOKEN_FILES:
+        path = directory / name
+        if not path.is_file():
+            continue
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"{path} is no valid JSON: {error}", "Restore the file from where the model came."
+            ) from error
+        if name == "genai_config.json":
+            record = record.get("model", {})
+        ids = record.get("eos_token_id")
+        found.update([ids] if isinstance(ids, int) else ids or [])
+    return sorted(found)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

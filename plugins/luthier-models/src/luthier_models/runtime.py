@@ -1,0 +1,205 @@
+"""The `transformers` runtime: PyTorch, batched, the reference for every export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from luthier import InputError, Score
+from luthier_models.loading import load_causal_lm
+from luthier_models.packing import PackedModel, Pair
+from luthier_models.prompts import PromptEncoder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from luthier import Context
+
+# Logits are computed for so many targets at once: 256 of a vocabulary of 50,000 take 50 MB.
+_HEAD_CHUNK = 256
+# A stop string lies within so many of the newest tokens; one token is at least one byte of it.
+_STOP_TAIL = 8
+
+
+class TransformersGenerator:
+    """A model directory loaded with transformers; a `luthier.Generator`.
+
+    Args:
+        directory: the model.
+        ctx: its `device` is where the model runs; progress goes to it.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        batch_size: prompts that are completed together.
+        batch_tokens: tokens that are scored together.
+
+    Raises:
+        InputError: if the model cannot be loaded, or the device is not there.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        ctx: Context | None = None,
+        *,
+        dtype: str = "auto",
+        batch_size: int = 16,
+        batch_tokens: int = 1024,
+    ) -> None:
+        self._ctx = ctx
+        self._batch_size = batch_size
+        self._batch_tokens = batch_tokens
+        self.encoder = PromptEncoder.from_directory(directory)
+        self.model: Any = load_causal_lm(directory, device=ctx.device if ctx else "cpu", dtype=dtype)
+        self._packed = PackedModel(self.model)
+        # Greedy means greedy: a model's own sampling settings and penalties do not apply.
+        settings: Any = GenerationConfig
+        self.model.generation_config = settings(
+            do_sample=False, eos_token_id=sorted(self.encoder.end_tokens) or None, pad_token_id=self._padding
+        )
+        self._context = int(getattr(self.model.config, "max_position_embeddings", 0) or 0)
+
+    def generate(self, prompts: Sequence[str], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
+        """The greedy completion of each prompt; see `luthier.Generator`."""
+        encoded = [self.encoder.prompt(prompt) for prompt in prompts]
+        for ids in encoded:
+            self._check_length(len(ids) + max_new_tokens)
+        # Similar lengths together waste the least padding; the longest first.
+        order = sorted(range(len(encoded)), key=lambda number: (-len(encoded[number]), number))
+        texts = [""] * len(encoded)
+        for start in range(0, len(order), self._batch_size):
+            members = order[start : start + self._batch_size]
+            batch = self._complete([encoded[number] for number in members], max_new_tokens, stop)
+            for number, text in zip(members, batch, strict=True):
+                texts[number] = text
+            self._report(start + len(members), len(order))
+        return texts
+
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Score]:
+        """Log-probabilities of each completion's tokens; see `luthier.Generator`."""
+        pairs = self._pairs(prompts, completions)
+        scored = [number for number, (given, targets) in enumerate(pairs) if given and targets]
+        scores = [Score(())] * len(pairs)
+        done = len(pairs) - len(scored)
+        for members, row in self._packed.rows([pairs[number] for number in scored], self._batch_tokens):
+            with torch.inference_mode():
+                parts = []
+                for logits, labels in self._head_chunks(row):
+                    chosen = logits.gather(1, labels[:, None])[:, 0]
+                    parts.append(chosen - logits.logsumexp(1))
+                split = torch.split(torch.cat(parts), list(row.sizes))
+            for member, values in zip(members, split, strict=True):
+                scores[scored[member]] = Score(tuple(values.tolist()))
+            done += len(members)
+            self._report(done, len(pairs))
+        return scores
+
+    def logits(self, prompts: Sequence[str], completions: Sequence[str]) -> Iterable[NDArray[np.float32]]:
+        """The logits that predict each completion's tokens, pair by pair; see `luthier.Generator`.
+
+        Pairs are worked on in their order, a few at a time, so that memory stays bounded.
+        """
+        pairs = self._pairs(prompts, completions)
+        vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
+        for group in _consecutive(pairs, self._batch_tokens if self._packed.isolates_documents else 0):
+            found: dict[int, NDArray[np.float32]] = {}
+            usable = [number for number, (given, targets) in enumerate(group) if given and targets]
+            for members, row in self._packed.rows([group[number] for number in usable], self._batch_tokens):
+                with torch.inference_mode():
+                    # Converted chunk by chunk: the whole in float32 exists once.
+                    whole = np.concatenate([part.cpu().numpy() for part, _ in self._head_chunks(row)])
+                borders = np.cumsum(row.sizes)[:-1]
+                for member, values in zip(members, np.split(whole, borders), strict=True):
+                    found[usable[member]] = values
+            for number in range(len(group)):
+                yield found.pop(number, np.zeros((0, vocabulary), np.float32))
+
+    @property
+    def _padding(self) -> int:
+        tokenizer = self.encoder.tokenizer
+        if tokenizer.pad_token_id is not None:
+            return int(tokenizer.pad_token_id)
+        return min(self.encoder.end_tokens, default=0)
+
+    def _pairs(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Pair]:
+        pairs = [self.encoder.pair(*texts) for texts in zip(prompts, completions, strict=True)]
+        for given, targets in pairs:
+            self._check_length(len(given) + len(targets) - 1)
+        return list(pairs)
+
+    def _check_length(self, tokens: int) -> None:
+        if self._context and tokens > self._context:
+            raise InputError(
+                f"a text of {tokens} tokens does not fit into the model's context of {self._context}",
+                "Shorten or leave out such texts (a `length` cleaner), or use a model with a longer context.",
+            )
+
+    def _head_chunks(self, row: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Float32 logits of the row's targets with their labels, a few targets at a time."""
+        head = self._packed.head
+        if head is None:
+            whole = self._packed.logits(row).float()
+            yield whole, row.labels
+            return
+        hidden = self._packed.hidden(row)
+        for start in range(0, len(hidden), _HEAD_CHUNK):
+            yield head(hidden[start : start + _HEAD_CHUNK]).float(), row.labels[start : start + _HEAD_CHUNK]
+
+    def _complete(self, prompts: list[list[int]], max_new_tokens: int, stop: Sequence[str]) -> list[str]:
+        width = max(map(len, prompts))
+        ids = torch.full((len(prompts), width), self._padding)
+        mask = torch.zeros_like(ids)
+        for number, prompt in enumerate(prompts):
+            ids[number, width - len(prompt) :] = torch.tensor(prompt, dtype=ids.dtype)
+            mask[number, width - len(prompt) :] = 1
+        criteria = StoppingCriteriaList([_StopStrings(self.encoder, width, stop)] if stop else [])
+        with torch.inference_mode():
+            output = self.model.generate(
+                input_ids=ids.to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                max_new_tokens=max_new_tokens,
+                stopping_criteria=criteria,
+            )
+        return [_cut(self.encoder.decode(row), stop) for row in output[:, width:].tolist()]
+
+    def _report(self, done: int, total: int) -> None:
+        if self._ctx is not None:
+            self._ctx.progress(done, total)
+
+
+class _StopStrings(StoppingCriteria):
+    """Ends a sequence once its completion contains a stop string."""
+
+    def __init__(self, encoder: PromptEncoder, start: int, stop: Sequence[str]) -> None:
+        self._encoder = encoder
+        self._start = start
+        self._stop = stop
+        self._tail = _STOP_TAIL + max(len(text.encode()) for text in stop)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        first = max(self._start, input_ids.shape[1] - self._tail)
+        texts = [self._encoder.decode(row) for row in input_ids[:, first:].tolist()]
+        return torch.tensor([any(text in tail for text in self._stop) for tail in texts], device=input_ids.device)
+
+
+def _cut(text: str, stop: Sequence[str]) -> str:
+    ends = [text.index(mark) for mark in stop if mark in text]
+    return text[: min(ends)] if ends else text
+
+
+def _consecutive(pairs: Sequence[Pair], limit: int) -> Iterator[list[Pair]]:
+    """Neighbouring pairs in groups of at most `limit` tokens, or of one pair."""
+    group: list[Pair] = []
+    used = 0
+    for given, targets in pairs:
+        size = len(given) + len(targets)
+        if group and used + size > limit:
+            yield group
+            group, used = [], 0
+        group.append((given, targets))
+        used += size
+    if group:
+        yield group

@@ -1,0 +1,74 @@
+"""A tiny random model for tests: a two-layer Llama with a real tokenizer, made in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from luthier_models.pretrained import save_model
+
+CHATML = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""A chat template with a system message of its own, as SmolLM2 has."""
+
+_TEXT = [
+    "Return the number of rows of the table, or None if the table has not been read yet.",
+    "Write the array to a file in the binary format; an existing file is replaced.",
+    "Summarize in one line: the quick brown fox jumps over the lazy dog.",
+]
+
+
+def write_tiny_model(directory: Path, *, template: str | None = CHATML, seed: int = 0, width: int = 64) -> Path:
+    """Write a random model of two layers with tied embeddings and a byte-level BPE tokenizer.
+
+    Args:
+        directory: where; made if it does not exist.
+        template: the chat template; None for a model without one.
+        seed: of the weights; the global random state is left as it was.
+        width: of the hidden states.
+    """
+    tokenizer = tiny_tokenizer(template)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.2,  # large enough that greedy choices are clear
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    save_model(model, tokenizer, directory)
+    return directory
+
+
+def tiny_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of a few hundred tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|pad|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_TEXT, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|pad|>"
+    )
+    fast.chat_template = template
+    return fast

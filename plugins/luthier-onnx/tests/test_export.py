@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from luthier import InputError, Model, PluginError
+from luthier.artifacts import hash_file, list_files
+from luthier.testing import make_context
+from luthier_models.runtime import TransformersGenerator
+from luthier_onnx import genai
+from luthier_onnx.export import try_out
+from luthier_onnx.runtime import GenaiGenerator
+
+PROMPTS = ["Return the number of items.", "Open the file and read it."]
+COMPLETIONS = ["The number of items in the list.", "Raise an error if the value is not a number."]
+
+
+def export(model: Path, directory: Path, **configuration) -> Path:
+    ctx = make_context(directory)
+    genai(Model.at(model, "causal-lm"), ctx, **configuration)
+    assert ctx.metrics["megabytes"].value > 0
+    assert list(ctx.checkpoint.iterdir()) == []
+    return ctx.output
+
+
+def mean_kl(reference: Path, exported: Path) -> float:
+    ours = np.concatenate(list(GenaiGenerator(exported).logits(PROMPTS, COMPLETIONS))).astype(np.float64)
+    theirs = np.concatenate(list(TransformersGenerator(reference).logits(PROMPTS, COMPLETIONS))).astype(np.float64)
+    log_p = theirs - np.log(np.exp(theirs).sum(1, keepdims=True))
+    log_q = ours - np.log(np.exp(ours).sum(1, keepdims=True))
+    return float((np.exp(log_p) * (log_p - log_q)).sum(1).mean())
+
+
+def hashes(directory: Path) -> dict[str, str]:
+    return {path.name: hash_file(path) for path in list_files(directory)}
+
+
+def operators(exported: Path) -> list[str]:
+    graph = onnx.load(exported / "model.onnx", load_external_data=False).graph
+    return [node.op_type for node in graph.node]
+
+
+def weight_bits(exported: Path) -> set[int]:
+    graph = onnx.load(exported / "model.onnx", load_external_data=False).graph
+    return {a.i for node in graph.node if node.op_type == "MatMulNBits" for a in node.attribute if a.name == "bits"}
+
+
+@pytest.mark.parametrize(
+    ("configuration", "bits", "bound"),
+    [
+        ({"precision": "fp32"}, set(), 1e-8),
+        ({"precision": "int8"}, {8}, 0.02),
+        ({"precision": "int8", "block_size": 16}, {8}, 0.02),
+        ({"precision": "int8", "method": "k-quant"}, {8}, 0.02),
+        ({"precision": "int8", "share_embedding": False}, {8}, 0.02),
+        ({"precision": "int4"}, {4, 8}, 3.0),
+        ({"precision": "int4", "head": "int4"}, {4}, 3.0),
+        ({"precision": "int4", "head": "int4", "share_embedding": False}, {4}, 3.0),
+        ({"precision": "int4", "sensitive_int8": True, "method": "k-quant"}, {4, 8}, 3.0),
+    ],
+)
+def test_an_export_runs_and_is_as_close_as_its_precision_allows(tiny_llama, tmp_path, configuration, bits, bound):
+    exported = export(tiny_llama, tmp_path, **configuration)
+    assert weight_bits(exported) == bits
+    assert abs(mean_kl(tiny_llama, exported)) < bound
+
+
+def test_a_tied_model_keeps_one_int8_matrix_for_embedding_and_head(tiny_llama, tmp_path):
+    shared = export(tiny_llama, tmp_path / "shared")
+    apart = export(tiny_llama, tmp_path / "apart", share_embedding=False)
+    assert "GatherBlockQuantized" in operators(shared)
+    assert "GatherBlockQuantized" not in operators(apart)
+    table = 4 * 384 * 64
+    saved = (apart / "model.onnx.data").stat().st_size - (shared / "model.onnx.data").stat().st_size
+    assert 0.9 * table < saved < 1.1 * table
+
+
+def test_an_untied_model_keeps_its_own_embedding(untied_llama, tmp_path):
+    exported = export(untied_llama, tmp_path)
+    assert "GatherBlockQuantized" not in operators(exported)
+    assert mean_kl(untied_llama, exported) < 0.02
+
+
+def test_the_same_model_gives_the_same_bytes_wherever_it_lies(tiny_llama, tmp_path):
+    copy = shutil.copytree(tiny_llama, tmp_path / "elsewhere")
+    first = hashes(export(tiny_llama, tmp_path / "a"))
+    assert {"model.onnx", "model.onnx.data", "genai_config.json", "tokenizer.json"} <= set(first)
+    assert first == hashes(export(copy, tmp_path / "b"))
+
+
+def test_the_builder_prints_nothing(tiny_llama, tmp_path, capfd):
+    export(tiny_llama, tmp_path)
+    assert capfd.readouterr().out == ""
+
+
+def test_genai_itself_stops_at_the_end_of_a_turn(tiny_llama, tmp_path):
+    model = shutil.copytree(tiny_llama, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    ending = config["eos_token_id"]
+    for name in ("config.json", "generation_config.json"):
+        record = json.loads((model / name).read_text()) | {"eos_token_id": 0}
+        (model / name).write_text(json.dumps(record))
+    exported = export(model, tmp_path / "export")
+    assert json.loads((exported / "genai_config.json").read_text())["model"]["eos_token_id"] == sorted({0, ending})
+
+
+def test_an_unknown_architecture_names_those_that_work(tiny_llama, tmp_path):
+    model = shutil.copytree(tiny_llama, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text()) | {"architectures": ["OddForCausalLM"]}
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="OddForCausalLM") as caught:
+        export(model, tmp_path / "export")
+    assert "LlamaForCausalLM" in caught.value.remedy
+    assert "Qwen3ForCausalLM" in caught.value.remedy
+
+
+@pytest.mark.parametrize("text", [None, "{", "{}"])
+def test_a_directory_without_a_usable_configuration_is_refused(tiny_llama, tmp_path, text):
+    model = shutil.copytree(tiny_llama, tmp_path / "model")
+    (model / "config.json").unlink()
+    if text is not None:
+        (model / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config\.json|none named"):
+        export(model, tmp_path / "export")
+
+
+def test_sensitive_int8_without_int4_is_refused(tiny_llama, tmp_path):
+    with pytest.raises(InputError, match="sensitive_int8"):
+        export(tiny_llama, tmp_path, precision="int8", sensitive_int8=True)
+
+
+def test_an_export_that_does_not_load_or_is_not_finite_is_refused(tiny_llama, tmp_path):
+    exported = export(tiny_llama, tmp_path, precision="fp32")
+    data = exported / "model.onnx.data"
+    whole = data.read_bytes()
+    data.write_bytes(np.full(len(whole) // 4, np.nan, np.float32).tobytes())
+    with pytest.raises(PluginError, match="not finite"):
+        try_out(exported)
+    data.write_bytes(whole[:1000])
+    with pytest.raises(PluginError, match="does not run"):
+        try_out(exported)

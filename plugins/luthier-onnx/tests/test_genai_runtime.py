@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from luthier import InputError, Model
+from luthier.artifacts import hash_file, list_files
+from luthier.testing import make_context
+from luthier_models.runtime import TransformersGenerator
+from luthier_onnx import genai, runtime
+from luthier_onnx.runtime import GenaiGenerator, threads_from_environment
+
+LONG = " ".join(["The cache keeps every answer until it is full."] * 12)
+PROMPTS = ["Return the number of items.", LONG, "Öffne die Datei: 開く"]
+COMPLETIONS = ["The number of items in the list.", LONG[:300], "négatif"]
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_llama, tmp_path_factory) -> Path:
+    ctx = make_context(tmp_path_factory.mktemp("export"))
+    genai(Model.at(tiny_llama, "causal-lm"), ctx, precision="fp32")
+    return ctx.output
+
+
+@pytest.fixture(scope="module")
+def generator(exported) -> GenaiGenerator:
+    return GenaiGenerator(exported)
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_llama) -> TransformersGenerator:
+    return TransformersGenerator(tiny_llama)
+
+
+def test_logits_equal_those_of_pytorch(generator, reference):
+    for ours, theirs in zip(
+        generator.logits(PROMPTS, COMPLETIONS), reference.logits(PROMPTS, COMPLETIONS), strict=True
+    ):
+        assert ours.dtype == np.float32
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_logits_do_not_depend_on_the_chunks(generator, monkeypatch):
+    whole = list(generator.logits(PROMPTS, COMPLETIONS))
+    for size in (1, 7, 4096):
+        monkeypatch.setattr(runtime, "_CHUNK", size)
+        for chunked, expected in zip(generator.logits(PROMPTS, COMPLETIONS), whole, strict=True):
+            np.testing.assert_allclose(chunked, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_scores_equal_those_of_pytorch_and_of_the_logits(generator, reference):
+    prompts, completions = [*PROMPTS, ""], [*COMPLETIONS, LONG]
+    ours, theirs = generator.score(prompts, completions), reference.score(prompts, completions)
+    for mine, other, prompt, completion in zip(ours, theirs, prompts, completions, strict=True):
+        np.testing.assert_allclose(mine.log_probabilities, other.log_probabilities, atol=1e-3)
+        [logits] = generator.logits([prompt], [completion])
+        _, targets = generator.encoder.pair(prompt, completion)
+        wide = logits.astype(np.float64)
+        expected = wide[np.arange(len(targets)), targets] - np.log(np.exp(wide).sum(1))
+        np.testing.assert_allclose(mine.log_probabilities, expected, atol=1e-5)
+
+
+def test_a_text_without_tokens_to_score_has_an_empty_score(generator):
+    assert generator.score([""], [""])[0].log_probabilities == ()
+    [logits] = generator.logits([""], [""])
+    assert logits.shape == (0, 384)
+
+
+def test_greedy_completions_equal_those_of_transformers(generator, reference):
+    assert generator.generate(PROMPTS, max_new_tokens=24) == reference.generate(PROMPTS, max_new_tokens=24)
+
+
+def test_completions_are_cut_before_the_first_stop(generator):
+    [text] = generator.generate(PROMPTS[:1], max_new_tokens=24)
+    mark = text[4:6]
+    [cut] = generator.generate(PROMPTS[:1], max_new_tokens=24, stop=["never in it", mark])
+    assert cut == text[: text.index(mark)]
+
+
+def test_generation_ends_at_an_end_token(generator, monkeypatch):
+    prompt = generator.encoder.prompt(PROMPTS[0])
+    runner = generator._start(len(prompt) + 8)
+    runner.append_tokens(np.asarray(prompt, np.int32))
+    tokens = []
+    for _ in range(8):
+        runner.generate_next_token()
+        tokens.append(int(runner.get_next_tokens()[0]))
+    monkeypatch.setattr(generator.encoder, "_end_tokens", {tokens[3]})
+    expected = generator.encoder.decode(tokens[: tokens.index(tokens[3])])
+    assert generator.generate(PROMPTS[:1], max_new_tokens=8) == [expected]
+
+
+def test_a_text_longer_than_the_context_is_refused(generator):
+    with pytest.raises(InputError, match="context of 512"):
+        generator.generate([LONG * 10])
+    with pytest.raises(InputError, match="context of 512"):
+        generator.score(["a"], [LONG * 10])
+
+
+def test_running_changes_nothing_on_disk(exported):
+    before = {path: hash_file(path) for path in list_files(exported)}
+    generator = GenaiGenerator(exported, threads=1)
+    generator.generate(PROMPTS[:1], max_new_tokens=2)
+    generator.score(PROMPTS[:1], COMPLETIONS[:1])
+    assert {path: hash_file(path) for path in list_files(exported)} == before
+
+
+def test_threads_come_from_the_engine_before_the_environment(monkeypatch):
+    monkeypatch.delenv("LUTHIER_THREADS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert threads_from_environment() is None
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads_from_environment() == 3
+    monkeypatch.setenv("LUTHIER_THREADS", "2")
+    assert threads_from_environment() == 2
+    monkeypatch.setenv("LUTHIER_THREADS", "many")
+    assert threads_from_environment() == 3
+
+
+def test_progress_is_reported(exported, tmp_path):
+    ctx = make_context(tmp_path)
+    GenaiGenerator(exported, ctx).score(PROMPTS, COMPLETIONS)
+    assert [event["done"] for event in ctx.events] == [1, 2, 3]
+
+
+def test_a_directory_that_is_no_genai_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"genai_config\.json"):
+        GenaiGenerator(tmp_path)
+    (tmp_path / "genai_config.json").write_text("{")
+    with pytest.raises(InputError, match="JSON"):
+        GenaiGenerator(tmp_path)
+
+
+def test_search_settings_of_the_model_do_not_apply(exported, generator, tmp_path):
+    import shutil
+
+    odd = shutil.copytree(exported, tmp_path / "odd")
+    settings = json.loads((odd / "genai_config.json").read_text())
+    settings["search"] |= {"do_sample": True, "temperature": 5.0, "repetition_penalty": 3.0, "num_beams": 1}
+    (odd / "genai_config.json").write_text(json.dumps(settings))
+    assert GenaiGenerator(odd).generate(PROMPTS, max_new_tokens=12) == generator.generate(PROMPTS, max_new_tokens=12)

@@ -1,0 +1,157 @@
+"""Each validator's numbers, of the candidate beside those of the models that it is to beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from luthier import LuthierError, Run
+from luthier.gates import Bound, judge
+from luthier.runs import StepResult
+from luthier_report._notes import SUBJECTS, FigureView, TableView, figures_of, notes_of, records_of, tables_of
+
+CONFIDENCE = 0.95
+GENERATIONS = "generations"
+
+Direction = Literal["higher", "lower", ""]
+Verdict = Literal["better", "worse", "same", ""]
+
+SUBJECT_TITLES: Mapping[str, str] = {
+    "candidate": "this model",
+    "base": "base model",
+    "reference": "before export",
+    "champion": "champion",
+}
+LOWER_IS_BETTER = ("perplexity", "loss", "kl", "error", "latency", "seconds", "toxicity", "bits_per")
+HIGHER_IS_BETTER = ("rouge", "bleu", "accuracy", "agreement", "f1", "recall", "precision", "per_second", "exact_match")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The candidate's number minus another's, with its interval where the examples were recorded.
+
+    `verdict` needs to know which direction is good; with an interval that holds zero it is `same`.
+    """
+
+    value: float
+    interval: tuple[float, float] | None
+    examples: int
+    verdict: Verdict
+
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether there is a difference, and its interval holds zero."""
+        return self.interval is not None and self.verdict == "same" and self.interval != (0, 0)
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One metric of all subjects."""
+
+    name: str
+    direction: Direction
+    values: dict[str, float]
+    differences: dict[str, Difference]
+    examples: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one validator measured. `subjects` begins with the candidate."""
+
+    step: str
+    component: str
+    state: str
+    subjects: list[str]
+    rows: list[MetricRow]
+    tables: list[tuple[str, TableView]] = field(default_factory=list)
+    figures: list[tuple[str, FigureView]] = field(default_factory=list)
+
+
+def comparisons(run: Run) -> list[Comparison]:
+    """Every validator's comparison, in the order of the recipe."""
+    return [_comparison(run, step) for step in run.steps if step.stage == "validate"]
+
+
+def _comparison(run: Run, step: StepResult) -> Comparison:
+    measured = {node.subject or "candidate" for node in step.nodes} or {"candidate"}
+    known = [subject for subject in SUBJECTS if subject in measured]
+    subjects = known + sorted(measured - set(known))
+    records = {subject: records_of(notes_of(run, step, subject)) for subject in subjects}
+    values = _by_subject(step.metrics, subjects)
+    rows = [_row(run, step, name, values, records) for name in values["candidate"]]
+    tables, figures = [], []
+    for subject in subjects:
+        notes = notes_of(run, step, subject)
+        tables += [(subject, table) for table in tables_of(notes, but=(GENERATIONS,))]
+        figures += [(subject, figure) for figure in figures_of(notes)]
+    return Comparison(step.id, step.component, step.state, subjects, rows, tables, figures)
+
+
+def _by_subject(metrics: Mapping[str, float], subjects: list[str]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {subject: {} for subject in {"candidate", *subjects}}
+    for name, value in metrics.items():
+        subject, dot, rest = name.partition(".")
+        if dot and subject in found and subject != "candidate":
+            found[subject][rest] = value
+        else:
+            found["candidate"][name] = value
+    return found
+
+
+def _row(
+    run: Run,
+    step: StepResult,
+    name: str,
+    values: Mapping[str, Mapping[str, float]],
+    records: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> MetricRow:
+    direction = direction_of(run, step.id, name)
+    of_subjects = {subject: found[name] for subject, found in values.items() if name in found}
+    noted = {subject: of_subject.get(name, {}) for subject, of_subject in records.items()}
+    mine = noted.get("candidate", {})
+    examples = len(mine.get("per_example") or ())
+    differences = {}
+    for subject, value in of_subjects.items():
+        if subject != "candidate":
+            difference = of_subjects["candidate"] - value
+            interval = _interval(mine, noted.get(subject, {}), run.data.seed)
+            verdict = _verdict(difference, interval, direction)
+            differences[subject] = Difference(difference, interval, examples, verdict)
+    return MetricRow(name, direction, of_subjects, differences, examples)
+
+
+def _verdict(difference: float, interval: tuple[float, float] | None, direction: Direction) -> Verdict:
+    low, high = interval or (difference, difference)
+    if math.isnan(difference):
+        return ""
+    if low <= 0 <= high:
+        return "same"
+    if not direction:
+        return ""
+    return "better" if (difference > 0) == (direction == "higher") else "worse"
+
+
+def _interval(mine: Mapping[str, Any], theirs: Mapping[str, Any], seed: int) -> tuple[float, float] | None:
+    if not mine.get("per_example") or not theirs.get("per_example"):
+        return None
+    # The gates' own bootstrap with the run's seed, so that one page never shows two intervals for one thing.
+    bound = Bound(mine["name"], "at_least", "base", 0.0, CONFIDENCE)
+    try:
+        interval = judge(bound, [mine], [theirs], seed).interval
+    except LuthierError:
+        return None  # The examples cannot be paired: the numbers stand, without an interval.
+    return interval if interval and not any(map(math.isnan, interval)) else None
+
+
+def direction_of(run: Run, step: str, metric: str) -> Direction:
+    """Which direction is good: as the recipe's gates say, else as the metric's name tells."""
+    for gate in run.gates:
+        if gate.step == step and gate.metric == metric:
+            return "higher" if gate.bound.startswith("at least") else "lower"
+    name = metric.lower()
+    if any(word in name for word in HIGHER_IS_BETTER):
+        return "higher"
+    return "lower" if any(word in name for word in LOWER_IS_BETTER) else ""

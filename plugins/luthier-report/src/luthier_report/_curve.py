@@ -1,0 +1,171 @@
+"""The learning curve, drawn as SVG from a tuner's tables `learning-curve` and `validation-losses`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import polars as pl
+
+from luthier_report._values import displayable, number
+
+LEARNING_CURVE = "learning-curve"
+VALIDATION_LOSSES = "validation-losses"
+WIDTH, HEIGHT = 720, 320
+LEFT, RIGHT, TOP, BOTTOM = 56, 64, 16, 44
+SMOOTH_FROM = 40
+"""Points from which a curve is drawn faint, with its moving average on top."""
+
+_X = ("step", "steps", "update", "iteration", "examples", "epoch")
+_GROUP = ("split", "series", "kind")
+_VALIDATION = ("valid", "eval", "test", "held")
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line of the figure: its title, whether it was measured on held-out data, its points."""
+
+    title: str
+    held_out: bool
+    points: list[Point]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The figure as SVG text, its series, and the name of its horizontal axis."""
+
+    svg: str
+    series: list[Series]
+    axis: str
+
+
+def learning_curve(training: pl.DataFrame, validation: pl.DataFrame | None = None) -> Curve | None:
+    """The curve of a table with a column of steps and columns of losses; None where there is nothing to draw.
+
+    The losses may be columns of their own (`loss`, `valid_loss`) or one column with the split in another;
+    those on held-out data may also stand in a table of their own, with the same column of steps.
+    """
+    axis = next((name for name in _X if name in training.columns and training.schema[name].is_numeric()), "")
+    series = _series(training, axis)
+    if validation is not None and axis in validation.columns and "loss" in validation.columns:
+        series.append(_one(validation, axis, "loss", "validation"))
+    series = [one for one in series if one.points]
+    if not series:
+        return None
+    return Curve(draw(series, axis or "row"), series, axis or "row")
+
+
+def training_speed(training: pl.DataFrame) -> float | None:
+    """Tokens a second over the whole of a curve that has both; None for any other."""
+    if not {"tokens", "seconds"} <= set(training.columns):
+        return None
+    seconds = float(training["seconds"].sum())
+    return float(training["tokens"].sum()) / seconds if seconds > 0 else None
+
+
+def _series(frame: pl.DataFrame, axis: str) -> list[Series]:
+    losses = [name for name, dtype in frame.schema.items() if dtype.is_numeric() and "loss" in name and name != axis]
+    group = next((name for name in _GROUP if name in frame.columns), "")
+    if group and losses:
+        names = frame[group].cast(pl.String).unique(maintain_order=True).drop_nulls().to_list()
+        return [_one(frame.filter(pl.col(group).cast(pl.String) == name), axis, losses[0], name) for name in names]
+    return [_one(frame, axis, name, name) for name in losses]
+
+
+def _one(frame: pl.DataFrame, axis: str, column: str, name: str) -> Series:
+    places = frame[axis] if axis else range(1, frame.height + 1)
+    pairs = [
+        (float(x), float(y)) for x, y in zip(places, frame[column], strict=True) if x is not None and y is not None
+    ]
+    points = sorted((x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y))
+    held_out = any(word in name.lower() for word in _VALIDATION)
+    training = name.lower() in ("loss", "train", "train_loss", "training_loss")
+    title = "held out" if held_out else "training" if training else displayable(name).replace("_", " ")
+    return Series(title, held_out, points)
+
+
+def draw(series: Sequence[Series], axis: str) -> str:
+    """The lines over common axes. Colours come from the page's style, by class."""
+    xs = [x for one in series for x, _ in one.points]
+    ys = [y for one in series for _, y in one.points]
+    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
+    low_x, high_x = min(xs), max(xs)
+    low_y, high_y = y_ticks[0], y_ticks[-1]
+
+    def place(point: Point) -> Point:
+        x = LEFT + (WIDTH - LEFT - RIGHT) * (point[0] - low_x) / ((high_x - low_x) or 1)
+        y = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (point[1] - low_y) / (high_y - low_y)
+        return x, y
+
+    parts = [_grid(place((low_x, tick))[1], tick) for tick in y_ticks]
+    parts += [_mark(place((tick, low_y))[0], tick) for tick in x_ticks if low_x <= tick <= high_x]
+    parts.append(f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">{escape(axis)}</text>')
+    for one in sorted(series, key=lambda one: one.held_out):
+        parts += _line(one, [place(point) for point in one.points])
+        parts.append(_end(one, place(one.points[-1])))
+    ends = "; ".join(f"{one.title} from {number(one.points[0][1])} to {number(one.points[-1][1])}" for one in series)
+    return (
+        f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Learning curve, loss by '
+        f'{escape(axis)}: {escape(ends)}">{"".join(parts)}</svg>'
+    )
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers, evenly apart, from at or below `low` to at or above `high`."""
+    if not high > low:
+        low, high = low - (abs(low) or 1) / 2, low + (abs(low) or 1) / 2
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
+
+
+def moving_average(points: Sequence[Point]) -> list[Point]:
+    """Each point's mean with its neighbours, over a window of about a twentieth of the curve."""
+    half = max(len(points) // 40, 1)
+    smooth = []
+    for index, (x, _) in enumerate(points):
+        window = points[max(index - half, 0) : index + half + 1]
+        smooth.append((x, math.fsum(y for _, y in window) / len(window)))
+    return smooth
+
+
+def _line(series: Series, points: Sequence[Point]) -> list[str]:
+    kind = "held-out" if series.held_out else "training"
+    many = len(points) >= SMOOTH_FROM
+    parts = []
+    if many and not series.held_out:
+        parts = [
+            f'<path class="{kind} faint" d="{_path(points)}"/>',
+            f'<path class="{kind}" d="{_path(moving_average(points))}"/>',
+        ]
+    else:
+        parts = [f'<path class="{kind}" d="{_path(points)}"/>']
+    if series.held_out or len(points) == 1:
+        parts += [f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x, y in points]
+    return parts
+
+
+def _path(points: Sequence[Point]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def _grid(y: float, tick: float) -> str:
+    line = f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+    return f'{line}<text class="tick-y" x="{LEFT - 8}" y="{y + 4:.1f}">{number(tick)}</text>'
+
+
+def _mark(x: float, tick: float) -> str:
+    return f'<text class="tick-x" x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}">{number(tick)}</text>'
+
+
+def _end(series: Series, place: Point) -> str:
+    kind = "held-out" if series.held_out else "training"
+    return (
+        f'<text class="end {kind}" x="{place[0] + 8:.1f}" y="{place[1] + 4:.1f}">{number(series.points[-1][1])}</text>'
+    )

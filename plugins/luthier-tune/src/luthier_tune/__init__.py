@@ -1,0 +1,96 @@
+"""Tuners: `lora`, low-rank adapters trained on packed sequences.
+
+Importing this module loads no heavy library; the component imports its implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval, MinLen
+
+from luthier import component, hookimpl
+
+if TYPE_CHECKING:
+    from luthier import Context, Dataset, Model
+
+
+@component(needs={"model": {"causal-lm"}, "data": {"prompt-completion", "language-modelling"}})
+def lora(
+    model: Model,
+    data: Dataset,
+    ctx: Context,
+    *,
+    rank: Annotated[int, Ge(1)] = 16,
+    alpha: Annotated[float, Gt(0)] | None = None,
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
+    targets: Literal["all-linear"] | Annotated[list[str], MinLen(1)] = "all-linear",
+    learning_rate: Annotated[float, Gt(0)] = 5e-4,
+    warmup_steps: Annotated[int, Ge(0)] = 5,
+    weight_decay: Annotated[float, Ge(0)] = 0.0,
+    max_gradient_norm: Annotated[float, Gt(0)] = 1.0,
+    batch_size: Annotated[int, Ge(1)] = 4,
+    max_length: Annotated[int, Ge(8)] = 512,
+    max_steps: Annotated[int, Ge(1)] | None = None,
+    max_epochs: Annotated[float, Gt(0)] | None = None,
+    max_minutes: Annotated[float, Gt(0)] | None = None,
+    evaluate_every: Annotated[int, Ge(1)] | None = None,
+    valid_examples: Annotated[int, Ge(0)] = 64,
+    checkpoint_minutes: Annotated[float, Ge(0)] = 1.0,
+) -> None:
+    """Train low-rank adapters (LoRA) on the completions, and merge them into the model.
+
+    Sequences are packed, the loss covers the completion's tokens, and the result holds the merged
+    model with the adapter beside it. `max_steps` and `max_epochs` give the same bytes again at a fixed
+    number of threads, also after a kill; `max_minutes` is turned into a number of steps, which is
+    recorded as the metric `steps`, and `max_steps` of that number gives the same bytes.
+
+    Args:
+        rank: the adapters' rank.
+        alpha: their scale, divided by `rank`; twice the rank if not given.
+        dropout: the share of an adapter's inputs that is dropped in training.
+        targets: the layers that get an adapter: all linear ones but the output layer, or those of these names.
+        learning_rate: at its peak; it falls linearly to zero over the budget.
+        warmup_steps: steps over which it rises to the peak.
+        weight_decay: of AdamW.
+        max_gradient_norm: gradients are scaled down to this norm.
+        batch_size: examples of one step.
+        max_length: tokens of one example; a longer prompt loses the end of its text, never the completion,
+            and longer plain text is cut into pieces.
+        max_steps: the budget, in optimizer steps. At most one budget may be given.
+        max_epochs: the budget, in passes over the training split; one, if no budget is given.
+        max_minutes: the budget, in minutes of training and validation on this machine.
+        evaluate_every: steps between measurements of the validation loss, besides the first and the last.
+        valid_examples: how many examples of the split `valid` that loss is measured on.
+        checkpoint_minutes: minutes between checkpoints, from which a killed step goes on.
+    """
+    from luthier_tune.lora import AdapterSettings, tune
+    from luthier_tune.training import TrainingSettings
+
+    tune(
+        model,
+        data,
+        ctx,
+        AdapterSettings(rank=rank, alpha=2.0 * rank if alpha is None else alpha, dropout=dropout, targets=targets),
+        TrainingSettings(
+            learning_rate=learning_rate,
+            warmup_steps=warmup_steps,
+            weight_decay=weight_decay,
+            max_gradient_norm=max_gradient_norm,
+            batch_size=batch_size,
+            max_length=max_length,
+            max_steps=max_steps,
+            max_epochs=max_epochs,
+            max_minutes=max_minutes,
+            evaluate_every=evaluate_every,
+            valid_examples=valid_examples,
+            checkpoint_minutes=checkpoint_minutes,
+        ),
+    )
+
+
+@hookimpl
+def luthier_tuners() -> list[Callable[..., Any]]:
+    """Give the tuners."""
+    return [lora]

@@ -1,0 +1,124 @@
+"""Examples as tokens: what is given, what is learnt, and what does not fit."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from luthier import InputError
+from luthier_models.packing import Pair
+
+if TYPE_CHECKING:
+    from luthier import Dataset
+    from luthier_models.prompts import PromptEncoder
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The encoded examples of one split.
+
+    Attributes:
+        pairs: given ids and ids to learn.
+        skipped: examples left out, because their completion is empty or longer than `max_length`.
+        shortened: examples whose prompt lost its end.
+    """
+
+    pairs: list[Pair]
+    skipped: int
+    shortened: int
+
+
+def encode_split(
+    data: Dataset, split: str, encoder: PromptEncoder, max_length: int, *, limit: int | None = None, seed: int = 0
+) -> Examples:
+    """Read and encode a split; with `limit`, that many rows chosen by `seed`.
+
+    Raises:
+        InputError: if the dataset has no splits.
+    """
+    columns = data.scan().collect_schema().names()
+    if "split" not in columns:
+        raise InputError(
+            f"the dataset has no column `split` (it has {', '.join(columns)})",
+            "Let a formatter divide it into train, valid and test.",
+        )
+    frame = data.frame(split)
+    if limit is not None and len(frame) > limit:
+        # Sorted, so that the order of work does not depend on the sampler.
+        chosen = sorted(random_for(seed, split).sample(range(len(frame)), limit))
+        frame = frame[chosen]
+    if data.form == "language-modelling":
+        return encode_texts(frame["text"].to_list(), encoder, max_length)
+    return encode_prompts(frame["prompt"].to_list(), frame["completion"].to_list(), encoder, max_length)
+
+
+def encode_prompts(
+    prompts: Sequence[str | None], completions: Sequence[str | None], encoder: PromptEncoder, max_length: int
+) -> Examples:
+    """Encode prompts with their completions, each within `max_length` tokens."""
+    pairs: list[Pair] = []
+    shortened = 0
+    for prompt, completion in zip(prompts, completions, strict=True):
+        if not (completion or "").strip():
+            continue
+        given, targets = encoder.pair(prompt or "", completion or "")
+        if len(given) + len(targets) > max_length and prompt:
+            given = shorten_prompt(prompt, encoder, max_length - len(targets))
+            shortened += 1
+        if given and targets and len(given) + len(targets) <= max_length:
+            pairs.append((given, targets))
+    return Examples(pairs, len(prompts) - len(pairs), shortened)
+
+
+def encode_texts(texts: Sequence[str | None], encoder: PromptEncoder, max_length: int) -> Examples:
+    """Encode plain texts, cut into pieces of `max_length` tokens; each ends with the end token."""
+    pairs: list[Pair] = []
+    skipped = 0
+    end = encoder.tokenizer.eos_token_id
+    for text in texts:
+        ids = encoder.text(text or "") if (text or "").strip() else []
+        if ids and end is not None:
+            ids = [*ids, int(end)]
+        if len(ids) < 2:
+            skipped += 1
+            continue
+        # A piece starts with the last token of the one before, so that every token is learnt once.
+        for start in range(0, len(ids) - 1, max_length - 1):
+            piece = ids[start : start + max_length]
+            pairs.append((piece[:1], piece[1:]))
+    return Examples(pairs, skipped, 0)
+
+
+def shorten_prompt(prompt: str, encoder: PromptEncoder, length: int) -> list[int]:
+    """The longest rendering of a beginning of `prompt` within `length` tokens; empty if none fits.
+
+    The user's text is cut, not the rendering: the template's generation prompt must stay.
+    """
+    tokens = encoder.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
+    keep = len(tokens)
+    while keep > 0:
+        rendered = encoder.prompt(str(encoder.tokenizer.decode(tokens[:keep])))
+        if len(rendered) <= length:
+            return rendered
+        keep -= len(rendered) - length
+    return []
+
+
+def batch_of_step(step: int, examples: int, batch_size: int, seed: int) -> list[int]:
+    """The indices of a step's examples: each epoch has an order of its own, from the seed alone."""
+    per_epoch = -(-examples // batch_size)
+    epoch, batch = divmod(step, per_epoch)
+    order = list(range(examples))
+    random_for(seed, f"epoch {epoch}").shuffle(order)
+    return order[batch * batch_size : (batch + 1) * batch_size]
+
+
+def random_for(seed: int, purpose: str) -> random.Random:
+    """A generator of its own for each purpose; the same in every process."""
+    digest = hashlib.sha256(f"{seed}\0{purpose}".encode()).digest()
+    return random.Random(int.from_bytes(digest[:8], "big"))  # noqa: S311 - shuffling, not secrecy

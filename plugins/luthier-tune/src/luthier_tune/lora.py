@@ -1,0 +1,153 @@
+"""LoRA (Hu et al., 2021, arXiv:2106.09685) with peft: inject, train, keep the adapter, merge."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import polars as pl
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from luthier import InputError
+from luthier_models.loading import load_causal_lm
+from luthier_models.packing import PackedModel
+from luthier_models.prompts import PromptEncoder
+from luthier_tune.budget import check_budget
+from luthier_tune.examples import Examples, encode_split
+from luthier_tune.training import Trainer, TrainingSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from luthier import Context, Dataset, Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterSettings:
+    """The shape of the adapters; see `luthier_tune.lora`."""
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    targets: Literal["all-linear"] | list[str] = "all-linear"
+
+
+def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, settings: TrainingSettings) -> None:
+    """Train adapters on the data, and write the merged model and the adapter to `ctx.output`.
+
+    Raises:
+        InputError: if the budget, the data, the device or the layers to adapt cannot be used, or
+            training diverges.
+    """
+    check_budget(settings.max_steps, settings.max_epochs, settings.max_minutes)
+    encoder = PromptEncoder.from_directory(model.path)
+    train = encode_split(data, "train", encoder, settings.max_length)
+    _check_examples(train, settings)
+    valid = encode_split(data, "valid", encoder, settings.max_length, limit=settings.valid_examples, seed=ctx.seed)
+    base: Any = load_causal_lm(model.path, device=ctx.device)
+    adapted = inject(base, adapter, ctx.seed)
+    parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+    # Before training, while dropout is off: the model is asked how it can be called.
+    packed = PackedModel(base.eval())
+    trainer = Trainer(packed, parameters, train.pairs, valid.pairs, settings, ctx)
+    trainer.run()
+    _record(trainer, train, ctx)
+    adapted.eval()
+    save_adapter(adapted, ctx.output / "adapter", base_model=model.hash)
+    merged: Any = adapted.merge_and_unload(safe_merge=True)
+    merged.save_pretrained(ctx.output)
+    copy_companions(model.path, ctx.output)
+
+
+def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftModel:
+    """Put adapters into the model; their first values come from the seed.
+
+    Raises:
+        InputError: if no layer has one of the names.
+    """
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=settings.targets,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        try:
+            adapted = get_peft_model(base, config)  # type: ignore[arg-type]
+        except ValueError as error:
+            names = sorted(
+                {name.rpartition(".")[2] for name, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
+            )
+            raise InputError(
+                f"LoRA cannot be put on the layers {settings.targets}: {str(error).splitlines()[0]}",
+                f"Use `all-linear`, or some of: {', '.join(names)}.",
+            ) from error
+    return cast("PeftModel", adapted)
+
+
+def save_adapter(adapted: PeftModel, directory: Path, *, base_model: str = "") -> None:
+    """Write the adapter as peft does, but the same bytes each time and without the paths of this machine."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(adapted).items()}
+    save_file(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
+    config = adapted.peft_config["default"].to_dict()
+    config |= {"base_model_name_or_path": base_model or None, "inference_mode": True}
+    text = json.dumps(
+        config, indent=2, sort_keys=True, default=lambda value: sorted(value) if isinstance(value, set) else str(value)
+    )
+    (directory / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy the tokenizer, chat template and generation configuration: whatever is no weight."""
+    for path in sorted(source.iterdir()):
+        if path.is_file() and ".safetensors" not in path.name and path.name != "config.json":
+            shutil.copyfile(path, target / path.name)
+
+
+def _check_examples(train: Examples, settings: TrainingSettings) -> None:
+    if train.pairs:
+        return
+    if not train.skipped:
+        raise InputError(
+            "the dataset has no rows in the split `train`",
+            "Check what cleaning left over and how the formatter splits it.",
+        )
+    raise InputError(
+        f"none of the {train.skipped} training examples can be used: their completions are empty, or longer than "
+        f"max_length ({settings.max_length} tokens) with their prompt's template",
+        "Check the formatter's completions, or raise `max_length`.",
+    )
+
+
+def _record(trainer: Trainer, train: Examples, ctx: Context) -> None:
+    """Metrics and tables of what happened."""
+    progress = trainer.progress
+    curve = progress.curve
+    # The end of training: its last tenth, so that one batch does not decide.
+    end = curve[-max(1, math.ceil(len(curve) / 10)) :]
+    ctx.metric("train_loss", math.fsum(record["loss"] for record in end) / len(end))
+    ctx.metric("steps", progress.step)
+    ctx.metric("tokens", sum(record["tokens"] for record in curve))
+    ctx.metric("examples", sum(record["examples"] for record in curve))
+    ctx.metric("skipped_examples", train.skipped)
+    ctx.metric("shortened_examples", train.shortened)
+    if progress.validation:
+        ctx.metric("valid_loss_before", progress.validation[0]["loss"])
+        last = trainer.last_validation
+        ctx.metric("valid_loss", last.mean, per_example=last.means, weights=last.sizes)
+        ctx.table("validation-losses", _frame(progress.validation))
+    ctx.table("learning-curve", _frame(curve))
+
+
+def _frame(records: list[dict[str, float]]) -> pl.DataFrame:
+    whole = [name for name in ("step", "tokens", "examples") if name in records[0]]
+    return pl.DataFrame(records).with_columns(pl.col(whole).cast(pl.Int64))

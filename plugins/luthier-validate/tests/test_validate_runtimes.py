@@ -1,0 +1,90 @@
+"""The validators on a model that PyTorch and ONNX Runtime run; needs luthier-models and luthier-onnx."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("luthier_models")
+pytest.importorskip("luthier_onnx")
+
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from luthier import Model
+from luthier.testing import make_context
+from luthier_models.runtime import TransformersGenerator
+from luthier_onnx import genai
+from luthier_onnx.runtime import GenaiGenerator
+from luthier_validate import parity, perplexity, rouge
+
+ROWS = [
+    ("Summarize:\nThe cache keeps every answer. It may fill.", "Keeps answers."),
+    ("Summarize:\nRaise an error. Then stop.", "Raises an error."),
+    ("Summarize:\nÖffne die Datei.", "Öffnet."),
+]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers that reads bytes."""
+    directory = tmp_path_factory.mktemp("tiny")
+    letters = ["<|end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", bos_token="<|end|>")
+    fast.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|end|>{% endfor %}" + (
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    fast.save_pretrained(directory)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(letters),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.3,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
+    return directory
+
+
+def test_both_runtimes_measure_the_same(tiny, pairs, tmp_path):
+    export = make_context(tmp_path / "export")
+    genai(Model.at(tiny, "causal-lm"), export, precision="fp32")
+    data = pairs(*ROWS)
+    subject, reference = GenaiGenerator(export.output), TransformersGenerator(tiny)
+    found = []
+    for number, model in enumerate((subject, reference)):
+        ctx = make_context(tmp_path / str(number))
+        perplexity(model, data, ctx)
+        rouge(model, data, ctx, max_new_tokens=8)
+        found.append({name: metric.value for name, metric in ctx.metrics.items()})
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    ctx = make_context(tmp_path / "parity")
+    parity(subject, reference, data, ctx)
+    assert ctx.metrics["mean_kl"].value < 1e-8
+    assert ctx.metrics["top1_agreement"].value == 1
+    assert ctx.metrics["perplexity_ratio"].value == pytest.approx(1, abs=1e-4)
+
+
+def test_quantization_shows(tiny, pairs, tmp_path):
+    data, reference = pairs(*ROWS), TransformersGenerator(tiny)
+    found = {}
+    for precision in ("int8", "int4"):
+        export = make_context(tmp_path / precision)
+        genai(Model.at(tiny, "causal-lm"), export, precision=precision)
+        ctx = make_context(tmp_path / f"{precision}-parity")
+        parity(GenaiGenerator(export.output), reference, data, ctx)
+        found[precision] = ctx.metrics["mean_kl"].value
+    assert 0 < found["int8"] < 0.05 < found["int4"]
