@@ -82,7 +82,9 @@ class _Sweep:
         } | self.protect
         objects = [path for path in _entries(store.objects_directory) if path.name not in live and self._remove(path)]
         work = [path for path in _entries(store.work) if self._is_done(path.name, keys) and self._remove_work(path)]
-        leftovers = [path for part in (store.quarantine, store.tmp) for path in _entries(part) if self._remove(path)]
+        orphans = [path for path in _entries(store.generations) if not (store.objects_directory / path.name).exists()]
+        rest = [*orphans, *_entries(store.quarantine), *_entries(store.tmp)]
+        leftovers = [path for path in rest if self._remove(path)]
         return Collected(len(objects), len(steps), len(gone), len(work), len(leftovers), self.freed)
 
     def _is_done(self, key: str, keys: Collection[str]) -> bool:

@@ -215,6 +215,7 @@ class Runner:
             "output": str(work.output),
             "notes": str(work.notes / "0"),
             "checkpoint": str(work.checkpoint),
+            "generations": str(self._store.generations),
             "seed": self._plan.recipe.seed,
             "device": self._device,
         }
@@ -268,17 +269,12 @@ class Runner:
     def _note(self, planned: Planned, done: _Done) -> None:
         """Enter a node's result into the run's record and tell the listeners."""
         node = planned.node
+        self._enter_node(planned, done.report.hash)
         for index, step in enumerate(node.parts):
             result = self._run.step(step.id)
             report = Report.at(done.report.path / str(index), "report", done.report.hash)
             last = index == len(node.parts) - 1
             self._enter(result, node, report, done, last=last)
-            result.nodes = [entry for entry in result.nodes if entry.id != node.id]
-            result.nodes.append(
-                NodeResult(
-                    node.id, node.subject or "", planned.key or "", done.report.hash, index, planned.ingredients or {}
-                )
-            )
             if node.task != "validate" or self._is_last_subject(node):
                 self._listen(
                     StepFinished(
@@ -293,6 +289,15 @@ class Runner:
                     )
                 )
         self._run.save()
+
+    def _enter_node(self, planned: Planned, report: str) -> None:
+        node = planned.node
+        for index, step in enumerate(node.parts):
+            entry = NodeResult(
+                node.id, node.subject or "", planned.key or "", report, index, planned.ingredients or {}
+            )
+            nodes = self._run.step(step.id).nodes
+            nodes[:] = [other for other in nodes if other.id != node.id] + [entry]
 
     def _enter(self, result: StepResult, node: Node, report: Report, done: _Done, *, last: bool) -> None:
         first_subject = node.subject in (None, "candidate")

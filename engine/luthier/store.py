@@ -122,6 +122,7 @@ class Store:
         self.work = self.root / "work"
         self.locks = self.root / "locks"
         self.runs = self.root / "runs"
+        self.generations = self.root / "generations"
         self.quarantine = self.root / "quarantine"
         self.tmp = self.root / "tmp"
         self.leases = Leases(self.work, self.locks)
@@ -312,7 +313,15 @@ class Store:
     def usage(self) -> dict[str, tuple[int, int]]:
         """For each part of the store the number of its entries and their bytes, hard links counted once."""
         seen: set[tuple[int, int]] = set()
-        parts = (self.objects_directory, self.steps_directory, self.work, self.runs, self.quarantine, self.tmp)
+        parts = (
+            self.objects_directory,
+            self.steps_directory,
+            self.generations,
+            self.work,
+            self.runs,
+            self.quarantine,
+            self.tmp,
+        )
         return {
             part.name: (len(_names(part)), sum(measure(part / name, seen) for name in _names(part))) for part in parts
         }

@@ -12,11 +12,12 @@ from typing import Any
 
 import polars as pl
 
-from luthier import frames
+from luthier import frames, provenance
 from luthier.artifacts import ARTIFACTS, DATASET_FORMS, Artifact, Dataset, Generator
 from luthier.components import Component, describe
 from luthier.context import Context
 from luthier.errors import InputError, PluginError
+from luthier.generations import Remembering
 from luthier.locations import fetch
 from luthier.plugins import Registry
 
@@ -134,7 +135,10 @@ class Tasks:
         inputs: dict[str, Any] = {"ctx": context}
         for name, record in request["inputs"].items():
             runtime = request["runtimes"].get(name)
-            inputs[name] = self._load(runtime, record, context) if runtime else _artifact(record)
+            if runtime:
+                inputs[name] = self._remember(self._load(runtime, record, context), runtime, record, request)
+            else:
+                inputs[name] = _artifact(record)
         self._call(component, configuration, inputs)
         _finish_notes(context, None)
         return {}
@@ -144,6 +148,13 @@ class Tasks:
         artifact = _artifact(record)
         generator: Generator = self._call(component, component.configure({}), {artifact.kind: artifact, "ctx": context})
         return generator
+
+    def _remember(
+        self, generator: Generator, runtime: str, record: Mapping[str, Any], request: Request
+    ) -> Generator:
+        component = self._registry.runtime(runtime)
+        identity = json.dumps([runtime, provenance.code_of(component), provenance.versions_of(component)])
+        return Remembering(generator, Path(request["generations"]) / record["hash"], identity)
 
     def _generate(self, request: Request) -> dict[str, Any]:
         component = self._registry.runtime(request["runtime"])

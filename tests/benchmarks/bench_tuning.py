@@ -43,9 +43,9 @@ from luthier.locations import fetch
 from luthier.testing import make_context
 from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel, Pair
-from luthier_models.pretrained import write_pretrained
+from luthier_models.normalise import write_pretrained
 from luthier_models.prompts import PromptEncoder
-from luthier_tune.lora import AdapterSettings, inject
+from luthier_tune.adapters import AdapterSettings, inject
 from luthier_tune.training import Trainer as OurTrainer
 from luthier_tune.training import TrainingSettings
 

@@ -58,6 +58,15 @@ def test_a_worse_number_is_a_limitation(builder: Any, parts: dict[str, Callable[
     assert "ROUGE-L is worse than that of the base model" in model_card(builder.finish())
 
 
+def test_measuring_on_the_training_data_is_a_limitation(builder: Any, parts: dict[str, Callable[..., None]]) -> None:
+    parts["model"](builder)
+    step = builder.step("recall", "validate", "rouge", kind="report", config={"split": "train"})
+    builder.note(step, subject="candidate", metrics={"rougeL": 0.9})
+    card = model_card(builder.finish())
+    assert "recall was measured on the data that the model was tuned on." in card
+    assert [result.dataset_split for result in data_of(card).eval_results or []] == ["train"]
+
+
 def test_a_model_without_export_has_the_snippet_of_transformers(builder: Any) -> None:
     step = builder.step("tiny", "architecture", "tiny")
     builder.note(step)

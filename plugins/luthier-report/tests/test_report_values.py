@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier_report._curve import draw, learning_curve, moving_average, ticks
-from luthier_report._diff import differences
+from luthier_report._diff import Piece, differences, differences_of_cut
 from luthier_report._generations import choose
 from luthier_report._values import cell, clip, displayable, duration, moment, number, signed, size
 
@@ -78,6 +78,13 @@ def test_differences_hold_both_texts(before: str, after: str) -> None:
     drawn = str.maketrans({"␣": " ", "⇥": "\t", "⏎": ""})
     for side, text in (("removed", before), ("added", after)):
         assert "".join(piece.text.translate(drawn) for piece in pieces if piece.change in ("same", side)) == text
+
+
+def test_what_only_a_cut_makes_different_is_no_change() -> None:
+    pieces = differences_of_cut("one  two three fo…", "one two three four fi…")
+    assert [(piece.change, piece.text) for piece in pieces if piece.change != "same"] == [("removed", "␣")]
+    assert pieces[-1] == Piece("same", "…")
+    assert differences_of_cut("one two", "one…") == differences("one two", "one…")
 
 
 @given(FINITE, FINITE)

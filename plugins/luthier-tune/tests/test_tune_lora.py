@@ -35,7 +35,7 @@ def identity(ctx):
 
 
 def curve(ctx):
-    return pl.read_parquet(ctx._notes / "tables" / "learning-curve.parquet")
+    return pl.read_parquet(ctx.notes / "tables" / "learning-curve.parquet")
 
 
 def test_importing_the_plugin_loads_no_heavy_library():

@@ -30,7 +30,7 @@ def test_the_packed_loss_is_the_mean_of_the_single_losses(packed):
     expected = torch.cat([alone(packed.model, *pair) for pair in PAIRS])
     torch.testing.assert_close(target_losses(packed, row), expected, atol=1e-5, rtol=1e-5)
     loss = summed_loss(packed, row) / len(row.labels)
-    assert float(loss) == pytest.approx(float(expected.mean()), abs=1e-5)
+    assert loss.detach().item() == pytest.approx(float(expected.mean()), abs=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [{"use_cache": True}, {"attention_mask": torch.ones(1, 19, dtype=torch.long)}])

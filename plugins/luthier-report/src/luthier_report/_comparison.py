@@ -10,7 +10,9 @@ from typing import Any, Literal
 from luthier import LuthierError, Run
 from luthier.gates import Bound, judge
 from luthier.runs import StepResult
+from luthier_report._lineage import configuration_of
 from luthier_report._notes import SUBJECTS, FigureView, TableView, figures_of, notes_of, records_of, tables_of
+from luthier_report._values import displayable
 
 CONFIDENCE = 0.95
 GENERATIONS = "generations"
@@ -59,11 +61,12 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one validator measured. `subjects` begins with the candidate."""
+    """What one validator measured. `subjects` begins with the candidate; `split` is empty where unknown."""
 
     step: str
     component: str
     state: str
+    split: str
     subjects: list[str]
     rows: list[MetricRow]
     tables: list[tuple[str, TableView]] = field(default_factory=list)
@@ -87,7 +90,13 @@ def _comparison(run: Run, step: StepResult) -> Comparison:
         notes = notes_of(run, step, subject)
         tables += [(subject, table) for table in tables_of(notes, but=(GENERATIONS,))]
         figures += [(subject, figure) for figure in figures_of(notes)]
-    return Comparison(step.id, step.component, step.state, subjects, rows, tables, figures)
+    return Comparison(step.id, step.component, step.state, split_of(step), subjects, rows, tables, figures)
+
+
+def split_of(step: StepResult) -> str:
+    """The split of the data that a validator measured on, as its configuration names it."""
+    split = configuration_of(step).get("split")
+    return displayable(split) if isinstance(split, str) else ""
 
 
 def _by_subject(metrics: Mapping[str, float], subjects: list[str]) -> dict[str, dict[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,6 +18,8 @@ WIDTH, HEIGHT = 720, 320
 LEFT, RIGHT, TOP, BOTTOM = 56, 64, 16, 44
 SMOOTH_FROM = 40
 """Points from which a curve is drawn faint, with its moving average on top."""
+FLAT = 1e-9
+"""Values whose difference is no more than this part of them are drawn as one."""
 
 _X = ("step", "steps", "update", "iteration", "examples", "epoch")
 _GROUP = ("split", "series", "kind")
@@ -116,8 +119,9 @@ def draw(series: Sequence[Series], axis: str) -> str:
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers, evenly apart, from at or below `low` to at or above `high`."""
-    if not high > low:
-        low, high = low - (abs(low) or 1) / 2, low + (abs(low) or 1) / 2
+    if high - low <= max(FLAT * max(abs(low), abs(high)), sys.float_info.min):
+        half = max(abs(low), 1e-9) / 2
+        low, high = low - half, low + half
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from luthier_report._values import displayable
 
+CUT = "…"
 _TOKEN = re.compile(r"\w+|\s|[^\w\s]")
 
 Change = Literal["same", "removed", "added"]
@@ -38,6 +39,20 @@ def differences(before: str, after: str) -> list[Piece]:
             pieces += _piece("removed", old[start:end])
             pieces += _piece("added", new[start_new:end_new])
     return pieces
+
+
+def differences_of_cut(before: str, after: str) -> list[Piece]:
+    """The differences of two texts of which an end was cut off and replaced by an ellipsis.
+
+    They were cut at different places of one text, so what follows the last stretch that they share is
+    left out. Texts that do not differ before that are compared as they are.
+    """
+    pieces = differences(before.removesuffix(CUT), after.removesuffix(CUT))
+    last = max((index for index, piece in enumerate(pieces) if piece.change == "same"), default=-1)
+    kept = pieces[: last + 1]
+    if all(piece.change == "same" for piece in kept):
+        return differences(before, after)
+    return [*kept, Piece("same", CUT)]
 
 
 def _piece(change: Change, tokens: list[str]) -> Iterator[Piece]:

@@ -8,7 +8,7 @@ import polars as pl
 
 from luthier import LuthierError, Run
 from luthier.runs import StepResult
-from luthier_report._diff import Piece, differences
+from luthier_report._diff import CUT, Piece, differences, differences_of_cut
 from luthier_report._notes import (
     FigureView,
     Quarantined,
@@ -83,13 +83,19 @@ def _data_step(run: Run, step: StepResult, widest: int) -> DataStep:
         documents_out=_documents_out(step.counts),
         shares=_shares(step.counts, widest),
         dropped=[displayable(sample["before"]) for sample in samples.get("dropped", [])],
-        changed=[differences(sample["before"], sample["after"]) for sample in samples.get("changed", [])],
+        changed=[_changes(sample["before"], sample["after"]) for sample in samples.get("changed", [])],
         quarantined=quarantined_of(notes),
         metrics=step.metrics,
         tables=tables_of(notes),
         figures=figures_of(notes),
         missing=notes is None,
     )
+
+
+def _changes(before: str, after: str) -> list[Piece]:
+    # The engine ends a sample that it cut with an ellipsis.
+    cut = before.endswith(CUT) or after.endswith(CUT)
+    return differences_of_cut(before, after) if cut else differences(before, after)
 
 
 def _shares(counts: dict[str, int], widest: int) -> list[Share]:

@@ -9,7 +9,7 @@ import polars as pl
 
 from luthier import Run
 from luthier.runs import StepResult
-from luthier_report._comparison import GENERATIONS, SUBJECT_TITLES
+from luthier_report._comparison import GENERATIONS, SUBJECT_TITLES, split_of
 from luthier_report._notes import SUBJECTS, frame_of, notes_of
 from luthier_report._values import clip, displayable, number
 
@@ -44,6 +44,7 @@ class Generations:
     """The chosen examples of one validator."""
 
     step: str
+    split: str
     score: str
     total: int
     examples: list[Example]
@@ -68,7 +69,7 @@ def _of_step(run: Run, step: StepResult) -> Generations | None:
     score = _score_column(candidate)
     chosen = choose(_margins(tables, score))
     examples = [_example(kind, row_id, tables, score) for row_id, kind in chosen]
-    return Generations(step.id, score, len(tables["candidate"]), examples)
+    return Generations(step.id, split_of(step), score, len(tables["candidate"]), examples)
 
 
 def _score_column(frame: pl.DataFrame) -> str:

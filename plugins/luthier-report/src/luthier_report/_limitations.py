@@ -53,6 +53,8 @@ def _whose(subject: str) -> str:
 def _uncertain(compared: list[Comparison]) -> list[str]:
     found = []
     for one in compared:
+        if one.split == "train":
+            found.append(f"{displayable(one.step)} was measured on the data that the model was tuned on.")
         few = sorted({row.examples for row in one.rows if 0 < row.examples < FEW_EXAMPLES})
         if few:
             found.append(f"{displayable(one.step)} was measured on {' and '.join(map(str, few))} examples only.")

@@ -65,7 +65,7 @@ def lora(
         valid_examples: how many examples of the split `valid` that loss is measured on.
         checkpoint_minutes: minutes between checkpoints, from which a killed step goes on.
     """
-    from luthier_tune.lora import AdapterSettings, tune
+    from luthier_tune.adapters import AdapterSettings, tune
     from luthier_tune.training import TrainingSettings
 
     tune(
