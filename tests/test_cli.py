@@ -141,7 +141,9 @@ def test_version(cli):
     assert cli("--version").stdout == f"luthier {importlib.metadata.version('luthier')}\n"
 
 
-@pytest.mark.parametrize("arguments", [["pln"], ["run"], ["run", "recipe.yaml", "--frce", "x"], ["run", "r", "--jobs", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [["pln"], ["run"], ["run", "recipe.yaml", "--frce", "x"], ["run", "r", "--jobs", "0"]]
+)
 def test_wrong_usage_exits_2(cli, arguments):
     result = cli(*arguments)
     assert result.exit_code == 2
@@ -437,8 +439,13 @@ def test_plugins_list_as_json_has_the_documented_shape(light_cli, light, monkeyp
     monkeypatch.setenv("LUTHIER_PLUGINS", "light,worse")
     listing = json.loads(light_cli("plugins", "list", "--json").stdout)
     assert set(listing) == {"components", "broken"}
-    assert [set(each) for each in listing["components"]] == [{"stage", "name", "distribution", "version", "summary"}] * 2
-    assert [(each["stage"], each["name"]) for each in listing["components"]] == [("source", "numbered"), ("clean", "shout")]
+    assert [set(each) for each in listing["components"]] == [
+        {"stage", "name", "distribution", "version", "summary"}
+    ] * 2
+    assert [(each["stage"], each["name"]) for each in listing["components"]] == [
+        ("source", "numbered"),
+        ("clean", "shout"),
+    ]
     assert listing["components"][1]["summary"] == "Drop documents written mostly in capitals."
     (broken,) = listing["broken"]
     assert set(broken) == {"name", "distribution", "error"}
@@ -451,7 +458,10 @@ def test_plugins_list_as_json_has_the_documented_shape(light_cli, light, monkeyp
 
 
 def test_plugins_list_by_stage_and_from_a_named_file(light_cli, light, tmp_path, monkeypatch):
-    assert [line.split()[1] for line in light_cli("plugins", "list", "--stage", "clean").stdout.splitlines()] == ["NAME", "shout"]
+    assert [line.split()[1] for line in light_cli("plugins", "list", "--stage", "clean").stdout.splitlines()] == [
+        "NAME",
+        "shout",
+    ]
     assert "there are: source, clean" in light_cli("plugins", "list", "--stage", "tune").stderr
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -485,7 +495,9 @@ def test_plugins_run_takes_the_parameters_as_options(light_cli):
     assert rows_after(light_cli) == ["quiet words", "More Words"]
     assert rows_after(light_cli, "--max-capitals", "0.1") == ["quiet words"]
     assert rows_after(light_cli, "--keep", "--case", "lower") == ["quiet words", "loud words", "more words"]
-    assert rows_after(light_cli, "--no-keep", "--max-capitals", "0", "--words", "a", "--words", "1") == ["quiet words a 1"]
+    assert rows_after(light_cli, "--no-keep", "--max-capitals", "0", "--words", "a", "--words", "1") == [
+        "quiet words a 1"
+    ]
     assert rows_after(light_cli, "--max-capitals", "0", "--words", '["b, c", "d"]') == ["quiet words b, c d"]
     assert rows_after(light_cli, "--max-capitals", "0", "--config-input", "3") == ["quiet words 3"]
 
@@ -648,7 +660,7 @@ def test_the_recipe_of_init_can_be_planned(light, monkeypatch):
     assert process("init", "fresh").returncode == 0
     planned = process("plan", "fresh/recipe.yaml", "--json")
     assert planned.returncode == 0, planned.stderr
-    assert [step["state"] for step in json.loads(planned.stdout)["steps"]][0] == "runs"
+    assert json.loads(planned.stdout)["steps"][0]["state"] == "runs"
 
 
 # --- startup ------------------------------------------------------------------------------------------
@@ -666,9 +678,7 @@ def test_no_heavy_library_is_imported(light, arguments, monkeypatch):
         "try:\n    main()\nfinally:\n"
         f"    print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
     )
-    finished = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-    )
+    finished = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr.splitlines()[-1] == "[]"
 

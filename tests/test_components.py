@@ -51,7 +51,7 @@ def near_duplicates(
     rows: int | None = None,
     split: Split = Split(),
     words: frozenset[str] = frozenset(),
-    path: Location = Location("x"),  # noqa: B008 - a string, and as immutable
+    path: Location = Location("x"),
 ) -> None:
     """Keep one of each cluster.
 

@@ -47,7 +47,8 @@ def test_the_wheels_install_into_a_fresh_environment_and_list_their_components(w
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     core = [wheel for wheel in wheels if wheel.name.startswith("luthier-")]
     subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", *core], check=True, capture_output=True)
-    subprocess.run([*pip, "--no-deps", *(wheel for wheel in wheels if wheel not in core)], check=True, capture_output=True)
+    plugins = [wheel for wheel in wheels if wheel not in core]
+    subprocess.run([*pip, "--no-deps", *plugins], check=True, capture_output=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LUTHIER", "PYTHON"))}
     listing = subprocess.run(
         [python.with_name("luthier"), "plugins", "list", "--json"],
@@ -72,5 +73,7 @@ def test_the_extra_standard_names_the_first_party_plugins():
 def test_no_distribution_has_a_component_that_the_core_does_not_know_by_name():
     registry = load_plugins()
     ours = {path.name for path in DISTRIBUTIONS}
-    installed = {(c.distribution, f"{c.stage.name or 'runtime'}:{c.name}") for c in registry.components if c.distribution in ours}
+    installed = {
+        (component.distribution, str(component)) for component in registry.components if component.distribution in ours
+    }
     assert installed == {(distribution, name) for distribution, names in FIRST_PARTY.items() for name in names}

@@ -51,8 +51,13 @@ def test_every_plugin_in_the_docs_runs(name, text, tmp_path):
     rows = [{"text": "A QUIET WORD"}, {"text": "a quiet word"}]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
     luthier = [sys.executable, "-c", "from luthier.cli import main; main()"]
-    command = "plugins run shout --input data.jsonl --output out.jsonl --max-capitals 0.2".split()
-    subprocess.run([*luthier, *command], cwd=tmp_path, check=True, capture_output=True)
+    files = ["--input", "data.jsonl", "--output", "out.jsonl"]
+    subprocess.run(
+        [*luthier, "plugins", "run", "shout", *files, "--max-capitals", "0.2"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
     kept = [json.loads(line)["text"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert kept == ["a quiet word"]
 
@@ -61,7 +66,9 @@ def test_every_plugin_in_the_docs_runs(name, text, tmp_path):
 def test_every_hook_is_documented_tested_and_used(hook):
     assert inspect.getdoc(getattr(hookspecs, hook))
     assert hook in (ROOT / "docs" / "reference" / "hooks.md").read_text(encoding="utf-8")
-    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))
+    tests = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)
+    )
     assert hook in tests
     plugins = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "plugins").glob("*/src/**/*.py"))
     assert f"def {hook}(" in plugins

@@ -202,7 +202,7 @@ def test_all_misspelt_hooks_are_reported_and_none_of_the_plugin_is_used(load: Lo
 @hookimpl
 def luthier_cleaner(): return []
 @hookimpl
-def luthier_step_finish(run, event): pass
+def luthier_run_finish(run, event): pass
 @hookimpl(specname="luthier_tuner")
 def tuners(): return []
 def luthier_source(): return []
@@ -211,14 +211,14 @@ def luthier_source(): return []
     error = error_of(registry, "bad")
     for wrong, right in (
         ("'luthier_cleaner'", "'luthier_cleaners'"),
-        ("'luthier_step_finish'", "'luthier_step_finished'"),
+        ("'luthier_run_finish'", "'luthier_run_finished'"),
         ("'luthier_tuner'", "'luthier_tuners'"),
         ("'luthier_source' is not marked", "luthier_sources"),
     ):
         assert wrong in error
         assert right in error
     assert registry.components == ()
-    assert registry.notify("luthier_run_started", run=None, event=None) == []
+    assert registry.notify("luthier_run_finished", run=None, event=None) == []
 
 
 def test_a_hook_without_its_mark_is_reported(load: Load) -> None:
@@ -234,10 +234,10 @@ def test_a_hook_of_a_later_version_may_be_optional(load: Load) -> None:
 @pytest.mark.parametrize(
     ("signature", "error"),
     [
-        ("luthier_step_started(run, evnt)", "asks for 'evnt', which luthier_step_started does not offer; did you mean"),
-        ("luthier_step_started(run, event=None)", "gives 'event' a default, so pluggy would never pass it"),
-        ("luthier_step_started(run, *, event)", "takes 'event', which hooks are never given"),
-        ("luthier_step_started(**everything)", "takes '**everything', which hooks are never given"),
+        ("luthier_run_finished(run, evnt)", "asks for 'evnt', which luthier_run_finished does not offer; did you mean"),
+        ("luthier_run_finished(run, event=None)", "gives 'event' a default, so pluggy would never pass it"),
+        ("luthier_run_finished(run, *, event)", "takes 'event', which hooks are never given"),
+        ("luthier_run_finished(**everything)", "takes '**everything', which hooks are never given"),
         ("luthier_cleaners(frame)", "asks for 'frame', which luthier_cleaners does not offer; it may ask for nothing"),
     ],
 )
@@ -247,7 +247,7 @@ def test_a_hooks_parameters_are_checked(load: Load, signature: str, error: str) 
 
 
 def test_a_lifecycle_hook_whose_body_would_never_run_is_refused(load: Load) -> None:
-    for kind in ("def luthier_run_started(run, event): yield", "async def luthier_run_started(run, event): pass"):
+    for kind in ("def luthier_run_finished(run, event): yield", "async def luthier_run_finished(run, event): pass"):
         registry = load(bad=f"from luthier import hookimpl\n@hookimpl\n{kind}\n")
         assert "whose body would never run" in error_of(registry, "bad")
 
@@ -407,7 +407,7 @@ def test_each_plugin_is_notified_by_itself(load: Load) -> None:
     seen = []
 
     @hookimpl
-    def luthier_step_failed(event):
+    def luthier_run_finished(event):
         seen.append(event)
         {what}
     """
@@ -416,7 +416,7 @@ def test_each_plugin_is_notified_by_itself(load: Load) -> None:
         b=observer.format(what="raise SystemExit"),
         c=observer.format(what=""),
     )
-    errors = registry.notify("luthier_step_failed", run=None, event="it failed")
+    errors = registry.notify("luthier_run_finished", run=None, event="it failed")
     assert [(name, type(error)) for name, error in errors] == [("a", ValueError), ("b", SystemExit)]
     seen = [sys.modules[plugin.module].__dict__["seen"] for plugin in registry.plugins]
     assert seen == [["it failed"]] * 3

@@ -58,7 +58,8 @@ class Session:
 
     plan: Plan
     store: Store
-    local: Sequence[Path] = field(default_factory=tuple)
+    local: Sequence[Path] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def recipe(self) -> RecipeSpec:
@@ -140,7 +141,8 @@ def open_session(
         registry = load_plugins(local=local)
         spec = load_recipe(path, registry, overrides or {})
     wanted = Force(frozenset(force), start)
-    return Session(make_plan(spec, registry, until=until, force=wanted), open_store(directory, home), local)
+    plan = make_plan(spec, registry, until=until, force=wanted)
+    return Session(plan, open_store(directory, home), local, overrides or {})
 
 
 def _overridden(mapping: dict[str, Any]) -> dict[str, Any]:
@@ -239,7 +241,8 @@ def run_session(
     )
     previous = session.previous()
     record = create_run(session.store, data)
-    (record.path / "recipe.yaml").write_text(spec.text, encoding="utf-8")
+    changes = "".join(f"# --set {name}={json.dumps(value)}\n" for name, value in session.overrides.items())
+    (record.path / "recipe.yaml").write_text(changes + spec.text, encoding="utf-8")
     with (
         record.lock(),
         (record.path / "events.jsonl").open("a", encoding="utf-8") as log,
@@ -262,7 +265,7 @@ def _raise_if_refused(run: Run) -> None:
     refused = [gate for gate in run.gates if not gate.passed]
     if refused:
         raise GateRefused(
-            "\n".join(f"{gate.step}: {gate.metric} {gate.reason}" for gate in refused),
+            "\n".join(f"{gate.step}: {gate.reason}" for gate in refused),
             f"Nothing changed since the run {run.id}, which was refused.",
         )
 

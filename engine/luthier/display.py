@@ -37,6 +37,7 @@ PLAIN_INTERVAL = 10.0
 
 RATE_WINDOW = 30.0
 KEY_METRICS = 3
+RIGHT_MARGIN = 4
 
 
 @contextlib.contextmanager
@@ -302,6 +303,11 @@ class LiveDisplay:
         if line is not None:
             self._console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
 
+    def close(self) -> None:
+        """Draw nothing any more: what was going on when a run was interrupted must not stay on the screen."""
+        with self._lock:
+            self._progress.running.clear()
+
     def __rich__(self) -> RenderableType:
         """The part that is drawn again and again."""
         from rich.text import Text
@@ -333,7 +339,7 @@ class LiveDisplay:
 
     def _drawn(self) -> RenderableType:
         from rich.console import Group
-        from rich.padding import Padding
+        from rich.constrain import Constrain
         from rich.table import Table
         from rich.text import Text
 
@@ -351,7 +357,8 @@ class LiveDisplay:
         heading.add_row(self._spinner, title, metrics)
         known = meter.total is not None or meter.done
         # Room at the right: a Ctrl-C that the terminal echoes there must not begin a new line.
-        return Padding(Group(heading, self._bar(meter)) if known else heading, (0, 4, 0, 0))
+        drawn = Group(heading, self._bar(meter)) if known else heading
+        return Constrain(drawn, max(1, self._console.width - RIGHT_MARGIN))
 
     def _bar(self, meter: Meter) -> RenderableType:
         from rich.progress_bar import ProgressBar
@@ -375,4 +382,7 @@ def _live(console: Any) -> Iterator[Listener]:
     chosen = console or Console(stderr=True)
     display = LiveDisplay(chosen)
     with Live(get_renderable=display.__rich__, console=chosen, refresh_per_second=8, transient=True):
-        yield display
+        try:
+            yield display
+        finally:
+            display.close()

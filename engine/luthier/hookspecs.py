@@ -3,8 +3,9 @@
 Registration hooks (plural nouns) are called once, while plugins are loaded, in every process that
 needs components; they return plain functions. Each plugin's implementation is called and exhausted
 by itself: one that raises loses only its own components and is reported. The order of plugins never
-matters. Lifecycle hooks (`luthier_run_started`, …) are called in the parent process only, observe
-what happens, and cannot change it: an error in one is recorded and stops nothing.
+matters. Lifecycle hooks (`luthier_run_finished`) are called in the parent process only, observe
+what happens, and cannot change it: an error in one is recorded and stops nothing. A lifecycle hook
+is named after its event in `luthier.events` and gets it as `event`; each lands with its first plugin.
 
 Every hook here has been in the contract since version 0.1 of the core.
 """
@@ -17,14 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from luthier.events import (
-        GateDecided,
-        RunFinished,
-        RunStarted,
-        StepFailed,
-        StepFinished,
-        StepStarted,
-    )
+    from luthier.events import RunFinished
     from luthier.runs import Run
 
 PROJECT = "luthier"
@@ -128,30 +122,5 @@ def luthier_validators() -> Iterable[ComponentFunction]:
 
 
 @hookspec
-def luthier_run_started(run: Run, event: RunStarted) -> None:
-    """Called once, before the first step; `run` is the run's directory and what is known of it."""
-
-
-@hookspec
 def luthier_run_finished(run: Run, event: RunFinished) -> None:
     """Called once, last, whatever the outcome: `event.state` says which."""
-
-
-@hookspec
-def luthier_step_started(run: Run, event: StepStarted) -> None:
-    """Called when a step that is not cached begins."""
-
-
-@hookspec
-def luthier_step_finished(run: Run, event: StepFinished) -> None:
-    """Called when a step's result is in the store: after its work, or at once where it was cached."""
-
-
-@hookspec
-def luthier_step_failed(run: Run, event: StepFailed) -> None:
-    """Called when a step ended in an error; `event.message` is what the user is told."""
-
-
-@hookspec
-def luthier_gate_decided(run: Run, event: GateDecided) -> None:
-    """Called for each bound of each gate, passed or refused, with what was measured."""

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -20,6 +21,8 @@ from luthier.worker import PROTOCOL_VERSION
 
 START_TIMEOUT = 120.0
 TAIL_LINES = 12
+SIGNAL_SECONDS = 0.5
+"""How late a Ctrl-C may be noticed where waiting cannot be interrupted."""
 _THREAD_VARIABLES = (
     "LUTHIER_THREADS",
     "OMP_NUM_THREADS",
@@ -103,7 +106,7 @@ class Worker:
 
     def _next(self, timeout: float | None) -> dict[str, Any]:
         try:
-            message = self._messages.get(timeout=timeout)
+            message = _get_interruptibly(self._messages, timeout)
         except queue.Empty:
             self.end()
             raise WorkerError(
@@ -229,11 +232,24 @@ class Pool:
                 raise
 
 
+def _get_interruptibly(messages: queue.Queue[dict[str, Any] | None], timeout: float | None) -> dict[str, Any] | None:
+    # A wait without a timeout can lose a signal: one that arrives just before the lock is waited for is only
+    # seen after it, and on Windows none is seen while it lasts.
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        try:
+            left = SIGNAL_SECONDS if deadline is None else deadline - time.monotonic()
+            return messages.get(timeout=max(0.0, min(SIGNAL_SECONDS, left)))
+        except queue.Empty:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise
+
+
 def _wait_interruptibly(futures: Sequence[Any]) -> None:
     # A wait without a timeout would keep signals from the main thread on Windows.
     pending = set(futures)
     while pending:
-        done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
+        done, pending = wait(pending, timeout=SIGNAL_SECONDS, return_when=FIRST_EXCEPTION)
         for future in done:
             future.result()
 

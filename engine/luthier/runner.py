@@ -89,7 +89,7 @@ class Runner:
             state = "refused" if refused else "done"
             if refused:
                 raise GateRefused(
-                    "\n".join(f"{gate.step}: {gate.metric} {gate.reason}" for gate in refused),
+                    "\n".join(f"{gate.step}: {gate.reason}" for gate in refused),
                     "Nothing was promoted. What was measured is in the run's report.",
                 )
         except LuthierError as error:
@@ -293,9 +293,7 @@ class Runner:
     def _enter_node(self, planned: Planned, report: str) -> None:
         node = planned.node
         for index, step in enumerate(node.parts):
-            entry = NodeResult(
-                node.id, node.subject or "", planned.key or "", report, index, planned.ingredients or {}
-            )
+            entry = NodeResult(node.id, node.subject or "", planned.key or "", report, index, planned.ingredients or {})
             nodes = self._run.step(step.id).nodes
             nodes[:] = [other for other in nodes if other.id != node.id] + [entry]
 

@@ -149,9 +149,7 @@ class Tasks:
         generator: Generator = self._call(component, component.configure({}), {artifact.kind: artifact, "ctx": context})
         return generator
 
-    def _remember(
-        self, generator: Generator, runtime: str, record: Mapping[str, Any], request: Request
-    ) -> Generator:
+    def _remember(self, generator: Generator, runtime: str, record: Mapping[str, Any], request: Request) -> Generator:
         component = self._registry.runtime(runtime)
         identity = json.dumps([runtime, provenance.code_of(component), provenance.versions_of(component)])
         return Remembering(generator, Path(request["generations"]) / record["hash"], identity)

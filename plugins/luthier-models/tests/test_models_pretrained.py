@@ -138,7 +138,7 @@ def test_devices(monkeypatch):
 
 
 def test_importing_the_plugin_loads_no_heavy_library():
-    heavy = "torch transformers polars pyarrow numpy pydantic safetensors tokenizers".split()
+    heavy = ["torch", "transformers", "polars", "pyarrow", "numpy", "pydantic", "safetensors", "tokenizers"]
     code = f"import luthier_models, sys; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier_report._curve import draw, learning_curve, moving_average, ticks
@@ -47,6 +47,7 @@ def test_other_values() -> None:
     assert moment("never") == "never"
 
 
+@settings(deadline=None)
 @given(st.text(st.characters()))
 def test_displayable_text_can_be_written_and_seen(text: str) -> None:
     shown = displayable(text)
@@ -56,6 +57,7 @@ def test_displayable_text_can_be_written_and_seen(text: str) -> None:
     assert displayable(shown) == shown
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_a_cell_is_one_line_without_markup(text: str) -> None:
     shown = cell(text)
@@ -67,11 +69,13 @@ def test_a_cell_is_one_line_without_markup(text: str) -> None:
     assert not set(unescaped) & set("`*_[]|\\")
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 20))
 def test_clipping_keeps_the_limit(text: str, limit: int) -> None:
     assert len(clip(text, limit)) <= limit
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab \n\tÃ<.", max_size=60), st.text(alphabet="ab \n\tÃ<.", max_size=60))
 def test_differences_hold_both_texts(before: str, after: str) -> None:
     pieces = differences(before, after)
@@ -87,6 +91,7 @@ def test_what_only_a_cut_makes_different_is_no_change() -> None:
     assert differences_of_cut("one two", "one…") == differences("one two", "one…")
 
 
+@settings(deadline=None)
 @given(FINITE, FINITE)
 def test_ticks_are_few_even_and_around_the_values(one: float, other: float) -> None:
     low, high = sorted((one, other))
@@ -100,6 +105,7 @@ def test_ticks_are_few_even_and_around_the_values(one: float, other: float) -> N
         assert max(steps) - min(steps) <= 1e-6 * max(steps)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1), FINITE, min_size=1), st.integers(1, 4))
 def test_chosen_examples_are_distinct_stable_and_ranked(margins: dict[str, float], each: int) -> None:
     chosen = choose(margins, each)

@@ -13,7 +13,7 @@ import pytest
 
 from luthier import Dataset, Model
 
-WORDS = "table row file array format read write number name value".split()
+WORDS = ["table", "row", "file", "array", "format", "read", "write", "number", "name", "value"]
 
 
 def example_rows(count: int = 24) -> pl.DataFrame:

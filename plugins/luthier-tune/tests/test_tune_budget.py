@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,8 +44,8 @@ def test_the_rate_rises_and_then_falls_to_zero(total, warmup):
     rates = [learning_rate(step, total, peak=1.0, warmup_steps=warmup) for step in range(total)]
     start = max(warmup, MEASURED_STEPS)
     assert all(0 < rate <= 1 for rate in rates)
-    assert all(a <= b for a, b in zip(rates[:start], rates[1:start], strict=False))
-    assert all(a > b for a, b in zip(rates[start:], rates[start + 1 :], strict=False))
+    assert all(a <= b for a, b in pairwise(rates[:start]))
+    assert all(a > b for a, b in pairwise(rates[start:]))
     if total > start:
         assert rates[-1] == pytest.approx(1 / (total - start))
 

@@ -39,7 +39,7 @@ def curve(ctx):
 
 
 def test_importing_the_plugin_loads_no_heavy_library():
-    heavy = "torch transformers peft polars pyarrow numpy pydantic safetensors".split()
+    heavy = ["torch", "transformers", "peft", "polars", "pyarrow", "numpy", "pydantic", "safetensors"]
     code = f"import luthier_tune, sys; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 

@@ -24,10 +24,13 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         InputError: if it has no such name, or this machine has no such device.
     """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InputError(f"{name!r} is no device", "Use cpu, cuda, cuda:1 or mps.") from error
+        raise InputError(f"{name!r} is no device", "Use auto, cpu, cuda, cuda:1 or mps.") from error
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
@@ -39,7 +42,7 @@ def resolve_device(name: str) -> torch.device:
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("the device 'mps' was asked for, but PyTorch finds none here", "Run on `cpu`.")
     elif device.type not in ("cpu", "mps"):
-        raise InputError(f"the device {name!r} is not supported", "Use cpu, cuda, cuda:1 or mps.")
+        raise InputError(f"the device {name!r} is not supported", "Use auto, cpu, cuda, cuda:1 or mps.")
     return device
 
 

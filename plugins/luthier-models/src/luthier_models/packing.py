@@ -9,6 +9,7 @@ one place that calls a model so, and it measures on the loaded model that docume
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -138,7 +139,7 @@ class PackedModel:
         if layer is None:
             return None
         row = self._probe([_PROBE])
-        with torch.no_grad():
+        with self._asking():
             expected = self.model(
                 input_ids=row.ids[None], position_ids=row.positions[None], attention_mask=None, use_cache=False
             ).logits[0, row.index]
@@ -154,7 +155,7 @@ class PackedModel:
         must then go one to a row.
         """
         other = ([5, 3, 6], [4, 2])
-        with torch.no_grad():
+        with self._asking():
             together = self.hidden(self._probe([other, _PROBE]))[len(other[1]) :]
             alone = self.hidden(self._probe([_PROBE]))
         scale = float(alone.abs().max()) or 1.0
@@ -167,6 +168,17 @@ class PackedModel:
         groups: Iterable[list[int]] = fill_rows(lengths, limit if self.isolates_documents else 0)
         for members in groups:
             yield members, pack([pairs[number] for number in members]).to(self.device)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Without gradients and, whatever the model is busy with, without dropout."""
+        training = self.model.training
+        self.model.train(False)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.model.train(training)
 
     def _probe(self, pairs: Sequence[Pair]) -> Row:
         vocabulary = int(cast("Any", self.model).get_input_embeddings().weight.shape[0])

@@ -1,7 +1,7 @@
 """One int8 matrix for the embedding and the head of a model that ties them.
 
 onnxruntime-genai's builder quantizes the head of an int8 model and keeps the embedding, which is the
-same matrix, in float32: 113 of SmolLM2-135M's 267 MB. The head's rows are the embedding's rows, and
+same matrix, in float32: 113 of SmolLM2-135M's 271 MB. The head's rows are the embedding's rows, and
 ONNX Runtime's GatherBlockQuantized reads the head's blocks as they are, so the float32 copy can go.
 """
 

@@ -160,7 +160,7 @@ def direction_of(run: Run, step: str, metric: str) -> Direction:
     for gate in run.gates:
         if gate.step == step and gate.metric == metric:
             return "higher" if gate.bound.startswith("at least") else "lower"
-    name = metric.lower()
-    if any(word in name for word in HIGHER_IS_BETTER):
+    name = f"_{metric.lower()}"
+    if any(f"_{word}" in name for word in HIGHER_IS_BETTER):
         return "higher"
-    return "lower" if any(word in name for word in LOWER_IS_BETTER) else ""
+    return "lower" if any(f"_{word}" in name for word in LOWER_IS_BETTER) else ""

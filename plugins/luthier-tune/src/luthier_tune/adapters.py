@@ -53,9 +53,8 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
     base: Any = load_causal_lm(model.path, device=ctx.device)
     adapted = inject(base, adapter, ctx.seed)
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
-    # Before training, while dropout is off: the model is asked how it can be called.
-    packed = PackedModel(base.eval())
-    trainer = Trainer(packed, parameters, train.pairs, valid.pairs, settings, ctx)
+    packed = PackedModel(base)
+    trainer = Trainer(packed, parameters, train.pairs, valid.pairs, settings=settings, ctx=ctx)
     trainer.run()
     _record(trainer, train, ctx)
     adapted.eval()
@@ -73,7 +72,7 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
     """
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any number will do
         lora_dropout=settings.dropout,
         target_modules=settings.targets,
         task_type="CAUSAL_LM",
@@ -81,7 +80,7 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
     with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
         torch.manual_seed(seed)
         try:
-            adapted = get_peft_model(base, config)  # type: ignore[arg-type]
+            adapted = get_peft_model(base, config)
         except ValueError as error:
             names = sorted(
                 {name.rpartition(".")[2] for name, m in base.named_modules() if isinstance(m, torch.nn.Linear)}

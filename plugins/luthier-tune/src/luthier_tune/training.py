@@ -77,6 +77,7 @@ class Trainer:
         parameters: Mapping[str, Parameter],
         train: Sequence[Pair],
         valid: Sequence[Pair],
+        *,
         settings: TrainingSettings,
         ctx: Context,
     ) -> None:
