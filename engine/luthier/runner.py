@@ -48,7 +48,7 @@ class _Done:
 
 
 class Runner:
-    """One execution of a plan. The caller ends the pool, whatever happens here."""
+    """One execution of a plan, with a pool of its own, which it ends."""
 
     def __init__(
         self,
@@ -99,6 +99,8 @@ class Runner:
             state = "interrupted"
             raise
         finally:
+            # Whatever happened, nothing works on while the run's end is told and its report written.
+            self._pool.close()
             self._run.data.state = state
             self._run.data.finished = now()
             self._run.data.seconds = round(time.monotonic() - began, 3)

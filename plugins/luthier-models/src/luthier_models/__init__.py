@@ -38,14 +38,14 @@ def transformers(
     *,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     batch_size: Annotated[int, Ge(1)] = 16,
-    batch_tokens: Annotated[int, Ge(1)] = 1024,
+    batch_tokens: Annotated[int, Ge(1)] = 256,
 ) -> Generator:
     """Run a model with PyTorch and transformers: the reference that exports are compared with.
 
     Args:
         dtype: the type to compute in; `auto` is the one that the weights are stored in.
         batch_size: prompts that are completed together.
-        batch_tokens: tokens that are scored together, packed into one row; more take more memory.
+        batch_tokens: tokens that are scored together, packed into one row; attention makes long rows slow on a CPU.
     """
     from luthier_models.runtime import TransformersGenerator
 

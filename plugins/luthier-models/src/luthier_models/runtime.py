@@ -47,7 +47,7 @@ class TransformersGenerator:
         *,
         dtype: str = "auto",
         batch_size: int = 16,
-        batch_tokens: int = 1024,
+        batch_tokens: int = 256,
     ) -> None:
         self._ctx = ctx
         self._batch_size = batch_size
