@@ -29,7 +29,7 @@ quickstart: install
 	$(BIN)/luthier run examples/quickstart/recipe.yaml
 
 test: install
-	$(BIN)/python -m pytest -q -m "not slow" $(TESTS)
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile $(TESTS)
 
 test-slow: install
 	$(BIN)/python -m pytest -q $(TESTS)

@@ -227,3 +227,30 @@ def test_kinds_and_forms_are_checked_before_any_work(project, steps, message):
         luthier.plan(project / "recipe.yaml")
     assert message in str(caught.value)
     assert "recipe.yaml:" in str(caught.value)
+
+
+def test_a_validator_measures_the_subjects_that_are_asked_for_and_those_of_its_gate(run, project):
+    recipe = project / "recipe.yaml"
+    text = recipe.read_text().replace("    split: train\n", "    split: train\n    subjects: [candidate]\n")
+    recipe.write_text(text)
+    assert set(run().metrics["accuracy"]) == {"accuracy", "base.accuracy"}
+    recipe.write_text(text.replace("base + 0.5, confidence: 0.95", "0.5"))
+    assert set(run().metrics["accuracy"]) == {"accuracy"}
+
+
+def test_a_metric_may_have_several_bounds(run, project):
+    recipe = project / "recipe.yaml"
+    bounds = "[{at_least: 0.2}, {at_least: base, confidence: 0.95}]"
+    recipe.write_text(recipe.read_text().replace("{at_least: base + 0.5, confidence: 0.95}", bounds))
+    assert [gate.bound for gate in run().gates if gate.step == "accuracy"] == [
+        "at least 0.2",
+        "at least base (95% confidence)",
+    ]
+
+
+@pytest.mark.parametrize("subjects", ["[base]", "candidate", "[candidate, champion]"])
+def test_subjects_that_there_are_not_are_refused(project, subjects):
+    recipe = project / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("    split: train\n", f"    split: train\n    subjects: {subjects}\n"))
+    with pytest.raises(InputError, match="a list of candidate, base, reference"):
+        luthier.plan(recipe)

@@ -260,3 +260,17 @@ def test_confidence_needs_examples() -> None:
 def test_examples_must_pair() -> None:
     with pytest.raises(PluginError, match="1 and 2 examples for candidate and base"):
         judge(Bound("rougeL", "at_least", "base", 0.0, 0.95), measure([1.0]), measure([1.0, 2.0]))
+
+
+def test_a_metric_may_have_a_list_of_bounds():
+    bounds = parse_gate({"m": [{"at_least": 1}, {"at_most": "base + 2", "confidence": 0.9}]})
+    assert [(bound.relation, bound.subject, bound.offset) for bound in bounds] == [
+        ("at_least", None, 1.0),
+        ("at_most", "base", 2.0),
+    ]
+
+
+def test_what_is_wrong_in_a_list_is_told_with_its_place():
+    with pytest.raises(GateSyntax) as caught:
+        parse_gate({"m": [{"at_least": 1}, {"at_lest": 2}, 3]})
+    assert {path for path, _ in caught.value.problems} == {("m", 1), ("m", 1, "at_lest"), ("m", 2)}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ from typing import Any
 from luthier import hookspecs, provenance
 from luthier.errors import GateRefused, InputError
 from luthier.events import Event, Listener, PluginHookFailed
+from luthier.files import REMEDY, disk_errors
+from luthier.interrupts import terminated_as_interrupt
 from luthier.planner import Force, Plan, Planned, bounds, make_plan, resolve
 from luthier.plugins import Registry, load_plugins, local_plugins
 from luthier.pool import Pool, available_cores
@@ -104,7 +104,7 @@ class Session:
         return run if same and self._same_gates(run) else None
 
     def _same_gates(self, run: Run) -> bool:
-        wanted = [(step.id, bound.metric, bound.text()) for step in self.recipe.steps for bound in bounds(step)]
+        wanted = [(step.id, bound.metric, bound.text()) for step in _planned_steps(self.plan) for bound in bounds(step)]
         return wanted == [(gate.step, gate.metric, gate.bound) for gate in run.gates]
 
 
@@ -241,17 +241,20 @@ def run_session(
     )
     previous = session.previous()
     record = create_run(session.store, data)
-    changes = "".join(f"# --set {name}={json.dumps(value)}\n" for name, value in session.overrides.items())
-    (record.path / "recipe.yaml").write_text(changes + spec.text, encoding="utf-8")
+    changes = "".join(f"# --set {name}={json.dumps(value, default=str)}\n" for name, value in session.overrides.items())
     with (
+        disk_errors(session.store.root, REMEDY),
         record.lock(),
-        (record.path / "events.jsonl").open("a", encoding="utf-8") as log,
-        _terminated_as_interrupt(),
+        # What is no Unicode (a file's name may be none) becomes a JSON escape.
+        (record.path / "events.jsonl").open("a", encoding="utf-8", errors="backslashreplace") as log,
+        terminated_as_interrupt(),
         Pool(
             record.path / "logs", jobs=jobs or available_cores(), local_plugins=session.local, timeout=step_timeout
         ) as pool,
     ):
-        tell = _with_hooks(session.plan.registry, record, listeners(_write_to(log), *heard))
+        (record.path / "recipe.yaml").write_text(changes + spec.text, encoding="utf-8")
+        write = _write_to(log, session.store.root)
+        tell = _with_hooks(session.plan.registry, record, listeners(write, *heard))
         runner = Runner(session.plan, session.store, record, pool, previous=previous, listen=tell, device=device)
         runner.execute()
     return record
@@ -270,10 +273,11 @@ def _raise_if_refused(run: Run) -> None:
         )
 
 
-def _write_to(log: Any) -> Listener:
+def _write_to(log: Any, root: Path) -> Listener:
     def write(event: Event) -> None:
-        log.write(event.to_json() + "\n")
-        log.flush()
+        with disk_errors(root, REMEDY):
+            log.write(event.to_json() + "\n")
+            log.flush()
 
     return write
 
@@ -290,20 +294,3 @@ def _with_hooks(registry: Registry, record: Run, tell: Listener) -> Listener:
             tell(PluginHookFailed(plugin=plugin, hook=hook, error=f"{type(error).__name__}: {error}"))
 
     return told
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does: workers ended, everything committed kept."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

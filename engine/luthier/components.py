@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
     from luthier.artifacts import Kind
 
+SUBJECTS = ("candidate", "base", "reference")
+"""What validators measure: the newest model, what the architecture gave, the last model before export."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-RESERVED_KEYS = ("id", "from", "gate", "runtime", "environment")
+RESERVED_KEYS = ("id", "from", "gate", "runtime", "subjects", "environment")
 
 
 class Location(str):

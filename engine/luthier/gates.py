@@ -31,12 +31,18 @@ _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _COMPARISON = re.compile(rf"\s*([A-Za-z_][\w-]*?)\s*(?:([+-])\s*({_NUMBER}))?\s*")
 
 
+Problem = tuple[tuple[str | int, ...], str]
+"""A key path within a gate, and what is wrong there."""
+
+
 class GateSyntax(InputError):
     """A gate that cannot be read. `problems` holds (key path within the gate, what is wrong), all of them."""
 
-    def __init__(self, problems: Sequence[tuple[tuple[str, ...], str]]) -> None:
+    def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)
-        super().__init__("; ".join(f"{'.'.join(path) or 'gate'}: {message}" for path, message in self.problems))
+        super().__init__(
+            "; ".join(f"{'.'.join(map(str, path)) or 'gate'}: {message}" for path, message in self.problems)
+        )
 
 
 @dataclass(frozen=True)
@@ -81,41 +87,47 @@ class Decision:
 def parse_gate(gate: Mapping[str, Any]) -> list[Bound]:
     """Read a recipe's gate: `{rougeL: {at_least: "base + 0.10", confidence: 0.95}}`.
 
+    A metric may have a list of such bounds, all of which must hold.
+
     Raises:
         GateSyntax: with every problem.
     """
-    problems: list[tuple[tuple[str, ...], str]] = []
+    problems: list[Problem] = []
     bounds: list[Bound] = []
     if not isinstance(gate, Mapping) or not gate:
         raise GateSyntax([((), "a gate maps metrics to bounds: {rougeL: {at_least: base + 0.1}}")])
-    for metric, rules in gate.items():
-        if not isinstance(rules, Mapping):
-            problems.append(((str(metric),), f"a bound is {{at_least: …}} or {{at_most: …}}, not {rules!r}"))
-            continue
-        bounds.extend(_parse_rules(str(metric), rules, problems))
+    for metric, given in gate.items():
+        several = isinstance(given, list)
+        for index, rules in enumerate(given if several else [given]):
+            place = (str(metric), index) if several else (str(metric),)
+            if isinstance(rules, Mapping):
+                bounds.extend(_parse_rules(place, rules, problems))
+            else:
+                problems.append((place, f"a bound is {{at_least: …}} or {{at_most: …}}, not {rules!r}"))
     if problems:
         raise GateSyntax(problems)
     return bounds
 
 
-def _parse_rules(metric: str, rules: Mapping[str, Any], problems: list[tuple[tuple[str, ...], str]]) -> list[Bound]:
+def _parse_rules(place: tuple[str | int, ...], rules: Mapping[str, Any], problems: list[Problem]) -> list[Bound]:
+    metric = str(place[0])
     relations = get_args(Relation)
     known = (*relations, "confidence")
-    problems.extend(((metric, str(key)), f"unknown key{_hint(str(key), known)}") for key in rules if key not in known)
+    problems.extend(((*place, str(key)), f"unknown key{_hint(str(key), known)}") for key in rules if key not in known)
     confidence = rules.get("confidence")
     if confidence is not None and not (_is_number(confidence) and 0 < confidence < 1):
-        problems.append(((metric, "confidence"), f"a number between 0 and 1, such as 0.95, not {confidence!r}"))
+        problems.append(((*place, "confidence"), f"a number between 0 and 1, such as 0.95, not {confidence!r}"))
     bounds = []
     for relation in relations:
         if relation in rules:
             try:
                 subject, offset = _parse_bound(rules[relation])
             except ValueError as error:
-                problems.append(((metric, relation), str(error)))
+                problems.append(((*place, relation), str(error)))
             else:
                 bounds.append(Bound(metric, relation, subject, offset, confidence))
     if not any(relation in rules for relation in relations):
-        problems.append(((metric,), "says neither at_least nor at_most"))
+        problems.append((place, "says neither at_least nor at_most"))
     return bounds
 
 

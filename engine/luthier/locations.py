@@ -69,6 +69,18 @@ def identity(location: str) -> str:
     return f"{parsed.uri} {fingerprint}" if fingerprint else f"sha256:{content_hash(fetch(location))}"
 
 
+def check_local(location: str) -> str:
+    """The location as it is given, if it is well formed and, being a path, there is something; asks no network.
+
+    Raises:
+        InputError: if there is nothing, or it is malformed.
+    """
+    parsed = parse(location)
+    if isinstance(parsed, PathLocation):
+        _existing(parsed.path)
+    return location
+
+
 def fetch(location: str) -> Path:
     """The local file or directory that a location names, downloaded into the user's cache where need be.
 

@@ -18,13 +18,16 @@ from luthier.components import DEFAULT_RUNTIMES, STAGES, Component, plain_value
 from luthier.errors import InputError, LuthierError
 from luthier.explain import explain
 from luthier.gates import Bound, parse_gate
-from luthier.locations import identity
+from luthier.locations import check_local, identity
 from luthier.plugins import Registry
 from luthier.recipe import RecipeError, RecipeProblem, RecipeSpec, StepSpec
 from luthier.store import StepRecord, Store
 
 Task = Literal["dataset", "shards", "directory", "validate"]
 Subject = Literal["candidate", "base", "reference"]
+_KINDS: Mapping[str, Kind] = {"frame": "dataset", "data": "dataset", "model": "model", "onnx": "onnx"}
+"""The kind of artifact that each input is made of; a validator's `subject` is a model of either kind."""
+
 _MAKERS: Mapping[str, str] = {
     kind: " or ".join(f"`{stage.name}`" for stage in STAGES if stage.gives == kind and stage.name)
     for kind in ("dataset", "model", "onnx")
@@ -163,6 +166,7 @@ class _Builder:
         self._unfusable = {name for step in recipe.steps for name in step.source} | set(boundaries)
 
     def add(self, step: StepSpec) -> None:
+        self._check_locations(step)
         if step.stage.gives == "report":
             self._add_validator(step)
             return
@@ -179,7 +183,7 @@ class _Builder:
 
     def _append(self, node: Node) -> None:
         if node.kind == "onnx" and self._reference is None:
-            self._reference = self._newest.get("model")
+            self._reference = node.inputs.get("model") or self._newest.get("model")
         self.nodes.append(node)
         self._newest[node.kind] = node
         if node.kind in ("model", "onnx"):
@@ -201,14 +205,14 @@ class _Builder:
             self._append(Node((step,), "shards", "dataset", form, inputs))
 
     def _inputs(self, step: StepSpec) -> dict[str, Node]:
-        wanted = {"frame": "dataset", "data": "dataset", "model": "model", "onnx": "onnx"}
+        self._check_sources(step)
         given = {self._by_id[name].kind: self._by_id[name] for name in step.source if name in self._by_id}
         inputs: dict[str, Node] = {}
         for name in step.component.inputs:
-            kind = wanted.get(name)
+            kind = _KINDS.get(name)
             if kind is None:
                 continue
-            node = given.get(kind) or self._newest.get(kind)  # type: ignore[call-overload]
+            node = given.get(kind) or self._newest.get(kind)
             if node is None:
                 self._refuse(
                     step,
@@ -219,6 +223,21 @@ class _Builder:
             inputs["data" if name == "frame" else name] = node
             self._check_form(step, name, node)
         return inputs
+
+    def _check_sources(self, step: StepSpec) -> None:
+        """Refuse a `from` that would change nothing: a step takes one artifact of each kind that it asks for."""
+        taken = {_KINDS[name] for name in step.component.inputs if name in _KINDS}
+        taken |= {"model", "onnx"} if step.stage.gives == "report" else set()
+        seen: set[str] = set()
+        for name in step.source:
+            node = self._by_id.get(name)
+            if node is None:
+                continue
+            if node.kind not in taken:
+                self._refuse(step, f"{step.component} takes no {node.kind}, which {name!r} gives", "Mend its `from`.")
+            elif node.kind in seen:
+                self._refuse(step, f"{step.component} takes one {node.kind}; `from` names several", "Name one.")
+            seen.add(node.kind)
 
     def _check_form(self, step: StepSpec, name: str, node: Node) -> None:
         accepted = step.component.declared.needs.get(name, frozenset())
@@ -250,7 +269,8 @@ class _Builder:
 
     def _add_validator(self, step: StepSpec) -> None:
         inputs = self._inputs(step)
-        given = next((self._by_id[name] for name in step.source if self._by_id[name].kind in ("model", "onnx")), None)
+        named = [self._by_id[name] for name in step.source if name in self._by_id]
+        given = next((node for node in named if node.kind in ("model", "onnx")), None)
         candidate = given or self._newest.get("candidate")
         if candidate is None:
             self._refuse(
@@ -271,7 +291,11 @@ class _Builder:
             inputs["reference"] = self._reference
         else:
             others: dict[Subject, Node | None] = {"base": self._base, "reference": self._reference}
-            subjects |= {name: node for name, node in others.items() if node and node is not candidate}
+            wanted = {*step.subjects, *(bound.subject for bound in bounds(step))}
+            subjects |= {
+                name: node for name, node in others.items() if node and node is not candidate and name in wanted
+            }
+        self._check_bounds(step, subjects)
         for subject, node in subjects.items():
             runtimes = {
                 name: self._runtime(step, found)
@@ -282,6 +306,26 @@ class _Builder:
                 Node((step,), "validate", "report", "report", {**inputs, "subject": node}, runtimes, subject)
             )
         self._by_id.setdefault(step.id, self.nodes[-1])
+
+    def _check_bounds(self, step: StepSpec, subjects: Collection[str]) -> None:
+        """Refuse a bound that could never be judged, before hours of work."""
+        for bound in bounds(step):
+            if bound.subject is not None and bound.subject not in subjects:
+                self._refuse(
+                    step,
+                    f"its gate on {bound.metric} compares with {bound.subject}, "
+                    f"which {step.component} is not run on here",
+                    f"It is run on: {', '.join(subjects)}. Give the bound as a number.",
+                )
+
+    def _check_locations(self, step: StepSpec) -> None:
+        """Find every path that is not there while planning, not when its step's turn comes."""
+        for name, value in step.component.configure(step.config).items():
+            try:
+                plain_value(value, check_local)
+            except LuthierError as error:
+                place = step.positions.get(name, step.position)
+                self.problems.append(RecipeProblem(place, f"{step.id}.{name}", error.message, error.remedy))
 
     def _runtime(self, step: StepSpec, node: Node) -> str:
         name = DEFAULT_RUNTIMES[node.kind]

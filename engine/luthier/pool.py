@@ -71,11 +71,14 @@ class Worker:
             )
         threading.Thread(target=self._read, daemon=True).start()
         self._started = False
+        self._ended = False
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._messages.put(json.loads(line))
+        # A killed process may leave half a line behind; and `end` closes the pipe.
+        with contextlib.suppress(ValueError):
+            for line in self._process.stdout:
+                self._messages.put(json.loads(line))
         self._messages.put(None)
 
     def call(self, request: Message, on_message: Callable[[Message], None] = lambda message: None) -> dict[str, Any]:
@@ -141,6 +144,9 @@ class Worker:
 
     def end(self) -> None:
         """End the process and every child of its group. May be called again."""
+        if self._ended:
+            return  # The system may have given the group's number to another one since.
+        self._ended = True
         if hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -9,7 +9,7 @@ import json
 import platform
 import re
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from luthier.artifacts import hash_file, list_files
@@ -21,7 +21,7 @@ CORE = "luthier"
 def code_of(component: Component) -> str:
     """The identity of a component's code.
 
-    A wheel's is the hash of its RECORD, an editable package's and a local file's are those of the files.
+    A wheel's is what its RECORD says of its files, an editable package's and a local file's are those of the files.
     """
     module = sys.modules[component.function.__module__.partition(".")[0]]
     return _distribution_code(component.distribution) or _files_code(Path(str(module.__file__)))
@@ -100,7 +100,20 @@ def _distribution_code(name: str) -> str:
 def _record_code(name: str) -> str:
     distribution = _distribution(name)
     record = distribution.read_text("RECORD") if distribution else ""
-    return hashlib.sha256((record or "").encode()).hexdigest()
+    return hashlib.sha256("\n".join(_lines_of_code(record or "")).encode()).hexdigest()
+
+
+def _lines_of_code(record: str) -> list[str]:
+    """The lines of a RECORD that stand for the wheel's code.
+
+    Bytecode, scripts and notes of where the wheel came from differ from one environment to the next.
+    """
+    paths = {line: PurePosixPath(line.partition(",")[0].replace("\\", "/")) for line in record.splitlines()}
+    return sorted(
+        line
+        for line, path in paths.items()
+        if path.parts and path.suffix != ".pyc" and path.parts[0] != ".." and not path.parts[0].endswith(".dist-info")
+    )
 
 
 @functools.cache

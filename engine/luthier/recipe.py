@@ -9,7 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from luthier.components import RESERVED_KEYS, STAGES, Component, ConfigurationError, Problem, Stage, plain_value
+from luthier.components import (
+    RESERVED_KEYS,
+    STAGES,
+    SUBJECTS,
+    Component,
+    ConfigurationError,
+    Problem,
+    Stage,
+    plain_value,
+)
 from luthier.errors import LuthierError
 from luthier.nodes import Node, Position, RecipeError, RecipeProblem, dump_yaml, node_from_value, parse_yaml
 from luthier.plugins import Registry
@@ -49,6 +58,7 @@ class StepSpec:
         source: the ids of the steps that `from` names; empty if it names none.
         gate: the bounds as written; None without.
         runtime: the runtime that its subjects are loaded with; None for the kind's default.
+        subjects: what a validator measures, of those that there are.
         position: where it begins in the file; None in a recipe that was built in Python.
         positions: where the keys of its configuration are.
     """
@@ -60,6 +70,7 @@ class StepSpec:
     source: tuple[str, ...] = ()
     gate: Mapping[str, Any] | None = None
     runtime: str | None = None
+    subjects: tuple[str, ...] = SUBJECTS
     position: Position | None = None
     positions: Mapping[str, Position] = field(default_factory=dict)
 
@@ -264,11 +275,12 @@ class _StepReader:
         source = self._from(reserved.get("from"))
         gate = self._gate(reserved.get("gate"), stage)
         runtime = self._runtime(reserved.get("runtime"), stage)
+        subjects = self._subjects(reserved.get("subjects"), stage)
         config = self._configure(component, step, config_nodes) if component else None
         if component is None or config is None:
             return None
         positions = {key: node.place for key, node in config_nodes.items() if node.place and not node.override}
-        return StepSpec(step_id, stage, component, config, source, gate, runtime, step.position, positions)
+        return StepSpec(step_id, stage, component, config, source, gate, runtime, subjects, step.position, positions)
 
     def _stage(self, step: Node) -> Stage | None:
         if not isinstance(step.value, dict) or not step.value:
@@ -349,6 +361,16 @@ class _StepReader:
         except LuthierError as error:
             self._add(node, f"{self._key}.runtime", error.message, error.remedy)
             return None
+
+    def _subjects(self, node: Node | None, stage: Stage) -> tuple[str, ...]:
+        if node is None or not self._only_validate(node, "subjects", stage):
+            return SUBJECTS
+        named = node.to_value()
+        if not isinstance(named, list) or "candidate" not in named or not set(named) <= set(SUBJECTS):
+            what = f"a list of {', '.join(SUBJECTS)}, with candidate among them, not {_shown(node)}"
+            self._add(node, f"{self._key}.subjects", what)
+            return SUBJECTS
+        return tuple(name for name in SUBJECTS if name in named)
 
     def _only_validate(self, node: Node, key: str, stage: Stage) -> bool:
         if stage.gives != "report":

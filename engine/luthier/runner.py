@@ -86,12 +86,14 @@ class Runner:
         try:
             self._do_all()
             refused = [gate for gate in self._run.gates if not gate.passed]
-            state = "refused" if refused else "done"
+            state = "refused" if refused else "failed"
             if refused:
                 raise GateRefused(
                     "\n".join(f"{gate.step}: {gate.reason}" for gate in refused),
                     "Nothing was promoted. What was measured is in the run's report.",
                 )
+            self._link_model()
+            state = "done"
         except LuthierError as error:
             self._run.data.error = error.message
             raise
@@ -104,8 +106,6 @@ class Runner:
             self._run.data.state = state
             self._run.data.finished = now()
             self._run.data.seconds = round(time.monotonic() - began, 3)
-            if state == "done":
-                self._link_model()
             self._run.save()
             self._listen(RunFinished(run=self._run.id, state=state, seconds=self._run.data.seconds))
 
@@ -123,6 +123,7 @@ class Runner:
                 # What made the damaged artifact is no longer cached, so starting over does just that again.
                 index = 0
                 self._done.clear()
+                self._run.gates.clear()
                 continue
             index += 1
             if node.task == "validate" and (index == len(nodes) or nodes[index].step is not node.step):
@@ -385,8 +386,9 @@ def _what_became(notes: Path) -> str:
 def _as_luthier_error(error: LuthierError | OSError) -> LuthierError:
     if isinstance(error, LuthierError):
         return error
+    where = f": {error.filename}" if error.filename else ""
     return InputError(
-        f"{error.strerror}: {error.filename}", "Free space or mend the permissions; finished steps are kept."
+        f"{error.strerror or error}{where}", "Free space or mend the permissions; finished steps are kept."
     )
 
 

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from luthier.artifacts import Artifact, Dataset, Model, OnnxModel, Report
 from luthier.errors import InputError
 from luthier.events import RunState
+from luthier.files import REMEDY, disk_errors
 from luthier.gates import Decision
 from luthier.store import Store
 from luthier.suggest import did_you_mean
@@ -239,23 +240,33 @@ class Run:
         """Write `run.json`, atomically."""
         text = json.dumps({"version": RUN_VERSION, **asdict(self._data)}, ensure_ascii=False, indent=1)
         temporary = self.path / "run.json.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, self.path / "run.json")
+        with disk_errors(self.store.root, REMEDY):
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+            os.replace(temporary, self.path / "run.json")
 
 
 def _read(path: Path) -> RunData:
     try:
         record = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"the run {path.name} cannot be read: {error}", "luthier runs list") from None
-    version = record.pop("version")
+        version = int(record.pop("version"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(path, error) from None
     if version > RUN_VERSION:
         raise InputError(
             f"the run {path.name} was written by a newer Luthier (format {version})", "pip install --upgrade luthier"
         )
-    steps = [_read_step(step) for step in record.pop("steps")]
-    gates = [GateResult(**gate) for gate in record.pop("gates")]
-    return RunData(steps=steps, gates=gates, **record)
+    try:
+        steps = [_read_step(step) for step in record.pop("steps")]
+        gates = [GateResult(**gate) for gate in record.pop("gates")]
+        return RunData(steps=steps, gates=gates, **record)
+    except (KeyError, TypeError, AttributeError):
+        raise _unreadable(path, "it is no record of a run") from None
+
+
+def _unreadable(path: Path, why: object) -> InputError:
+    return InputError(
+        f"the run {path.name} cannot be read: {why}", f"Remove {path}, or look at the others: luthier runs list"
+    )
 
 
 def _read_step(record: Mapping[str, Any]) -> StepResult:
@@ -300,7 +311,11 @@ def list_runs(store: Store) -> Iterator[Run]:
         return
     for path in sorted(store.runs.iterdir(), reverse=True):
         if (path / "run.json").exists():
-            yield Run(path, store)
+            try:
+                run = Run(path, store)
+            except InputError:
+                continue  # One damaged record must not hide the others; `find_run` says what is wrong with it.
+            yield run
 
 
 def find_run(store: Store, name: str) -> Run:
@@ -315,6 +330,8 @@ def find_run(store: Store, name: str) -> Run:
     matching = [run for run in runs if run.id == name] or [run for run in runs if run.id.startswith(name)]
     if len(matching) == 1:
         return matching[0]
+    if name in [path.name for path in store.runs.glob("*")]:
+        return Run(store.runs / name, store)  # It was not listed, so this says what is wrong with it.
     if not runs:
         raise InputError(f"there are no runs in {store.root}", "Start one: luthier run RECIPE")
     what = f"{name!r} stands for several runs" if matching else f"there is no run {name!r} in {store.root}"

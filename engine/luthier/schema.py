@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from luthier.components import STAGES, Component, Stage
+from luthier.components import STAGES, SUBJECTS, Component, Stage
 from luthier.nodes import dump_scalar
 from luthier.plugins import Registry
 
@@ -154,12 +154,18 @@ def _step_schema(component: Component, runtimes: list[str]) -> dict[str, Any]:
     }
     if component.stage.gives == "report":
         rules = {"at_least": _BOUND, "at_most": _BOUND, "confidence": {"type": "number"}}
+        bound = {"type": "object", "additionalProperties": False, "properties": rules}
         reserved["gate"] = {
             "type": "object",
             "description": "Bounds by metric; a refused one ends the run with exit code 4.",
-            "additionalProperties": {"type": "object", "additionalProperties": False, "properties": rules},
+            "additionalProperties": {"anyOf": [bound, {"type": "array", "items": bound}]},
         }
         reserved["runtime"] = {"enum": runtimes, "description": "What loads the models that it measures."}
+        reserved["subjects"] = {
+            "type": "array",
+            "items": {"enum": list(SUBJECTS)},
+            "description": "What it measures; by default the candidate, the base and the model before export.",
+        }
     configuration = {name: _or_reference(prop) for name, prop in schema.get("properties", {}).items()}
     return {
         "type": "object",

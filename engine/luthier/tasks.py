@@ -110,7 +110,7 @@ class Tasks:
         output, notes = Path(request["output"]), Path(request["notes"])
         shards = [Path(path) for path in request["shards"]]
         for index, shard in enumerate(shards):
-            # Linked, not moved: a kill in the middle must find every finished shard again.
+            # Copied, not moved: a kill in the middle must find every finished shard again.
             shutil.copyfile(shard / "shard.parquet", output / f"shard-{index:05d}.parquet")
         for part in range(request["parts"]):
             _join_notes([shard / "notes" / str(part) for shard in shards], notes / str(part))

@@ -9,7 +9,6 @@ breaks nothing. The end of the input ends this process and its children: a kille
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -23,8 +22,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from luthier.errors import LuthierError
+from luthier.files import FULL
 
 PROTOCOL_VERSION = 1
+FULL_DISK_TEXTS = ("No space left on device", "(os error 112)")
+"""How libraries that are not Python's say that a disk is full; the second is Windows' number for it."""
 
 
 class Channel:
@@ -68,6 +70,11 @@ def _read_requests(requests: queue.Queue[dict[str, Any]]) -> None:
     end_group()
 
 
+def _is_full_disk(error: BaseException) -> bool:
+    # polars and safetensors write from Rust: they tell the system's error in their text alone.
+    return (isinstance(error, OSError) and error.errno in FULL) or any(text in str(error) for text in FULL_DISK_TEXTS)
+
+
 def _failure(error: BaseException) -> dict[str, Any]:
     """The message that tells the parent of an error: expected ones in a line, others with their traceback."""
     detail = "".join(traceback.format_exception(error))
@@ -87,10 +94,10 @@ def _failure(error: BaseException) -> dict[str, Any]:
             "exit_code": 1,
             "detail": detail,
         }
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if _is_full_disk(error):
         return {
             "type": "error",
-            "message": f"no space left on the disk ({error.filename or 'unknown file'})",
+            "message": f"no space left on the disk: {error}",
             "remedy": "Free space (`luthier store du`, `luthier store gc`) and run again: finished steps are kept.",
             "exit_code": 1,
             "detail": detail,

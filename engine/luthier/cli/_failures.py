@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from luthier.errors import LuthierError
+from luthier.interrupts import terminated_as_interrupt
 
 BUG = 3
 INTERRUPTED = 130
@@ -26,7 +24,7 @@ LOGS_KEPT = 20
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
     """Turn what the block raises into messages on stderr and `typer.Exit`; SIGTERM ends it as Ctrl-C does."""
-    with _terminated_as_interrupt():
+    with terminated_as_interrupt():
         try:
             yield
             # Written here, so that a closed pipe is noticed here and not while the interpreter ends.
@@ -102,19 +100,3 @@ def _save_log(text: str) -> Path:
     ]
     path.write_text("\n".join([*facts, "", text, ""]), encoding="utf-8")
     return path
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

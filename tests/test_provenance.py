@@ -1,0 +1,51 @@
+"""What stands for a component's code in a key: the wheel's own files, and nothing of the environment."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import pytest
+
+from luthier import provenance
+
+CODE = ["luthier_shout/__init__.py,sha256=aa,10", "luthier_shout/words.txt,sha256=bb,20"]
+HERE = [
+    "luthier_shout/__pycache__/__init__.cpython-311.pyc,,",
+    "../../../bin/shout,sha256=cc,200",
+    "..\\..\\Scripts\\shout.exe,sha256=cc,200",
+    "luthier_shout-1.0.dist-info/INSTALLER,sha256=dd,4",
+    "luthier_shout-1.0.dist-info/direct_url.json,sha256=ee,90",
+    "luthier_shout-1.0.dist-info/RECORD,,",
+]
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The code of a distribution that is installed with a RECORD of these lines."""
+    number = 0
+
+    def install(lines: list[str]) -> str:
+        nonlocal number
+        number += 1
+        site = tmp_path / str(number)
+        info = site / "luthier_shout-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: luthier-shout\nVersion: 1.0\n")
+        (info / "RECORD").write_text("\n".join(lines) + "\n")
+        monkeypatch.setattr(sys, "path", [str(site), *sys.path])
+        found = importlib.metadata.distribution("luthier-shout")
+        monkeypatch.setattr(provenance, "_distribution", lambda name: found)
+        return provenance._record_code.__wrapped__("luthier-shout")
+
+    return install
+
+
+def test_the_same_wheel_is_the_same_code_wherever_and_however_it_is_installed(code):
+    assert code(CODE) == code([*reversed(CODE), *HERE])
+
+
+@pytest.mark.parametrize("changed", [CODE[:1], [CODE[0].replace("aa", "ff"), CODE[1]], [*CODE, "x.py,sha256=aa,1"]])
+def test_another_file_is_other_code(code, changed):
+    assert code(CODE) != code(changed)
