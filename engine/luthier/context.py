@@ -101,7 +101,7 @@ class Context:
         In a frame component the numbers of the shards are added up.
 
         Raises:
-            PluginError: if `per_example` (and `weights`) do not give `value`.
+            PluginError: if `value` is not finite, or `per_example` (and `weights`) do not give it.
         """
         metric = Metric(
             name,
@@ -110,6 +110,10 @@ class Context:
             tuple(map(float, weights)) if weights is not None else None,
             aggregate,
         )
+        if not math.isfinite(metric.value):
+            raise PluginError(
+                f"metric {name!r} is {metric.value}", "Record finite numbers; leave out what has no value."
+            )
         if metric.per_example and not math.isclose(metric.recomputed(), metric.value, rel_tol=1e-6, abs_tol=1e-9):
             raise PluginError(
                 f"metric {name!r} is {metric.value}, but its examples give {metric.recomputed()}",

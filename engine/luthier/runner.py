@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import time
 from collections.abc import Mapping
@@ -104,6 +105,8 @@ class Runner:
             # Whatever happened, nothing works on while the run's end is told and its report written.
             self._pool.close()
             self._run.data.state = state
+            for step in self._run.steps:
+                step.state = "waiting" if step.state == "running" else step.state
             self._run.data.finished = now()
             self._run.data.seconds = round(time.monotonic() - began, 3)
             self._run.save()
@@ -167,7 +170,11 @@ class Runner:
             if record is not None:
                 return self._take(Planned(node, key, planned.ingredients, record, ""))
             began = time.monotonic()
-            details = self._have_done(node, work)
+            try:
+                details = self._have_done(node, work)
+            except LuthierError:
+                self._keep_notes(node, work)
+                raise
             artifact, report = self._commit(node, work)
             record = StepRecord(
                 key=key,
@@ -184,6 +191,11 @@ class Runner:
             self._store.record(record)
             work.discard()
         return _Done(artifact, report, record, cached=False)
+
+    def _keep_notes(self, node: Node, work: WorkDirectory) -> None:
+        """Keep what a failed step noted, its quarantined records above all, with the run: `failed/STEP/`."""
+        if any(path.is_file() for path in work.notes.rglob("*")):
+            shutil.copytree(work.notes, self._run.path / "failed" / node.id, dirs_exist_ok=True)
 
     def _verify(self, artifact: Artifact) -> None:
         """Re-hash an artifact at its first use in this run, unless this run made it."""

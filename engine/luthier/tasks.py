@@ -17,6 +17,7 @@ from luthier.artifacts import ARTIFACTS, DATASET_FORMS, Artifact, Dataset, Gener
 from luthier.components import Component, describe
 from luthier.context import Context
 from luthier.errors import InputError, PluginError
+from luthier.files import remove_tree, settle
 from luthier.generations import Remembering
 from luthier.locations import fetch
 from luthier.plugins import Registry
@@ -91,7 +92,7 @@ class Tasks:
         if (done / "rows.json").exists():
             return dict(json.loads((done / "rows.json").read_text(encoding="utf-8")))
         attempt = Path(request["attempt"])
-        shutil.rmtree(attempt, ignore_errors=True)
+        remove_tree(attempt)
         frame = pl.read_parquet(request["input"])
         for index, part in enumerate(request["parts"]):
             component, configuration = self._component(part)
@@ -102,6 +103,7 @@ class Tasks:
         frames.write_shard(frame, attempt / "shard.parquet")
         rows = {"rows": frame.height}
         (attempt / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+        settle(attempt)  # After a power cut, what is there must be whole.
         attempt.rename(done)
         return rows
 

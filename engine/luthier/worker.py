@@ -75,6 +75,14 @@ def _is_full_disk(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno in FULL) or any(text in str(error) for text in FULL_DISK_TEXTS)
 
 
+def _is_out_of_memory(error: BaseException) -> bool:
+    # PyTorch's allocators raise RuntimeErrors of their own.
+    texts = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )
+
+
 def _failure(error: BaseException) -> dict[str, Any]:
     """The message that tells the parent of an error: expected ones in a line, others with their traceback."""
     detail = "".join(traceback.format_exception(error))
@@ -86,7 +94,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
             "exit_code": error.exit_code,
             "detail": detail,
         }
-    if isinstance(error, MemoryError):
+    if _is_out_of_memory(error):
         return {
             "type": "error",
             "message": f"out of memory: {error}".rstrip(": "),

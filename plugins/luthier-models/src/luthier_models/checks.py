@@ -61,11 +61,8 @@ def _read_config(directory: Path) -> dict[str, Any]:
             f"{directory} is no model directory: it has no config.json",
             "Name the directory that holds config.json, model.safetensors and tokenizer.json, or a GGUF file.",
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is no valid JSON: {error}", "Fetch it again from where the model came.") from error
-    if not isinstance(config, dict) or "model_type" not in config:
+    config = _read_json(path)
+    if "model_type" not in config:
         raise InputError(
             f"{path} does not say which architecture the model has (`model_type`)",
             "Name a directory that transformers can load: one with a config.json of the model.",
@@ -73,11 +70,21 @@ def _read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is no valid JSON: {error}", "Fetch it again from where the model came.") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path} holds no JSON object", "Fetch it again from where the model came.")
+    return record
+
+
 def _refuse_code(directory: Path, config: dict[str, Any]) -> None:
     tokenizer_config = directory / "tokenizer_config.json"
     sources = {"config.json": config}
     if tokenizer_config.is_file():
-        sources["tokenizer_config.json"] = json.loads(tokenizer_config.read_text(encoding="utf-8"))
+        sources["tokenizer_config.json"] = _read_json(tokenizer_config)
     for name, record in sources.items():
         if record.get("auto_map"):
             raise InputError(
@@ -109,7 +116,10 @@ def _refuse_other_models(directory: Path, config: dict[str, Any]) -> None:
 def _weight_files(directory: Path) -> list[Path]:
     index = directory / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        places = _read_json(index).get("weight_map")
+        if not isinstance(places, dict) or not places:
+            raise InputError(f"{index} names no weights (`weight_map`)", "Fetch it again from where the model came.")
+        names = sorted(set(map(str, places.values())))
         missing = [name for name in names if not (directory / name).is_file()]
         if missing:
             raise InputError(

@@ -91,7 +91,9 @@ def read_jsonl(path: Path, ctx: Context, columns: Columns, max_line: int) -> Ite
             f"{path} has no documents: no line is a JSON object with a text under {columns.text!r}",
             "Check the file, and name the key of the text with `text: KEY`; the quarantined lines say what is wrong.",
         )
-    yield from _frames(files, ctx, columns, max_line, _schema(kinds, columns))
+    # A file that is named by itself may be renamed without its rows becoming others.
+    origins = {file: file.relative_to(path).as_posix() if path.is_dir() else "jsonl" for file in files}
+    yield from _frames(origins, ctx, columns, max_line, _schema(kinds, columns))
 
 
 def find_files(path: Path) -> list[Path]:
@@ -231,17 +233,17 @@ def _schema(kinds: dict[str, type], columns: Columns) -> dict[str, pl.DataType]:
 
 
 def _frames(
-    files: list[Path], ctx: Context, columns: Columns, max_line: int, schema: dict[str, pl.DataType]
+    origins: dict[Path, str], ctx: Context, columns: Columns, max_line: int, schema: dict[str, pl.DataType]
 ) -> Iterator[pl.DataFrame]:
     rows: list[dict[str, Scalar]] = []
     size = done = 0
-    for line in _lines_of(files, max_line):
+    for line in _lines_of(list(origins), max_line):
         try:
             row = parse_line(line, columns)
         except BadLineError as error:
             ctx.quarantine(line.content, str(error), where=line.where)
             continue
-        row.setdefault("source", line.file.name)
+        row.setdefault("source", origins[line.file])
         rows.append(row)
         size += len(str(row["text"]))
         if len(rows) >= FRAME_ROWS or size >= FRAME_CHARACTERS:

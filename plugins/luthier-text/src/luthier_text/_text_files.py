@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import polars as pl
 
@@ -23,14 +23,14 @@ def read_text_files(path: Path, ctx: Context, pattern: str, encoding: str, unit:
         InputError: if no file matches, none has text, or the encoding is unknown.
     """
     _check_encoding(encoding)
-    files = [path] if path.is_file() else sorted(file for file in path.glob(pattern) if file.is_file())
+    files = [path] if path.is_file() else _matching(path, pattern)
     if not files:
         raise InputError(f"{path} has no file that matches {pattern!r}", "Check the directory and the pattern.")
-    root = path.parent if path.is_file() else path
     rows: list[tuple[str, str, str]] = []
     size = documents = 0
     for done, file in enumerate(files, 1):
-        name = file.relative_to(root).as_posix()
+        # A file that is named by itself may be renamed without its rows becoming others.
+        name = file.relative_to(path).as_posix() if path.is_dir() else "text-files"
         for text in _documents(file, name, ctx, encoding, unit):
             rows.append((text, name, name))
             size += len(text)
@@ -45,6 +45,17 @@ def read_text_files(path: Path, ctx: Context, pattern: str, encoding: str, unit:
         )
     if rows:
         yield _frame(rows)
+
+
+def _matching(directory: Path, pattern: str) -> list[Path]:
+    if ".." in PurePath(pattern).parts:
+        raise InputError(f"the pattern {pattern!r} leaves {directory}", "Name the directory above with `path`.")
+    try:
+        return sorted(file for file in directory.glob(pattern) if file.is_file())
+    except (ValueError, NotImplementedError) as error:
+        raise InputError(
+            f"{pattern!r} is no pattern of files: {error}", "Write one relative to `path`, such as **/*.txt."
+        ) from None
 
 
 def _check_encoding(encoding: str) -> None:

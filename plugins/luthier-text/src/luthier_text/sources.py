@@ -38,7 +38,8 @@ def jsonl(
         text: the key of the document's text.
         identifier: the key of the document's id, which must be unique; by default the engine makes ids
             from source and content, and an `id` in the file becomes the column `id_in_file`.
-        origin: the key of the document's source; by default the file's name.
+        origin: the key of the document's source; by default the file's path below
+            the directory, and `jsonl` for a file that is named by itself.
         siblings: the key that says which documents belong together and must not be split apart.
         max_line_megabytes: lines longer than this are quarantined unread.
 
