@@ -33,7 +33,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not value.strip():
         return path, None
     try:
-        return path, parse_yaml(value, "").to_value()
+        # Within a list, since a document that is nothing but `null` counts as an empty recipe.
+        return path, parse_yaml(f"- {value}", "").to_value()[0]
     except RecipeError as error:
         raise InputError(
             f"--set {text}: {error.problems[0].message}", "Put the value in quotes within the quotes."
