@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,10 +34,9 @@ SMALL = {
     "lora.valid_examples": 2,
     "rouge.max_examples": 3,
     "rouge.max_new_tokens": 8,
-    "perplexity.max_examples": 3,
     "parity.max_examples": 3,
     # Two steps teach nothing: this gate must refuse, and that one hold.
-    "rouge.gate.rougeL.at_least": "base + 0.9",
+    "rouge.gate.rougeL": [{"at_least": "base + 0.9"}],
     "parity.gate.top1_agreement.at_least": 0.5,
     "parity.gate.mean_kl.at_most": 0.1,
 }
@@ -68,16 +68,15 @@ def test_the_quickstart_made_small_runs_through_every_stage(home):
     assert {step["state"] for step in shown["steps"]} == {"done"}
     metrics = {step["id"]: step["metrics"] for step in shown["steps"]}
     assert metrics["lora"]["steps"] == 2
-    assert {"rougeL", "base.rougeL", "reference.rougeL"} <= set(metrics["rouge"])
+    assert {"rougeL", "base.rougeL"} <= set(metrics["rouge"])
     assert metrics["parity"]["mean_kl"] < 0.1
-    assert metrics["perplexity"]["perplexity"] == pytest.approx(metrics["perplexity"]["reference.perplexity"], rel=0.1)
     gates = {(gate["step"], gate["metric"]): gate["passed"] for gate in shown["gates"]}
     assert gates == {("rouge", "rougeL"): False, ("parity", "mean_kl"): True, ("parity", "top1_agreement"): True}
     run = home / "runs" / shown["id"]
     assert not (run / "model").exists()
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "rougeL" in page
-    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
 
 
 def test_a_second_run_does_nothing_and_is_refused_again(home):
