@@ -572,3 +572,15 @@ def test_every_valid_recipe_survives_its_own_text(
     assert built.steps[0].config["weights"] == weights
     assert (again.name, again.seed) == (built.name, built.seed)
     assert [(s.id, s.config, s.source) for s in again.steps] == [(s.id, s.config, s.source) for s in built.steps]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("a.b=null", None), ("a.b=~", None), ("a.b=[1, 2]", [1, 2]), ("a.b=x y", "x y")]
+)
+def test_an_override_holds_any_one_value(text, value):
+    assert parse_override(text) == ("a.b", value)
+
+
+def test_an_override_of_several_lines_is_refused():
+    with pytest.raises(InputError, match="more than one value"):
+        parse_override("a.b=8\n- 9")

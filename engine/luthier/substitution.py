@@ -34,11 +34,14 @@ def parse_override(text: str) -> tuple[str, Any]:
         return path, None
     try:
         # Within a list, since a document that is nothing but `null` counts as an empty recipe.
-        return path, parse_yaml(f"- {value}", "").to_value()[0]
+        values = parse_yaml(f"- {value}", "").to_value()
     except RecipeError as error:
         raise InputError(
             f"--set {text}: {error.problems[0].message}", "Put the value in quotes within the quotes."
         ) from None
+    if len(values) != 1:
+        raise InputError(f"--set {text}: there is more than one value in it", "Write a list as [1, 2].")
+    return path, values[0]
 
 
 def name_steps(steps: Node | None) -> list[tuple[str, str, Node]]:
