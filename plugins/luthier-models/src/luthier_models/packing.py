@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from luthier_models import attention
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -37,6 +39,7 @@ class Row:
         positions: position ids that restart at each document, (tokens,).
         index: the positions in the row that predict a target, (targets,).
         labels: the targets, (targets,).
+        lengths: the number of tokens of each document.
         sizes: the number of targets of each document.
     """
 
@@ -44,13 +47,13 @@ class Row:
     positions: Tensor
     index: Tensor
     labels: Tensor
+    lengths: tuple[int, ...]
     sizes: tuple[int, ...]
 
     def to(self, device: torch.device) -> Row:
         """The same row on a device."""
-        return Row(
-            self.ids.to(device), self.positions.to(device), self.index.to(device), self.labels.to(device), self.sizes
-        )
+        tensors = (tensor.to(device) for tensor in (self.ids, self.positions, self.index, self.labels))
+        return Row(*tensors, self.lengths, self.sizes)
 
 
 def pack(pairs: Sequence[Pair]) -> Row:
@@ -71,6 +74,7 @@ def pack(pairs: Sequence[Pair]) -> Row:
         torch.tensor(positions),
         torch.tensor(index),
         torch.tensor(labels),
+        tuple(len(given) + len(targets) - 1 for given, targets in pairs),
         tuple(len(targets) for _, targets in pairs),
     )
 
@@ -102,6 +106,7 @@ class PackedModel:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
+        self._by_document = attention.enable(model)
 
     @property
     def device(self) -> torch.device:
@@ -110,9 +115,7 @@ class PackedModel:
 
     def hidden(self, row: Row) -> Tensor:
         """The hidden states that predict the targets: (targets, width)."""
-        states = self.model.base_model(
-            input_ids=row.ids[None], position_ids=row.positions[None], attention_mask=None, use_cache=False
-        ).last_hidden_state
+        states = self.model.base_model(**self._inputs(row)).last_hidden_state
         selected: Tensor = states[0, row.index]
         return selected
 
@@ -120,14 +123,14 @@ class PackedModel:
         """The logits that predict the targets: (targets, vocabulary)."""
         if self.head is not None:
             return self.head(self.hidden(row))
-        output: Tensor = self.model(
-            input_ids=row.ids[None],
-            position_ids=row.positions[None],
-            attention_mask=None,
-            use_cache=False,
-            logits_to_keep=row.index,
-        ).logits[0]
+        output: Tensor = self.model(**self._inputs(row), logits_to_keep=row.index).logits[0]
         return output
+
+    def _inputs(self, row: Row) -> dict[str, Any]:
+        """What the model is called with: no mask and no cache, or documents would see each other."""
+        inputs = {"input_ids": row.ids[None], "position_ids": row.positions[None]}
+        lengths = {"document_lengths": row.lengths} if self._by_document else {}
+        return {**inputs, **lengths, "attention_mask": None, "use_cache": False}
 
     @cached_property
     def head(self) -> Head | None:
@@ -140,9 +143,7 @@ class PackedModel:
             return None
         row = self._probe([_PROBE])
         with self._asking():
-            expected = self.model(
-                input_ids=row.ids[None], position_ids=row.positions[None], attention_mask=None, use_cache=False
-            ).logits[0, row.index]
+            expected = self.model(**self._inputs(row)).logits[0, row.index]
             got = layer(self.hidden(row))
         same = got.shape == expected.shape and torch.allclose(got, expected, rtol=1e-3, atol=1e-3)
         return layer if same else None
