@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -254,3 +257,60 @@ def test_subjects_that_there_are_not_are_refused(project, subjects):
     recipe.write_text(recipe.read_text().replace("    split: train\n", f"    split: train\n    subjects: {subjects}\n"))
     with pytest.raises(InputError, match="a list of candidate, base, reference"):
         luthier.plan(recipe)
+
+
+def test_a_branch_that_moves_while_a_recipe_runs_does_not_split_key_and_content(project):
+    old, new = "a" * 40, "b" * 40
+    repository = project / "hf" / "hub" / "models--org--words"
+    for commit, word in ((old, "walrus"), (new, "yucca")):
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        (repository / "snapshots" / commit / "words.txt").write_text(word)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(old)
+    script = f"""
+from pathlib import Path
+from luthier import api
+overrides = {{"words.path": "hf:org/words@main/words.txt"}}
+session = api.open_session("recipe.yaml", overrides=overrides, until="words")
+session.resolve()
+Path({str(repository / "refs" / "main")!r}).write_text({new!r})
+run = api.run_session(session, jobs=1)
+print(" ".join(run.dataset("words").frame()["text"]))
+"""
+    environment = {**os.environ, "HF_HOME": str(project / "hf"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "walrus" in done.stdout
+    assert "yucca" not in done.stdout
+
+
+def test_until_and_force_take_a_stage_and_say_what_is_close(run):
+    assert [step.id for step in run(until="source").steps] == ["words"]
+    with pytest.raises(InputError, match="no step is called 'longr'"):
+        run(until="longr")
+
+
+def test_shards_of_one_pass_share_their_columns(project, run, monkeypatch):
+    plugin = """
+import polars as pl
+from luthier import hookimpl
+
+def mark(frame: pl.DataFrame, *, other: bool = False) -> pl.DataFrame:
+    \"\"\"Note the first text, which some shards have and others have not.\"\"\"
+    value = pl.lit("yes") if frame.height == 4096 else (pl.lit(1) if other else pl.lit(None))
+    return frame.with_columns(value.alias("mark"))
+
+@hookimpl
+def luthier_cleaners():
+    return [mark]
+"""
+    (project / "plugins.d" / "marker.py").write_text(plugin)
+    monkeypatch.setenv("LUTHIER_PLUGINS", "toys,marker")
+    recipe = "luthier: 1\nname: marks\nsteps:\n  - source: words\n    count: 5000\n  - clean: mark\n"
+    (project / "recipe.yaml").write_text(recipe)
+    frame = run().dataset("mark").frame()
+    assert sorted(frame["mark"].unique().to_list(), key=str) == [None, "yes"]
+    with pytest.raises(LuthierError, match="gave shards of different columns"):
+        run(overrides={"mark.other": True})

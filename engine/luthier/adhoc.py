@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from luthier.artifacts import ARTIFACTS, Artifact
+from luthier.artifacts import ARTIFACTS, ROW_FILES, Artifact
 from luthier.components import DEFAULT_RUNTIMES, Component
-from luthier.errors import InputError
+from luthier.errors import InputError, WorkerError
+from luthier.files import remove_tree
 from luthier.pool import Message, Pool
 from luthier.runs import find_run
 from luthier.store import Store
 
 Listen = Callable[[Message], None]
 
-ROW_FILES = (".jsonl", ".parquet", ".csv")
-"""The forms of files of rows, by their suffix; checked here before a component has worked for an hour."""
+LOGS = "logs"
 
 
 def run_component(
@@ -49,14 +51,12 @@ def run_component(
         )
     if not target.parent.is_dir():
         raise InputError(f"there is no directory {target.parent}", "Make it, or name another file with --output.")
-    if target.suffix not in ROW_FILES:
-        raise InputError(f"{target}: rows are written to {', '.join(ROW_FILES)} files", "Name a file that ends in one.")
+    # Before a component has worked for an hour.
+    for path in filter(None, (source, target)):
+        if path.suffix not in ROW_FILES:
+            raise InputError(f"{path}: rows are in {', '.join(ROW_FILES)} files", "Name a file that ends in one.")
     component.configure(configuration)
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        Pool(Path(scratch) / "logs", jobs=1, local_plugins=local, timeout=None) as pool,
-    ):
-        room = Path(scratch)
+    with _workplace(local) as (room, pool):
         for name in ("data", "output", "notes", "checkpoint"):
             (room / name).mkdir()
         request = {
@@ -80,7 +80,34 @@ def run_component(
             )
             counts = room / "notes" / "0" / "outcome.json"
         pool.call({"task": "convert", "input": str(room / "output"), "target": str(target)}, listen)
+        quarantined = counts.with_name("quarantine.jsonl")
+        if quarantined.exists():
+            shutil.copyfile(quarantined, quarantine_of(target))
         return _read_counts(counts)
+
+
+@contextlib.contextmanager
+def _workplace(local: Sequence[Path]) -> Iterator[tuple[Path, Pool]]:
+    """A directory and a worker for as long as the block lasts; of a worker that died the log stays."""
+    room = Path(tempfile.mkdtemp(prefix="luthier-"))
+    kept: frozenset[str] = frozenset()
+    try:
+        with Pool(room / LOGS, jobs=1, local_plugins=local, timeout=None) as pool:
+            yield room, pool
+    except WorkerError:
+        kept = frozenset({LOGS})
+        raise
+    finally:
+        for entry in room.iterdir():
+            if entry.name not in kept:
+                remove_tree(entry)
+        if not kept:
+            room.rmdir()
+
+
+def quarantine_of(target: Path) -> Path:
+    """Where the records go that a component set aside: beside the rows that it gave."""
+    return target.with_name(f"{target.name}.quarantine.jsonl")
 
 
 def _over_shards(pool: Pool, request: Mapping[str, Any], room: Path, listen: Listen) -> Path:
@@ -101,6 +128,8 @@ def _over_shards(pool: Pool, request: Mapping[str, Any], room: Path, listen: Lis
         )
     join = {
         "task": "join",
+        "stage": request["stage"],
+        "component": request["component"],
         "output": str(room / "output"),
         "notes": str(room / "notes"),
         "shards": list(map(str, done)),
@@ -143,10 +172,7 @@ def generate(
     device: str = "auto",
 ) -> list[str]:
     """The model's greedy completion of each prompt."""
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        Pool(Path(scratch) / "logs", jobs=1, local_plugins=local, timeout=None) as pool,
-    ):
+    with _workplace(local) as (room, pool):
         request = {
             "task": "generate",
             "runtime": runtime or DEFAULT_RUNTIMES[model.kind],
@@ -155,7 +181,7 @@ def generate(
             "max_new_tokens": max_new_tokens,
             "seed": 0,
             "device": device,
-            **{name: str(Path(scratch) / name) for name in ("output", "notes", "checkpoint")},
+            **{name: str(room / name) for name in ("output", "notes", "checkpoint")},
         }
         completions: list[str] = pool.call(request, lambda message: None)["completions"]
         return completions

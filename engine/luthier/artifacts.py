@@ -56,6 +56,9 @@ DATASET_FORMS: Mapping[str, Mapping[str, str]] = {
 
 SPLITS = ("train", "valid", "test")
 
+ROW_FILES = (".jsonl", ".parquet", ".csv")
+"""The forms of a user's files of rows, by their suffix."""
+
 
 @dataclass(frozen=True)
 class FileEntry:

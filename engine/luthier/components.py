@@ -300,9 +300,9 @@ class Component:
             raise ConfigurationError(self, problems) from None
         return {name: getattr(instance, name) for name in type(instance).model_fields}
 
-    def canonical(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration with defaults, as JSON values: what a step's key covers."""
-        return {name: plain_value(value) for name, value in self.configure(configuration).items()}
+    def canonical(self, configuration: Mapping[str, Any], locate: Callable[[str], str] = str) -> dict[str, Any]:
+        """The configuration with defaults, as JSON values, locations through `locate`: what a step's key covers."""
+        return {name: plain_value(value, locate) for name, value in self.configure(configuration).items()}
 
 
 def plain_value(value: Any, locate: Callable[[str], str] = str) -> Any:  # noqa: PLR0911 - one return a type

@@ -93,10 +93,11 @@ def format_count(value: float) -> str:
 
 def format_metrics(metrics: Mapping[str, float], limit: int = KEY_METRICS) -> str:
     """The first few metrics: `loss 2.314  tokens/s 910`."""
-    return "  ".join(f"{name} {_digits(value)}" for name, value in list(metrics.items())[:limit])
+    return "  ".join(f"{name} {format_number(value)}" for name, value in list(metrics.items())[:limit])
 
 
-def _digits(value: float) -> str:
+def format_number(value: float) -> str:
+    """Four significant digits, without an exponent where that is readable."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
@@ -202,10 +203,16 @@ class Progress:
         return f"{self.steps.index(step) + 1:>{len(total)}}/{total}"
 
     def title(self) -> str:
-        """What runs now: `tune lora`; a fused pass names its components."""
-        names = [started.component for started in self.running.values()]
+        """What runs now: `tune lora`; a fused pass names its steps."""
+        names = list(self.running)
         last = next(reversed(self.running.values()))
         return f"{last.stage} {' + '.join(names)}" + (f" @{self.subject}" if self.subject else "")
+
+
+def named(event: StepStarted | StepFinished) -> str:
+    """A step for people: its stage and component, and its id where that is another: `bias representation (before)`."""
+    own = f" ({event.step})" if event.step != event.component else ""
+    return f"{event.stage} {event.component}{own}"
 
 
 def time_taken(event: StepFinished) -> str:
@@ -242,11 +249,11 @@ class PlainDisplay:
             return f"run {event.run}: {len(event.steps)} steps"
         if isinstance(event, StepStarted):
             self._last_line = event.time
-            return self._about(event.step, f"{event.stage} {event.component}: {event.why}")
+            return self._about(event.step, f"{named(event)}: {event.why}")
         if isinstance(event, StepProgress):
             return self._progress_line(event)
         if isinstance(event, StepFinished):
-            about = f"{event.stage} {event.component}: {'cached' if event.cached else 'done'}"
+            about = f"{named(event)}: {'cached' if event.cached else 'done'}"
             return self._about(event.step, "  ".join(filter(None, [about, time_taken(event), finished_detail(event)])))
         return notice(event)[1]
 
@@ -332,7 +339,7 @@ class LiveDisplay:
         return Text.assemble(
             mark,
             (f"{place}  " if place else "", "dim"),
-            (f"{event.stage:<12} {event.component:<18}", "" if event.cached else "bold"),
+            (f"{event.stage:<12} {event.step:<18}", "" if event.cached else "bold"),
             (f" {taken:>7}", "dim"),
             f"  {finished_detail(event)}",
         )

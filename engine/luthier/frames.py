@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,32 @@ class Outcome:
 def write_shard(frame: pl.DataFrame, path: Path) -> None:
     """Write one shard: the same rows always give the same bytes."""
     frame.write_parquet(path, compression="zstd", compression_level=3, statistics=True, row_group_size=SHARD_ROWS)
+
+
+def join_shards(shards: Sequence[Path], directory: Path, origin: str) -> None:
+    """Copy the shards of one pass to where they belong, in order and of one schema.
+
+    A column that is null throughout one shard has no type of its own there: it takes that of the others.
+
+    Raises:
+        PluginError: naming the component whose shards differ.
+    """
+    schemas = [pl.read_parquet_schema(shard) for shard in shards]
+    whole = dict(schemas[0])
+    for schema in schemas:
+        whole |= {name: dtype for name, dtype in schema.items() if whole.get(name) == pl.Null}
+    for index, (shard, schema) in enumerate(zip(shards, schemas, strict=True)):
+        target = directory / f"shard-{index:05d}.parquet"
+        named = list(schema) == list(whole)
+        if not named or any(dtype not in (whole[name], pl.Null) for name, dtype in schema.items()):
+            raise PluginError(
+                f"{origin} gave shards of different columns: {_schema_text(schemas[0])}, then {_schema_text(schema)}",
+                "A component sees one shard at a time: give the same columns, types and order for every one.",
+            )
+        if schema == whole:
+            shutil.copyfile(shard, target)
+        else:
+            write_shard(pl.read_parquet(shard).cast(pl.Schema(whole)), target)
 
 
 class ShardWriter:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from luthier.files import REMEDY, disk_errors, measure, remove_tree, unique_name
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class _Sweep:
         store = self.store
         runs = _runs(store.runs)
         old = [] if keep_runs is None else list(runs)[: max(0, len(runs) - keep_runs)]
-        gone = [run for run in old if run.name not in self.protect and self._remove(run)]
+        gone = [run for run in old if run.name not in self.protect and not _is_held(run) and self._remove(run)]
         keys = {key for run, record in runs.items() if run not in gone for key in _keys(record)} | self.protect
         steps = [path for path in _entries(store.steps_directory) if path.stem not in keys and self._remove_step(path)]
         live = {
@@ -117,6 +119,17 @@ class _Sweep:
         else:
             doomed.unlink(missing_ok=True)
         return True
+
+
+def _is_held(run: Path) -> bool:
+    """Whether a process is executing the run."""
+    lock = FileLock(run / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False
 
 
 def _runs(directory: Path) -> dict[Path, dict[str, Any]]:

@@ -61,12 +61,26 @@ def identity(location: str) -> str:
         return f"sha256:{parsed.sha256}"
     if isinstance(parsed, WheelLocation):
         return str(parsed)
+    if isinstance(parsed, HubLocation):
+        return pinned(location)
     from luthier import downloads
 
-    if isinstance(parsed, HubLocation):
-        return str(parsed if COMMIT.fullmatch(parsed.revision) else downloads.resolve_hub(parsed))
     fingerprint = downloads.uri_fingerprint(parsed)
     return f"{parsed.uri} {fingerprint}" if fingerprint else f"sha256:{content_hash(fetch(location))}"
+
+
+def pinned(location: str) -> str:
+    """The location, a branch or tag of the hub resolved to its commit: what is fetched is what was hashed.
+
+    Raises:
+        InputError: if the hub cannot be reached and its cache does not know the commit.
+    """
+    parsed = parse(location)
+    if not isinstance(parsed, HubLocation) or COMMIT.fullmatch(parsed.revision):
+        return location
+    from luthier import downloads
+
+    return str(downloads.resolve_hub(parsed))
 
 
 def check_local(location: str) -> str:

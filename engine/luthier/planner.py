@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,10 +18,12 @@ from luthier.components import DEFAULT_RUNTIMES, STAGES, Component, plain_value
 from luthier.errors import InputError, LuthierError
 from luthier.explain import explain
 from luthier.gates import Bound, parse_gate
-from luthier.locations import check_local, identity
+from luthier.locations import check_local, identity, pinned
 from luthier.plugins import Registry
 from luthier.recipe import RecipeError, RecipeProblem, RecipeSpec, StepSpec
 from luthier.store import StepRecord, Store
+from luthier.substitution import resolve_name
+from luthier.suggest import did_you_mean
 
 Task = Literal["dataset", "shards", "directory", "validate"]
 Subject = Literal["candidate", "base", "reference"]
@@ -110,12 +112,25 @@ class Force:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked recipe: its nodes in order."""
+    """A checked recipe: its nodes in order.
+
+    Attributes:
+        pins: for each location that names a branch of the hub, the commit it had when it was first asked
+            for, so that a key and the step's work speak of the same files.
+    """
 
     recipe: RecipeSpec
     nodes: tuple[Node, ...]
     registry: Registry
     force: Force = field(default_factory=Force)
+    pins: dict[str, str] = field(default_factory=dict)
+
+    def identity(self, location: str) -> str:
+        """What stands for a location in a key; see `luthier.locations.identity`."""
+        found = self.pins.get(location) or pinned(location)
+        if found != location:
+            self.pins[location] = found
+        return identity(found)
 
     def forced(self, node: Node) -> bool:
         """Whether the user asked for this node to be done again."""
@@ -138,10 +153,9 @@ def make_plan(recipe: RecipeSpec, registry: Registry, *, until: str | None = Non
         RecipeError: with everything that is wrong, each at its place.
         InputError: if `until` or `force` name no step.
     """
-    ids = [step.id for step in recipe.steps]
-    for name in sorted(force.mentioned | ({until} if until else set())):
-        if name not in ids:
-            raise InputError(f"{recipe.name} has no step {name!r}", f"Its steps: {', '.join(ids)}.")
+    until = _step_named(recipe, until) if until else None
+    start = _step_named(recipe, force.start) if force.start else None
+    force = Force(frozenset(_step_named(recipe, name) for name in sorted(force.steps)), start)
     builder = _Builder(recipe, registry, boundaries=force.mentioned | ({until} if until else set()))
     for step in recipe.steps:
         builder.add(step)
@@ -150,6 +164,18 @@ def make_plan(recipe: RecipeSpec, registry: Registry, *, until: str | None = Non
     if builder.problems:
         raise RecipeError(builder.problems)
     return Plan(recipe, tuple(builder.nodes), registry, force)
+
+
+def _step_named(recipe: RecipeSpec, name: str) -> str:
+    """The id of the step that an option names, by its id or as the only one of its stage."""
+    found, wrong = resolve_name(name, [(step.id, step.stage.name) for step in recipe.steps])
+    if wrong:
+        ids = [step.id for step in recipe.steps]
+        hint = did_you_mean(name, ids)
+        raise InputError(
+            f"{recipe.name}: {wrong}", f"{hint[:1].upper()}{hint[1:]}" if hint else f"Its steps: {', '.join(ids)}."
+        )
+    return found
 
 
 class _Builder:
@@ -372,7 +398,7 @@ def resolve(
 def ingredients(plan: Plan, node: Node, outputs: Mapping[str, str]) -> dict[str, Any]:
     """Everything a node's result depends on, as JSON values."""
     found: dict[str, Any] = {
-        "parts": [_part(step) for step in node.parts],
+        "parts": [_part(step, plan.identity) for step in node.parts],
         "inputs": {name: outputs[made.id] for name, made in sorted(node.inputs.items())},
         "runtimes": {name: _code(plan.registry.runtime(runtime)) for name, runtime in sorted(node.runtimes.items())},
     }
@@ -383,17 +409,17 @@ def ingredients(plan: Plan, node: Node, outputs: Mapping[str, str]) -> dict[str,
     return found
 
 
-def _part(step: StepSpec) -> dict[str, Any]:
+def _part(step: StepSpec, identify: Callable[[str], str]) -> dict[str, Any]:
     component = step.component
-    arguments = component.configure(step.config)
     try:
-        config = {name: plain_value(value, identity) for name, value in arguments.items()}
+        config = component.canonical(step.config, identify)
     except LuthierError as error:
         problem = RecipeProblem(step.position, step.id, error.message, error.remedy)
         raise RecipeError([problem]) from error
     part = {"stage": step.stage.name, "contract": step.stage.contract, "config": config, **_code(component)}
     if component.declared.fingerprint:
-        part["fingerprint"] = hashlib.sha256(component.declared.fingerprint(**arguments).encode()).hexdigest()
+        fingerprint = component.declared.fingerprint(**component.configure(step.config))
+        part["fingerprint"] = hashlib.sha256(fingerprint.encode()).hexdigest()
     return part
 
 

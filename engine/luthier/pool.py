@@ -89,13 +89,13 @@ class Worker:
             WorkerError: the process died, or said nothing for longer than the timeout.
         """
         if not self._started:
-            ready = self._next(START_TIMEOUT)
+            ready = self._next(START_TIMEOUT, "The machine may be overloaded: try again, or see `luthier doctor`.")
             if ready["type"] != "ready" or ready["version"] != PROTOCOL_VERSION:
                 raise WorkerError(f"a worker answered {ready}", "Reinstall luthier: its parts do not fit together.")
             self._started = True
         self._send(request)
         while True:
-            message = self._next(self._timeout)
+            message = self._next(self._timeout, "If the step is only slow, allow it more with --step-timeout SECONDS.")
             if message["type"] == "result":
                 return message
             if message["type"] == "error":
@@ -110,15 +110,12 @@ class Worker:
         except OSError:
             raise self._death() from None
 
-    def _next(self, timeout: float | None) -> dict[str, Any]:
+    def _next(self, timeout: float | None, remedy: str) -> dict[str, Any]:
         try:
             message = _get_interruptibly(self._messages, timeout)
         except queue.Empty:
             self.end()
-            raise WorkerError(
-                f"the worker reported nothing for {timeout:g} seconds and was ended",
-                "If the step is only slow, allow it more with --step-timeout SECONDS.",
-            ) from None
+            raise WorkerError(f"the worker reported nothing for {timeout:g} seconds and was ended", remedy) from None
         if message is None:
             raise self._death()
         return message

@@ -7,7 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class Runner:
         self._device = device
         self._done: dict[str, _Done] = {}
         self._sound: set[str] = set()
-        self._attempted: set[str] = set()
+        self._made: dict[str, bool] = {}
 
     def execute(self) -> None:
         """Do every node.
@@ -134,14 +134,17 @@ class Runner:
 
     def _do(self, node: Node) -> None:
         outputs = {name: done.artifact.hash for name, done in self._done.items()}
-        planned = resolve(self._plan, node, outputs, self._store, self._previous, ignore_force=self._attempted)
+        planned = resolve(self._plan, node, outputs, self._store, self._previous, ignore_force=self._made)
         try:
             done = self._take(planned) if planned.record else self._work(planned)
         except (LuthierError, OSError) as error:
             failure = _as_luthier_error(error)
             self._fail(node, failure)
             raise failure from error
-        self._attempted.add(node.id)
+        self._made[node.id] = self._made.get(node.id, False) or not done.cached
+        if self._made[node.id]:
+            # Where a damaged input made this run start over, what it did itself is still its own work.
+            done = replace(done, cached=False)
         self._done[node.id] = done
         self._note(planned, done)
 
@@ -231,9 +234,11 @@ class Runner:
             "notes": str(work.notes / "0"),
             "checkpoint": str(work.checkpoint),
             "generations": str(self._store.generations),
-            "seed": self._plan.recipe.seed,
-            "device": self._device,
+            **self._common(),
         }
+
+    def _common(self) -> dict[str, Any]:
+        return {"seed": self._plan.recipe.seed, "device": self._device, "pins": self._plan.pins}
 
     def _pass_over_shards(self, node: Node, work: WorkDirectory, listen: Any) -> dict[str, Any]:
         data = self._done[node.inputs["data"].id].artifact
@@ -243,7 +248,7 @@ class Runner:
         ]
         shards = data.shards
         finished = [work.checkpoint / f"shard-{index:05d}" for index in range(len(shards))]
-        common = {"task": "shard", "parts": parts, "seed": self._plan.recipe.seed, "device": self._device}
+        common = {"task": "shard", "parts": parts, **self._common()}
         requests = [
             {**common, "input": str(shard), "done": str(done), "attempt": str(done.with_suffix(".attempt"))}
             for shard, done in zip(shards, finished, strict=True)
@@ -257,6 +262,7 @@ class Runner:
         self._pool.map(requests, listen, advance)
         join = {
             "task": "join",
+            **_component_request(node.step),
             "output": str(work.output),
             "notes": str(work.notes),
             "shards": list(map(str, finished)),

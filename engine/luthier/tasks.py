@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from luthier import frames, provenance
-from luthier.artifacts import ARTIFACTS, DATASET_FORMS, Artifact, Dataset, Generator
+from luthier.artifacts import ARTIFACTS, DATASET_FORMS, ROW_FILES, Artifact, Dataset, Generator
 from luthier.components import Component, describe
 from luthier.context import Context
 from luthier.errors import InputError, PluginError
@@ -55,13 +54,14 @@ class Tasks:
     def _context(self, request: Request, component: Component) -> Context:
         for name in ("output", "notes", "checkpoint"):
             Path(request[name]).mkdir(parents=True, exist_ok=True)
+        pins: Mapping[str, str] = request.get("pins", {})
         return Context(
             seed=request["seed"],
             output=Path(request["output"]),
             checkpoint=Path(request["checkpoint"]),
             notes=Path(request["notes"]),
             emit=self._emit,
-            fetch=fetch,
+            fetch=lambda location: fetch(pins.get(location, location)),
             device=request["device"],
             name=component.name,
         )
@@ -111,9 +111,9 @@ class Tasks:
         """Put the shards of a pass together: shards in order, notes of each component joined."""
         output, notes = Path(request["output"]), Path(request["notes"])
         shards = [Path(path) for path in request["shards"]]
-        for index, shard in enumerate(shards):
-            # Copied, not moved: a kill in the middle must find every finished shard again.
-            shutil.copyfile(shard / "shard.parquet", output / f"shard-{index:05d}.parquet")
+        component = self._registry.find(request["stage"], request["component"])
+        # Copied, not moved: a kill in the middle must find every finished shard again.
+        frames.join_shards([shard / "shard.parquet" for shard in shards], output, describe(component.function))
         for part in range(request["parts"]):
             _join_notes([shard / "notes" / str(part) for shard in shards], notes / str(part))
         return {"rows": sum(json.loads((shard / "rows.json").read_text())["rows"] for shard in shards)}
@@ -250,32 +250,22 @@ def _join_tables(shards: Sequence[Path], target: Path) -> None:
         pl.concat(parts).write_parquet(target / "tables" / name)
 
 
-READERS: Mapping[str, Callable[[Path], pl.DataFrame]] = {
-    ".jsonl": pl.read_ndjson,
-    ".parquet": pl.read_parquet,
-    ".csv": pl.read_csv,
-}
-WRITERS: Mapping[str, Callable[[pl.DataFrame, Path], Any]] = {
-    ".jsonl": pl.DataFrame.write_ndjson,
-    ".parquet": pl.DataFrame.write_parquet,
-    ".csv": pl.DataFrame.write_csv,
-}
+READERS: Mapping[str, Callable[[Path], pl.DataFrame]] = dict(
+    zip(ROW_FILES, (pl.read_ndjson, pl.read_parquet, pl.read_csv), strict=True)
+)
+WRITERS: Mapping[str, Callable[[pl.DataFrame, Path], Any]] = dict(
+    zip(ROW_FILES, (pl.DataFrame.write_ndjson, pl.DataFrame.write_parquet, pl.DataFrame.write_csv), strict=True)
+)
 
 
 def _read_rows(path: Path) -> pl.DataFrame:
     try:
         return READERS[path.suffix](path)
-    except KeyError:
-        raise InputError(
-            f"{path}: rows are read from {', '.join(READERS)} files", "Name a file that ends in one."
-        ) from None
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
 def _write_rows(frame: pl.DataFrame, path: Path) -> None:
-    if path.suffix not in WRITERS:
-        raise InputError(f"{path}: rows are written to {', '.join(WRITERS)} files", "Name a file that ends in one.")
     try:
         WRITERS[path.suffix](frame, path)
     except (pl.exceptions.PolarsError, OSError) as error:

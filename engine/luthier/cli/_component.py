@@ -123,7 +123,7 @@ def _run(
     as_json: bool,
     source: Path | None = None,
 ) -> None:
-    from luthier.adhoc import run_component
+    from luthier.adhoc import quarantine_of, run_component
 
     _check(component, configuration)
     counts = run_component(
@@ -141,6 +141,8 @@ def _run(
     from luthier.display import describe_counts
 
     typer.echo(f"{target}: {describe_counts(counts) or 'no rows'}")
+    if counts["quarantined"]:
+        typer.echo(f"quarantined, with reasons: {quarantine_of(target)}")
 
 
 def _check(component: Component, configuration: Mapping[str, Any]) -> None:

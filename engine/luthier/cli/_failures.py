@@ -35,13 +35,18 @@ def handled() -> Iterator[None]:
             typer.echo("interrupted: everything that was finished is kept", err=True)
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # The reader (`| head`) has what it wanted. What is buffered must not fail again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # The reader (`| head`) has what it wanted.
+            discard_output()
             raise typer.Exit(0) from None
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
         except Exception as error:
             raise typer.Exit(_report_bug(error)) from None
+
+
+def discard_output() -> None:
+    """Send what is still written to stdout nowhere: a closed pipe must not fail again, not even at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: LuthierError) -> int:

@@ -52,8 +52,3 @@ def format_bytes(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-def format_number(value: float) -> str:
-    """Four significant digits, without an exponent where that is readable."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

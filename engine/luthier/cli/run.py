@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from luthier.cli._dispatch import Command
+from luthier.cli._failures import discard_output
 from luthier.cli._options import (
     DeviceOption,
     ForceOption,
@@ -83,6 +85,7 @@ def run(
     """
     from luthier import api
     from luthier.display import show
+    from luthier.events import RunFinished
 
     session = _open(recipe, overrides=overrides, plugins=plugins, home=home, until=until, start=start, force=force)
     started: list[str] = []
@@ -92,8 +95,9 @@ def run(
             started.append(event.run)  # type: ignore[attr-defined]
 
     refusal = None
+    print_event = _EventPrinter()
     with contextlib.ExitStack() as stack:
-        watching = _print_event if as_json else stack.enter_context(show(quiet=quiet))
+        watching = print_event if as_json else stack.enter_context(show(quiet=quiet))
         try:
             done = api.run_session(session, [note, watching], jobs=jobs, step_timeout=step_timeout, device=device)
         except GateRefused as error:
@@ -105,7 +109,7 @@ def run(
             raise
     if as_json:
         if not started:
-            _print_nothing_to_do(done)
+            print_event(RunFinished(run=done.id, state=done.state, seconds=0.0))
     else:
         _tell_outcome(done, session, nothing_to_do=not started)
     if refusal:
@@ -190,14 +194,21 @@ def _planned_record(planned: Planned) -> dict[str, Any]:
 # --- run ----------------------------------------------------------------------------------------------
 
 
-def _print_event(event: Event) -> None:
-    typer.echo(event.to_json())
+class _EventPrinter:
+    """Prints events as JSON lines. A reader that goes away (`| head`) does not end hours of work."""
 
+    def __init__(self) -> None:
+        self._read = True
 
-def _print_nothing_to_do(run: Run) -> None:
-    from luthier.events import RunFinished
-
-    _print_event(RunFinished(run=run.id, state=run.state, seconds=0.0))
+    def __call__(self, event: Event) -> None:
+        if not self._read:
+            return
+        try:
+            typer.echo(event.to_json())
+        except BrokenPipeError:
+            self._read = False
+            discard_output()
+            warn("nobody reads the events any more; the run goes on", "Its events.jsonl has all of them.")
 
 
 def _newest(session: Session, started: Sequence[str]) -> Run:
@@ -220,7 +231,7 @@ def _tell_outcome(run: Run, session: Session, *, nothing_to_do: bool) -> None:
     if run.report_path.exists():
         typer.echo(f"report: {run.report_path}")
     if run.state == "done" and any(step.kind in ("model", "onnx") and step.artifact for step in run.steps):
-        home = "" if _is_default_home(session.store.root) else f" --home {session.store.root}"
+        home = "" if _is_default_home(session.store.root) else f" --home {shlex.quote(str(session.store.root))}"
         typer.echo(f'try it: luthier generate {run.id} "…"{home}')
 
 

@@ -9,7 +9,7 @@ import typer
 
 from luthier.cli._dispatch import Command, command_group
 from luthier.cli._options import HomeOption, JsonOption, RunArgument, store_here
-from luthier.cli._output import format_number, print_json, print_table
+from luthier.cli._output import print_json, print_table
 from luthier.errors import InputError
 
 if TYPE_CHECKING:
@@ -194,5 +194,7 @@ def _paired(
 def _metric_row(difference: Mapping[str, Any]) -> tuple[str, ...]:
     was, now = difference["before"], difference["after"]
     change = f"{now - was:+.4g}" if was is not None and now is not None else ""
+    from luthier.display import format_number
+
     values = ("" if value is None else format_number(value) for value in (was, now))
     return (difference["step"], difference["metric"], *values, change)

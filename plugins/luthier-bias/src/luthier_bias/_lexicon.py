@@ -87,7 +87,7 @@ def _read(path: Path) -> tuple[Iterable[Mapping[str, Any]], list[str]]:
         if path.suffix == ".csv":
             return list(csv.DictReader(text.splitlines())), []
         content = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a lexicon: {error}", f"A lexicon is {FORMS}.") from None
     if isinstance(content, dict) and isinstance(content.get("rules"), list):
         return content["rules"], [str(word) for word in content.get("allowList", [])]
