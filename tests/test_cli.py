@@ -244,7 +244,7 @@ def test_a_refused_gate_exits_4_shows_the_numbers_and_stays_refused(cli):
     ("arguments", "message"),
     [
         (["run", "missing.yaml"], "missing.yaml"),
-        (["plan", "recipe.yaml", "--until", "nowhere"], "no step 'nowhere'"),
+        (["plan", "recipe.yaml", "--until", "nowhere"], "no step is called 'nowhere'"),
         (["plan", "recipe.yaml", "--set", "teach.stps=3"], "did you mean 'steps'?"),
         (["plan", "recipe.yaml", "--set", "teach"], "--set teach"),
         (["run", "recipe.yaml", "--plugin", "nothing.py"], "nothing.py"),

@@ -67,8 +67,10 @@ def packed_attention(
     """
     if document_lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    documents = zip(*(states.split(document_lengths, dim=2) for states in (query, key, value)), strict=True)
-    parts = [sdpa_attention_forward(module, *states, attention_mask=None, **options)[0] for states in documents]
+    documents = zip(
+        *(torch.split(states, list(document_lengths), dim=2) for states in (query, key, value)), strict=True
+    )
+    parts = [sdpa_attention_forward(module, q, k, v, None, **options)[0] for q, k, v in documents]
     return torch.cat(parts, dim=1), None
 
 

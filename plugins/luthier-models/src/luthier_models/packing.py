@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,8 +52,8 @@ class Row:
 
     def to(self, device: torch.device) -> Row:
         """The same row on a device."""
-        tensors = (tensor.to(device) for tensor in (self.ids, self.positions, self.index, self.labels))
-        return Row(*tensors, self.lengths, self.sizes)
+        moved = {name: getattr(self, name).to(device) for name in ("ids", "positions", "index", "labels")}
+        return replace(self, **moved)
 
 
 def pack(pairs: Sequence[Pair]) -> Row:

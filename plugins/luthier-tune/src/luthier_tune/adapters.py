@@ -20,7 +20,6 @@ from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.budget import check_budget
 from luthier_tune.examples import Examples, encode_split
-from luthier_tune.fused import fuse, unfuse
 from luthier_tune.training import Trainer, TrainingSettings
 
 if TYPE_CHECKING:
@@ -59,7 +58,6 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
     trainer.run()
     _record(trainer, train, ctx)
     adapted.eval()
-    unfuse(adapted)
     save_adapter(adapted, ctx.output / "adapter", base_model=model.hash)
     merged: Any = adapted.merge_and_unload(safe_merge=True)
     merged.save_pretrained(ctx.output)
@@ -67,7 +65,7 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
 
 
 def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftModel:
-    """Put adapters into the model, fused where they can be; their first values come from the seed.
+    """Put adapters into the model; their first values come from the seed.
 
     Raises:
         InputError: if no layer has one of the names.
@@ -91,7 +89,6 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
                 f"LoRA cannot be put on the layers {settings.targets}: {str(error).splitlines()[0]}",
                 f"Use `all-linear`, or some of: {', '.join(names)}.",
             ) from error
-    fuse(adapted)
     return cast("PeftModel", adapted)
 
 

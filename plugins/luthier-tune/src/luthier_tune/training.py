@@ -210,6 +210,7 @@ class Trainer:
     def _validate(self) -> None:
         if not self.valid:
             return
+        self.ctx.log.info("measuring the loss of %d validation examples", len(self.valid))
         started = time.monotonic()
         self.last_validation = self.losses(self.valid)
         self.progress.validation.append(
