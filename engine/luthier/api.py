@@ -12,14 +12,15 @@ from typing import Any
 
 from luthier import hookspecs, provenance
 from luthier.errors import GateRefused, InputError
-from luthier.events import Event, Listener, PluginHookFailed
+from luthier.events import Event, Listener, PluginHookFailed, listeners
 from luthier.files import REMEDY, disk_errors
 from luthier.interrupts import terminated_as_interrupt
-from luthier.planner import Force, Plan, Planned, bounds, make_plan, resolve
+from luthier.keys import Planned, resolve
+from luthier.planner import Force, Plan, bounds, make_plan
 from luthier.plugins import Registry, load_plugins, local_plugins
 from luthier.pool import Pool, available_cores
 from luthier.recipe import RecipeSpec, load_recipe, recipe_from_mapping
-from luthier.runner import Runner, listeners
+from luthier.runner import Runner
 from luthier.runs import Run, RunData, StepResult, create_run, list_runs, now, run_id
 from luthier.store import Store
 

@@ -151,3 +151,13 @@ def from_worker(step: str, message: Mapping[str, Any]) -> Event | None:
     if message["type"] == "log":
         return StepLog(step=step, level=message["level"], message=message["message"])
     return None
+
+
+def listeners(*several: Listener) -> Listener:
+    """One listener that tells several."""
+
+    def tell(event: Event) -> None:
+        for listener in several:
+            listener(event)
+
+    return tell

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -319,3 +319,22 @@ def _hint(text: str, mark: Any) -> str:
     if "{" in line or ": " in line:
         return "a text that holds `: ` or `{` needs quotes"
     return ""
+
+
+def follow(node: Node, path: Iterable[str | int]) -> tuple[Node, str]:
+    """The deepest node on a path, and the path for people.
+
+    pydantic's paths hold the branches of unions too (`sizes`, `list[int]`, 0); what is no key of the
+    recipe is left out, but for the last: a key that is missing.
+    """
+    parts = list(path)
+    shown = ""
+    for index, part in enumerate(parts):
+        items = node.value
+        if isinstance(items, dict) and str(part) in items:
+            node, shown = items[str(part)], f"{shown}.{part}"
+        elif isinstance(items, list) and isinstance(part, int) and part < len(items):
+            node, shown = items[part], f"{shown}[{part}]"
+        elif isinstance(items, dict) and index == len(parts) - 1:
+            shown = f"{shown}.{part}"
+    return node, shown

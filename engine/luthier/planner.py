@@ -1,27 +1,22 @@
-"""A recipe and the installed plugins become a plan: nodes, their inputs, and why each must run.
+"""A recipe and the installed plugins become a plan: nodes, and what each takes of which.
 
 A node is what is cached: one step, a run of neighbouring frame components fused into one pass, or one
-validator on one subject. Its key is a hash of everything its result depends on; see `ingredients`.
+validator on one subject. Its key is a hash of everything its result depends on; see `luthier.keys`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from luthier import provenance
-from luthier.artifacts import DATASET_FORMS, Artifact, Kind
-from luthier.components import DEFAULT_RUNTIMES, STAGES, Component, plain_value
+from luthier.artifacts import DATASET_FORMS, Kind
+from luthier.components import DEFAULT_RUNTIMES, STAGES, plain_value
 from luthier.errors import InputError, LuthierError
-from luthier.explain import explain
 from luthier.gates import Bound, parse_gate
 from luthier.locations import check_local, identity, pinned
 from luthier.plugins import Registry
 from luthier.recipe import RecipeError, RecipeProblem, RecipeSpec, StepSpec
-from luthier.store import StepRecord, Store
 from luthier.substitution import resolve_name
 from luthier.suggest import did_you_mean
 
@@ -73,28 +68,6 @@ class Node:
             form = step.component.declared.gives or form
             forms.append(form)
         return forms
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A node with what is known of it now.
-
-    `key` and `ingredients` are None while an input is still to be made. `record` is the step's record
-    where it is cached; otherwise `why` says why it must run.
-    """
-
-    node: Node
-    key: str | None
-    ingredients: dict[str, Any] | None
-    record: StepRecord | None
-    why: str
-
-    @property
-    def state(self) -> Literal["cached", "runs", "depends"]:
-        """`cached`, `runs`, or `depends` (on an earlier step's result)."""
-        if self.record:
-            return "cached"
-        return "runs" if self.key else "depends"
 
 
 @dataclass(frozen=True)
@@ -362,76 +335,3 @@ class _Builder:
         except InputError as error:
             self._refuse(step, error.message, error.remedy)
         return name
-
-
-def resolve(
-    plan: Plan,
-    node: Node,
-    outputs: Mapping[str, str],
-    store: Store,
-    previous: Mapping[str, Mapping[str, Any]],
-    *,
-    ignore_force: Collection[str] = (),
-) -> Planned:
-    """What is known of a node.
-
-    Args:
-        outputs: the hashes of the results that are known, by node id.
-        previous: the ingredients of the nodes of the recipe's last run, by node id.
-        ignore_force: ids of nodes that were done in this run already, so are not forced again.
-    """
-    missing = next((made.id for made in node.inputs.values() if made.id not in outputs), None)
-    if missing:
-        return Planned(node, None, None, None, f"depends on {missing}")
-    parts = ingredients(plan, node, outputs)
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    if plan.forced(node) and node.id not in ignore_force:
-        return Planned(node, key, parts, None, "forced")
-    record = store.step(key)
-    if record:
-        return Planned(node, key, parts, record, "")
-    before = previous.get(node.id)
-    why = "not done yet" if before is None else explain(before, parts)
-    return Planned(node, key, parts, None, why)
-
-
-def ingredients(plan: Plan, node: Node, outputs: Mapping[str, str]) -> dict[str, Any]:
-    """Everything a node's result depends on, as JSON values."""
-    found: dict[str, Any] = {
-        "parts": [_part(step, plan.identity) for step in node.parts],
-        "inputs": {name: outputs[made.id] for name, made in sorted(node.inputs.items())},
-        "runtimes": {name: _code(plan.registry.runtime(runtime)) for name, runtime in sorted(node.runtimes.items())},
-    }
-    if any("ctx" in step.component.inputs for step in node.parts):
-        found["seed"] = plan.recipe.seed
-    if any(step.component.declared.platform for step in node.parts):
-        found["platform"] = provenance.this_platform()
-    return found
-
-
-def _part(step: StepSpec, identify: Callable[[str], str]) -> dict[str, Any]:
-    component = step.component
-    try:
-        config = component.canonical(step.config, identify)
-    except LuthierError as error:
-        problem = RecipeProblem(step.position, step.id, error.message, error.remedy)
-        raise RecipeError([problem]) from error
-    part = {"stage": step.stage.name, "contract": step.stage.contract, "config": config, **_code(component)}
-    if component.declared.fingerprint:
-        fingerprint = component.declared.fingerprint(**component.configure(step.config))
-        part["fingerprint"] = hashlib.sha256(fingerprint.encode()).hexdigest()
-    return part
-
-
-def _code(component: Component) -> dict[str, Any]:
-    return {
-        "component": component.name,
-        "plugin": component.plugin,
-        "code": provenance.code_of(component),
-        "requires": provenance.versions_of(component),
-    }
-
-
-def artifact_record(artifact: Artifact) -> dict[str, Any]:
-    """An artifact as a worker's request names it."""
-    return {"kind": artifact.kind, "form": artifact.form, "path": str(artifact.path), "hash": artifact.hash}

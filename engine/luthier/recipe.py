@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from luthier.components import (
     plain_value,
 )
 from luthier.errors import LuthierError
-from luthier.nodes import Node, Position, RecipeError, RecipeProblem, dump_yaml, node_from_value, parse_yaml
+from luthier.nodes import Node, Position, RecipeError, RecipeProblem, dump_yaml, follow, node_from_value, parse_yaml
 from luthier.plugins import Registry
 from luthier.schema import example_step, nested_keys
 from luthier.substitution import apply_overrides, interpolate, name_steps, parse_override, resolve_name, stage_names
@@ -346,7 +346,7 @@ class _StepReader:
             parse_gate(gate)
         except GateSyntax as error:
             for path, message in error.problems:
-                place, shown = _follow(node, path)
+                place, shown = follow(node, path)
                 self._add(place, f"{self._key}.gate{shown}", message)
         return gate if isinstance(gate, dict) else None
 
@@ -402,7 +402,7 @@ class _StepReader:
         return absolute(location, self._directory)
 
     def _add_configuration_problem(self, component: Component, step: Node, problem: Problem) -> None:
-        node, shown = _follow(step, problem.key)
+        node, shown = follow(step, problem.key)
         suggestion = ""
         if problem.unknown:
             parent = problem.key[:-1]
@@ -412,25 +412,6 @@ class _StepReader:
                 did_you_mean(name, known) or f"{component} has {', '.join(nested_keys(component, parent)) or 'no keys'}"
             )
         self._add(node, f"{self._key}{shown}", problem.message, suggestion)
-
-
-def _follow(node: Node, path: Iterable[str | int]) -> tuple[Node, str]:
-    """The deepest node on a path, and the path for people.
-
-    pydantic's paths hold the branches of unions too (`sizes`, `list[int]`, 0); what is no key of the
-    recipe is left out, but for the last: a key that is missing.
-    """
-    parts = list(path)
-    shown = ""
-    for index, part in enumerate(parts):
-        items = node.value
-        if isinstance(items, dict) and str(part) in items:
-            node, shown = items[str(part)], f"{shown}.{part}"
-        elif isinstance(items, list) and isinstance(part, int) and part < len(items):
-            node, shown = items[part], f"{shown}[{part}]"
-        elif isinstance(items, dict) and index == len(parts) - 1:
-            shown = f"{shown}.{part}"
-    return node, shown
 
 
 def _shown(node: Node) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 from luthier.artifacts import Artifact, Dataset, Report
 from luthier.errors import GateRefused, InputError, LuthierError
 from luthier.events import (
-    Event,
     GateDecided,
     Listener,
     RunFinished,
@@ -28,7 +27,8 @@ from luthier.events import (
     from_worker,
 )
 from luthier.gates import judge
-from luthier.planner import Node, Plan, Planned, artifact_record, bounds, resolve
+from luthier.keys import Planned, resolve
+from luthier.planner import Node, Plan, bounds
 from luthier.pool import Pool, StepError
 from luthier.runs import GateResult, NodeResult, Run, StepResult, now
 from luthier.store import StepRecord, Store, WorkDirectory
@@ -223,7 +223,7 @@ class Runner:
         return details
 
     def _request(self, node: Node, work: WorkDirectory) -> dict[str, Any]:
-        inputs = {name: artifact_record(self._done[made.id].artifact) for name, made in node.inputs.items()}
+        inputs = {name: _artifact_record(self._done[made.id].artifact) for name, made in node.inputs.items()}
         return {
             "task": node.task,
             **_component_request(node.step),
@@ -380,6 +380,10 @@ class Runner:
             self._store.export(made[-1], self._run.model_path)
 
 
+def _artifact_record(artifact: Artifact) -> dict[str, Any]:
+    return {"kind": artifact.kind, "form": artifact.form, "path": str(artifact.path), "hash": artifact.hash}
+
+
 def _component_request(step: Any) -> dict[str, Any]:
     return {"stage": step.stage.name, "component": step.component.name, "config": step.config}
 
@@ -408,13 +412,3 @@ def _as_luthier_error(error: LuthierError | OSError) -> LuthierError:
     return InputError(
         f"{error.strerror or error}{where}", "Free space or mend the permissions; finished steps are kept."
     )
-
-
-def listeners(*several: Listener) -> Listener:
-    """One listener that tells several."""
-
-    def tell(event: Event) -> None:
-        for listener in several:
-            listener(event)
-
-    return tell

@@ -30,7 +30,7 @@ from luthier.errors import GateRefused, LuthierError
 if TYPE_CHECKING:
     from luthier.api import Session
     from luthier.events import Event
-    from luthier.planner import Planned
+    from luthier.keys import Planned
     from luthier.plugins import Registry
     from luthier.runs import Run
 

@@ -1,0 +1,107 @@
+"""Keys: what a node's result depends on, whether it is in the store, and if not, why it must run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from luthier import provenance
+from luthier.components import Component
+from luthier.errors import LuthierError
+from luthier.explain import explain
+from luthier.planner import Node, Plan
+from luthier.recipe import RecipeError, RecipeProblem, StepSpec
+from luthier.store import StepRecord, Store
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A node with what is known of it now.
+
+    `key` and `ingredients` are None while an input is still to be made. `record` is the step's record
+    where it is cached; otherwise `why` says why it must run.
+    """
+
+    node: Node
+    key: str | None
+    ingredients: dict[str, Any] | None
+    record: StepRecord | None
+    why: str
+
+    @property
+    def state(self) -> Literal["cached", "runs", "depends"]:
+        """`cached`, `runs`, or `depends` (on an earlier step's result)."""
+        if self.record:
+            return "cached"
+        return "runs" if self.key else "depends"
+
+
+def resolve(
+    plan: Plan,
+    node: Node,
+    outputs: Mapping[str, str],
+    store: Store,
+    previous: Mapping[str, Mapping[str, Any]],
+    *,
+    ignore_force: Collection[str] = (),
+) -> Planned:
+    """What is known of a node.
+
+    Args:
+        outputs: the hashes of the results that are known, by node id.
+        previous: the ingredients of the nodes of the recipe's last run, by node id.
+        ignore_force: ids of nodes that were done in this run already, so are not forced again.
+    """
+    missing = next((made.id for made in node.inputs.values() if made.id not in outputs), None)
+    if missing:
+        return Planned(node, None, None, None, f"depends on {missing}")
+    parts = ingredients(plan, node, outputs)
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    if plan.forced(node) and node.id not in ignore_force:
+        return Planned(node, key, parts, None, "forced")
+    record = store.step(key)
+    if record:
+        return Planned(node, key, parts, record, "")
+    before = previous.get(node.id)
+    why = "not done yet" if before is None else explain(before, parts)
+    return Planned(node, key, parts, None, why)
+
+
+def ingredients(plan: Plan, node: Node, outputs: Mapping[str, str]) -> dict[str, Any]:
+    """Everything a node's result depends on, as JSON values."""
+    found: dict[str, Any] = {
+        "parts": [_part(step, plan.identity) for step in node.parts],
+        "inputs": {name: outputs[made.id] for name, made in sorted(node.inputs.items())},
+        "runtimes": {name: _code(plan.registry.runtime(runtime)) for name, runtime in sorted(node.runtimes.items())},
+    }
+    if any("ctx" in step.component.inputs for step in node.parts):
+        found["seed"] = plan.recipe.seed
+    if any(step.component.declared.platform for step in node.parts):
+        found["platform"] = provenance.this_platform()
+    return found
+
+
+def _part(step: StepSpec, identify: Callable[[str], str]) -> dict[str, Any]:
+    component = step.component
+    try:
+        config = component.canonical(step.config, identify)
+    except LuthierError as error:
+        problem = RecipeProblem(step.position, step.id, error.message, error.remedy)
+        raise RecipeError([problem]) from error
+    part = {"stage": step.stage.name, "contract": step.stage.contract, "config": config, **_code(component)}
+    if component.declared.fingerprint:
+        fingerprint = component.declared.fingerprint(**component.configure(step.config))
+        part["fingerprint"] = hashlib.sha256(fingerprint.encode()).hexdigest()
+    return part
+
+
+def _code(component: Component) -> dict[str, Any]:
+    return {
+        "component": component.name,
+        "plugin": component.plugin,
+        "code": provenance.code_of(component),
+        "requires": provenance.versions_of(component),
+    }
