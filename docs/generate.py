@@ -12,8 +12,7 @@ from luthier.artifacts import DATASET_FORMS
 from luthier.components import DEFAULT_RUNTIMES, RESERVED_KEYS, STAGES
 from luthier.context import Context
 from luthier.plugins import FIRST_PARTY, Registry, load_plugins
-from luthier.recipe import example_step
-from luthier.schema import parameter_help
+from luthier.schema import example_step, parameter_help
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by `make docs` from the code: edit the docstrings instead. -->\n"

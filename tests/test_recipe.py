@@ -12,17 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from luthier.errors import InputError
-from luthier.nodes import dump_yaml, parse_yaml
+from luthier.nodes import RecipeError, dump_yaml, parse_yaml
 from luthier.plugins import Registry, load_plugins
-from luthier.recipe import (
-    RecipeError,
-    RecipeSpec,
-    example_step,
-    load_recipe,
-    parse_override,
-    parse_recipe,
-    recipe_from_mapping,
-)
+from luthier.recipe import RecipeSpec, load_recipe, parse_recipe, recipe_from_mapping
+from luthier.schema import example_step
+from luthier.substitution import parse_override
 
 PLUGIN = '''
 from __future__ import annotations

@@ -12,8 +12,9 @@ from luthier import provenance
 from luthier.components import Component
 from luthier.errors import LuthierError
 from luthier.explain import explain
+from luthier.nodes import RecipeError, RecipeProblem
 from luthier.planner import Node, Plan
-from luthier.recipe import RecipeError, RecipeProblem, StepSpec
+from luthier.steps import StepSpec
 from luthier.store import StepRecord, Store
 
 

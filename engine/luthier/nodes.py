@@ -338,3 +338,9 @@ def follow(node: Node, path: Iterable[str | int]) -> tuple[Node, str]:
         elif isinstance(items, dict) and index == len(parts) - 1:
             shown = f"{shown}.{part}"
     return node, shown
+
+
+def shown(node: Node) -> str:
+    """A node's value for a message, cut to 60 characters."""
+    text = repr(node.to_value())
+    return text if len(text) <= 60 else f"{text[:57]}…"

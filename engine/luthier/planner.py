@@ -15,8 +15,10 @@ from luthier.components import DEFAULT_RUNTIMES, STAGES, plain_value
 from luthier.errors import InputError, LuthierError
 from luthier.gates import Bound, parse_gate
 from luthier.locations import check_local, identity, pinned
+from luthier.nodes import RecipeError, RecipeProblem
 from luthier.plugins import Registry
-from luthier.recipe import RecipeError, RecipeProblem, RecipeSpec, StepSpec
+from luthier.recipe import RecipeSpec
+from luthier.steps import StepSpec
 from luthier.substitution import resolve_name
 from luthier.suggest import did_you_mean
 

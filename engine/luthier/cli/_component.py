@@ -258,7 +258,7 @@ def _value(name: str, given: Any, prop: Mapping[str, Any], schema: Mapping[str, 
 
 def _read_json(name: str, given: str) -> Any:
     """A value whose type the text decides, as in a recipe: JSON and YAML are both read."""
-    from luthier.recipe import parse_override
+    from luthier.substitution import parse_override
 
     try:
         return parse_override(f"{name}={given}")[1]

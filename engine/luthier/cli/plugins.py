@@ -85,7 +85,7 @@ def show(
     if as_json:
         print_json(_shown(component))
         return
-    from luthier.recipe import example_step
+    from luthier.schema import example_step
 
     typer.secho(str(component), bold=True, nl=False)
     typer.echo(f"  {component.distribution} {component.version}".rstrip())
@@ -168,7 +168,7 @@ def _gives(component: Component) -> str:
 
 
 def _shown(component: Component) -> dict[str, Any]:
-    from luthier.recipe import example_step
+    from luthier.schema import example_step
 
     return {
         **_listed(component),

@@ -145,8 +145,9 @@ def plan(
 def _open(recipe: Path, *, overrides: Sequence[str], plugins: Sequence[Path], **options: Any) -> Session:
     """Check the recipe, and warn of the plugins that were left out: one of them may be what is missing."""
     from luthier.api import open_session
+    from luthier.nodes import RecipeError
     from luthier.plugins import load_plugins, local_plugins
-    from luthier.recipe import RecipeError, parse_override
+    from luthier.substitution import parse_override
 
     values = dict(map(parse_override, overrides))
     try:

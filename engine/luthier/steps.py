@@ -1,0 +1,231 @@
+"""One step of a recipe: its mapping, checked against the component that it names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from luthier.components import (
+    RESERVED_KEYS,
+    STAGES,
+    SUBJECTS,
+    Component,
+    ConfigurationError,
+    Problem,
+    Stage,
+    plain_value,
+)
+from luthier.errors import LuthierError
+from luthier.nodes import Node, Position, follow, shown
+from luthier.plugins import Registry
+from luthier.schema import nested_keys
+from luthier.substitution import resolve_name, stage_names
+from luthier.suggest import did_you_mean
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """One step of a recipe, checked.
+
+    Attributes:
+        id: its name within the recipe.
+        config: the configuration as JSON values, defaults filled in, locations absolute.
+        source: the ids of the steps that `from` names; empty if it names none.
+        gate: the bounds as written; None without.
+        runtime: the runtime that its subjects are loaded with; None for the kind's default.
+        subjects: what a validator measures, of those that there are.
+        position: where it begins in the file; None in a recipe that was built in Python.
+        positions: where the keys of its configuration are.
+    """
+
+    id: str
+    stage: Stage
+    component: Component
+    config: dict[str, Any]
+    source: tuple[str, ...] = ()
+    gate: Mapping[str, Any] | None = None
+    runtime: str | None = None
+    subjects: tuple[str, ...] = SUBJECTS
+    position: Position | None = None
+    positions: Mapping[str, Position] = field(default_factory=dict)
+
+
+class StepReader:
+    """Reads one step; `earlier` and `later` are the (id, stage) of the steps before it, and from it on."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        directory: Path,
+        add: Callable[..., None],
+        key: str,
+        *,
+        earlier: list[tuple[str, str]],
+        later: list[tuple[str, str]],
+    ) -> None:
+        self._registry = registry
+        self._directory = directory
+        self._add = add
+        self._key = key
+        self._earlier = earlier
+        self._later = later
+
+    def read(self, step: Node) -> StepSpec | None:
+        """Check one step; None if it is so wrong that nothing can be planned with it."""
+        stage = self._stage(step)
+        if stage is None:
+            return None
+        component = self._component(step, stage)
+        step_id = self._id(step, stage)
+        reserved = {key: node for key, node in step.value.items() if key in RESERVED_KEYS}
+        config_nodes = {key: node for key, node in step.value.items() if key not in (*RESERVED_KEYS, stage.name)}
+        if "environment" in reserved:
+            self._add(
+                reserved["environment"],
+                f"{self._key}.environment",
+                "environments of a step's own are not in this version",
+                "remove the key; the plugin runs in the main environment",
+            )
+        source = self._from(reserved.get("from"))
+        gate = self._gate(reserved.get("gate"), stage)
+        runtime = self._runtime(reserved.get("runtime"), stage)
+        subjects = self._subjects(reserved.get("subjects"), stage)
+        config = self._configure(component, step, config_nodes) if component else None
+        if component is None or config is None:
+            return None
+        positions = {key: node.place for key, node in config_nodes.items() if node.place and not node.override}
+        return StepSpec(step_id, stage, component, config, source, gate, runtime, subjects, step.position, positions)
+
+    def _stage(self, step: Node) -> Stage | None:
+        if not isinstance(step.value, dict) or not step.value:
+            self._add(step, self._key, "a step is a mapping", "write `- STAGE: COMPONENT`, then its configuration")
+            return None
+        first, node = next(iter(step.value.items()))
+        stage = next((stage for stage in STAGES if stage.name and stage.name == first), None)
+        if stage is None:
+            elsewhere = [key for key in step.value if key in stage_names()]
+            suggestion = f"put `{elsewhere[0]}` first" if elsewhere else did_you_mean(first, stage_names())
+            message = f"a step's first key is its stage, and {first!r} is none"
+            self._add(node, f"{self._key}.{first}", message, suggestion or f"the stages are {', '.join(stage_names())}")
+        return stage
+
+    def _component(self, step: Node, stage: Stage) -> Component | None:
+        node = step.value[stage.name]
+        key = f"{self._key}.{stage.name}"
+        if not isinstance(node.value, str) or not node.value:
+            self._add(node, key, f"the name of a component, not {shown(node)}", "`luthier plugins list` shows them")
+            return None
+        try:
+            return self._registry.find(stage.name, node.value)
+        except LuthierError as error:
+            self._add(node, key, error.message, error.remedy)
+            return None
+
+    def _id(self, step: Node, stage: Stage) -> str:
+        node = step.value.get("id", step.value[stage.name])
+        if "id" in step.value and not (isinstance(node.value, str) and _ID.fullmatch(node.value)):
+            self._add(node, f"{self._key}.id", f"an id of letters, digits, `-` and `_`, not {shown(node)}")
+        return str(node.value)
+
+    def _from(self, node: Node | None) -> tuple[str, ...]:
+        if node is None:
+            return ()
+        names = node.value if isinstance(node.value, list) else [node]
+        found = []
+        for name in names:
+            if not isinstance(name.value, str):
+                self._add(name, f"{self._key}.from", f"the id of an earlier step, or a list of them, not {shown(name)}")
+                continue
+            step_id, wrong = resolve_name(name.value, self._earlier)
+            if any(name.value in names for names in self._later) and not any(
+                name.value in names for names in self._earlier
+            ):
+                self._add(name, f"{self._key}.from", f"{name.value!r} is not an earlier step", "move it up")
+            elif wrong:
+                ids = [step_id for step_id, _ in self._earlier]
+                suggestion = did_you_mean(name.value, ids) or f"earlier steps: {', '.join(ids) or 'none'}"
+                self._add(name, f"{self._key}.from", wrong, suggestion)
+            found.append(step_id)
+        return tuple(found)
+
+    def _gate(self, node: Node | None, stage: Stage) -> Mapping[str, Any] | None:
+        if node is None or not self._only_validate(node, "gate", stage):
+            return None
+        from luthier.gates import GateSyntax, parse_gate
+
+        gate = node.to_value()
+        try:
+            parse_gate(gate)
+        except GateSyntax as error:
+            for path, message in error.problems:
+                place, key = follow(node, path)
+                self._add(place, f"{self._key}.gate{key}", message)
+        return gate if isinstance(gate, dict) else None
+
+    def _runtime(self, node: Node | None, stage: Stage) -> str | None:
+        if node is None or not self._only_validate(node, "runtime", stage):
+            return None
+        if not isinstance(node.value, str):
+            self._add(node, f"{self._key}.runtime", f"the name of a runtime, not {shown(node)}")
+            return None
+        try:
+            return self._registry.runtime(node.value).name
+        except LuthierError as error:
+            self._add(node, f"{self._key}.runtime", error.message, error.remedy)
+            return None
+
+    def _subjects(self, node: Node | None, stage: Stage) -> tuple[str, ...]:
+        if node is None or not self._only_validate(node, "subjects", stage):
+            return SUBJECTS
+        named = node.to_value()
+        if not isinstance(named, list) or "candidate" not in named or not set(named) <= set(SUBJECTS):
+            what = f"a list of {', '.join(SUBJECTS)}, with candidate among them, not {shown(node)}"
+            self._add(node, f"{self._key}.subjects", what)
+            return SUBJECTS
+        return tuple(name for name in SUBJECTS if name in named)
+
+    def _only_validate(self, node: Node, key: str, stage: Stage) -> bool:
+        if stage.gives != "report":
+            self._add(node, f"{self._key}.{key}", f"only a `validate` step has a {key}")
+        return stage.gives == "report"
+
+    def _configure(self, component: Component, step: Node, nodes: dict[str, Node]) -> dict[str, Any] | None:
+        given = replace(step, value=nodes)
+        try:
+            values = component.configure(given.to_value())
+        except ConfigurationError as error:
+            for problem in error.problems:
+                self._add_configuration_problem(component, given, problem)
+            return None
+        except LuthierError as error:
+            self._add(step, self._key, error.message, error.remedy)
+            return None
+        config: dict[str, Any] = {}
+        for name, value in values.items():
+            try:
+                config[name] = plain_value(value, self._absolute)
+            except LuthierError as error:
+                self._add(nodes.get(name, step), f"{self._key}.{name}", error.message, error.remedy)
+        return config
+
+    def _absolute(self, location: str) -> str:
+        from luthier.locations import absolute
+
+        return absolute(location, self._directory)
+
+    def _add_configuration_problem(self, component: Component, step: Node, problem: Problem) -> None:
+        node, key = follow(step, problem.key)
+        suggestion = ""
+        if problem.unknown:
+            parent = problem.key[:-1]
+            known = list(nested_keys(component, parent)) + (list(RESERVED_KEYS) if not parent else [])
+            name = str(problem.key[-1])
+            suggestion = (
+                did_you_mean(name, known) or f"{component} has {', '.join(nested_keys(component, parent)) or 'no keys'}"
+            )
+        self._add(node, f"{self._key}{key}", problem.message, suggestion)
