@@ -40,7 +40,7 @@ def test_there_are_examples_to_check():
 
 @pytest.mark.parametrize(("name", "text"), RECIPES, ids=[name for name, _ in RECIPES])
 def test_every_recipe_in_the_docs_is_valid(name, text, tmp_path):
-    recipe = parse_recipe(text, load_plugins(), path=None, directory=tmp_path)
+    recipe = parse_recipe(text, load_plugins(), path=None, directory=tmp_path).checked()
     assert recipe.steps
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,14 @@ from pathlib import Path
 import pytest
 
 import luthier
+from luthier import pool
 from luthier.api import open_store
-from luthier.errors import GateRefused, InputError, LuthierError
+from luthier.errors import GateRefused, InputError, LuthierError, WorkerError
+from luthier.nodes import RecipeError
 from luthier.runs import list_runs
+
+ANY = {"at_least": 0.0}
+LENIENT = {"accuracy.gate": {"accuracy": ANY}, "agreement.gate": {"agreement": ANY}}
 
 
 def states(run: luthier.Run) -> dict[str, bool]:
@@ -94,11 +100,11 @@ def test_neighbouring_frame_components_are_one_pass_with_the_unfused_bytes(run, 
 
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_the_number_of_jobs_changes_no_byte(run, project, jobs):
-    finished = run(overrides={"words.count": 9000}, until="riddles", jobs=jobs, home=project / f"home-{jobs}")
-    data = finished.dataset("riddles")
-    assert len(data.shards) == 1 or data.shards
+    finished = run(overrides={"words.count": 9000}, until="capitals", jobs=jobs, home=project / f"home-{jobs}")
+    data = finished.dataset("capitals")
+    assert len(data.shards) > 1
     assert digest(data.path) == digest(
-        run(overrides={"words.count": 9000}, until="riddles", jobs=2, home=project / "two").dataset("riddles").path
+        run(overrides={"words.count": 9000}, until="capitals", jobs=2, home=project / "two").dataset("capitals").path
     )
 
 
@@ -151,6 +157,22 @@ def test_a_worker_that_exits_is_one_clear_error(run):
         run(overrides={"teach.fail": "exit"})
 
 
+def test_memory_that_runs_out_within_a_component_is_the_users_to_mend(run):
+    with pytest.raises(LuthierError, match="memory") as caught:
+        run(overrides={"teach.fail": "memory"})
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize(("kills", "message"), [((0, 1), "teach: .*out of memory"), ((1, 1), "teach: .*SIGKILL")])
+def test_a_killed_worker_says_which_step_and_whether_memory_was_the_reason(run, monkeypatch, kills, message):
+    counted = iter([kills[0], kills[0]])
+    # What the kernel's own counter says before and after: filling a machine's memory is no test.
+    monkeypatch.setattr(pool, "_out_of_memory_kills", lambda: next(counted, kills[1]))
+    with pytest.raises(WorkerError, match=message):
+        run(overrides={"teach.fail": "killed"})
+
+
 def test_a_silent_worker_is_ended_after_the_timeout(run):
     with pytest.raises(LuthierError, match="reported nothing for 2 seconds"):
         run(overrides={"teach.fail": "hang"}, step_timeout=2)
@@ -173,6 +195,35 @@ def test_a_damaged_artifact_is_noticed_and_made_again(run, project):
     assert finished.state == "done"
     assert finished.step("unique").cached is False
     assert finished.dataset("unique").shards[0].read_bytes() == original
+
+
+def test_a_gate_never_judges_a_report_that_was_changed(run, project):
+    run(overrides=LENIENT)
+    changed = next(path for path in project.rglob("metrics.json") if '"accuracy"' in path.read_text())
+    text = changed.read_text()
+    changed.chmod(0o644)
+    changed.write_text(re.sub(r'"value": [01]', '"value": 9', text, count=1))
+    assert changed.read_text() != text
+    again = run(overrides={**LENIENT, "agreement.gate": {"agreement": {"at_least": 0.5}}})
+    metrics = again.step("accuracy").metrics
+    assert max(value for name, value in metrics.items() if name.endswith("accuracy")) <= 1
+
+
+def test_a_damaged_model_is_never_given_out(run, project):
+    first = run(until="freeze", overrides=LENIENT)
+    stored = first.model().path / "frozen.json"
+    sound = stored.read_bytes()
+    stored.chmod(0o644)
+    stored.write_bytes(sound[:-1] + b" ")
+    again = run(force=["accuracy"], overrides=LENIENT)
+    assert (again.path / "model" / "frozen.json").read_bytes() == sound
+
+
+def test_until_before_a_gate_gives_no_model_out(run):
+    finished = run(until="freeze")
+    assert finished.state == "done"
+    assert finished.model().path.is_dir()
+    assert not (finished.path / "model").exists()
 
 
 def test_events_and_the_recipe_are_kept_with_the_run(run):
@@ -284,6 +335,36 @@ print(" ".join(run.dataset("words").frame()["text"]))
     assert done.returncode == 0, done.stderr
     assert "walrus" in done.stdout
     assert "yucca" not in done.stdout
+
+
+def test_what_is_wrong_with_steps_and_with_their_order_is_told_at_once(project):
+    steps = """
+  - source: words
+    path: gone.txt
+  - clean: longer
+    at_leest: 20
+  - tune: teach
+    fail: [1]
+  - validate: accuracy
+    gate: {accuracy: {at_least: reference}}
+  - export: freezer
+  - validate: agreement
+  - clean: capitals
+    from: teach
+"""
+    (project / "recipe.yaml").write_text(f"luthier: 1\nsteps:{steps}", encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        luthier.plan(project / "recipe.yaml")
+    told = [
+        f"{problem.position.line if problem.position else 0} {problem.message}" for problem in caught.value.problems
+    ]
+    assert any(line.startswith("4 ") and "gone.txt" in line for line in told)
+    assert any(line.startswith("6 ") and "unknown key" in line for line in told)
+    assert any(line.startswith("8 ") for line in told)
+    assert any(line.startswith("9 ") and "reference" in line for line in told)
+    assert any(line.startswith("11 ") and "freezer" in line for line in told)
+    # What the unreadable steps would have given is not reported as missing.
+    assert not any("no earlier step" in line for line in told)
 
 
 def test_until_and_force_take_a_stage_and_say_what_is_close(run):

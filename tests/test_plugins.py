@@ -12,7 +12,8 @@ from textwrap import dedent
 
 import pytest
 
-from luthier.plugins import FIRST_PARTY, Registry, UnknownComponent, load_plugins, local_plugins
+from luthier.discovery import plugin_files
+from luthier.plugins import FIRST_PARTY, Registry, UnknownComponent, load_plugins
 
 GOOD = '''
 from luthier import hookimpl
@@ -95,11 +96,29 @@ def test_a_local_file_gives_its_components_and_leaves_nothing_behind(tmp_path: P
     file = write(tmp_path / "plugins.d" / "shout.py", cleaner("shout"))
     write(tmp_path / "plugins.d" / "_helper.py", "1 / 0")
     path_before = list(sys.path)
-    registry = load_plugins(local=local_plugins(tmp_path), environ=only("shout"))
+    registry = load_plugins(local=plugin_files(tmp_path), environ=only("shout"))
     assert registry.find("clean", "shout").distribution == str(file)
     assert registry.plugins[0].origin == "local file"
     assert sys.path == path_before
     assert sorted(path.name for path in file.parent.iterdir()) == ["_helper.py", "shout.py"]
+
+
+def test_a_local_file_of_an_installed_plugins_name_is_left_out_alone(tmp_path: Path) -> None:
+    file = write(tmp_path / "text.py", cleaner("shout"))
+    registry = load_plugins(local=[file], environ=only("text"))
+    assert [component.distribution for component in registry.of_stage("clean")][:1] == ["luthier-text"]
+    (broken,) = registry.broken
+    assert broken.distribution == str(file)
+    assert "installed plugin of luthier-text" in broken.error
+    assert "another name" in broken.remedy
+
+
+def test_local_files_of_one_name_are_both_left_out(tmp_path: Path) -> None:
+    files = [write(tmp_path / folder / "shout.py", cleaner(folder)) for folder in ("one", "two")]
+    registry = load_plugins(local=files, environ=only("shout"))
+    assert registry.components == ()
+    (broken,) = registry.broken
+    assert all(str(file) in broken.error for file in files)
 
 
 def test_a_local_file_is_compiled_from_its_bytes_each_time(tmp_path: Path) -> None:

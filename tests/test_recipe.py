@@ -123,7 +123,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 
 def parse(registry: Registry, text: str, **overrides: Any) -> RecipeSpec:
     directory = Path("/data/project")
-    return parse_recipe(text, registry, path=Path("recipe.yaml"), directory=directory, overrides=overrides)
+    return parse_recipe(text, registry, path=Path("recipe.yaml"), directory=directory, overrides=overrides).checked()
 
 
 def errors(registry: Registry, text: str, overrides: dict[str, Any] | None = None) -> list[str]:
@@ -155,7 +155,7 @@ def test_a_recipe(registry: Registry) -> None:
 def test_a_file_in_another_folder(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my recipe.yaml").write_bytes(b"\xef\xbb\xbf" + RECIPE.replace("name: summaries\n", "").encode())
     monkeypatch.chdir(tmp_path.parent)
-    recipe = load_recipe(Path(tmp_path.name) / "my recipe.yaml", registry)
+    recipe = load_recipe(Path(tmp_path.name) / "my recipe.yaml", registry).checked()
     assert recipe.name == "my recipe"
     assert recipe.directory == tmp_path
     assert recipe.steps[0].config["path"] == str(tmp_path / "data" / "a.txt")
@@ -468,13 +468,13 @@ def test_references_that_are_wrong(
 
 def test_a_recipe_from_python(registry: Registry) -> None:
     mapping = {"luthier": 1, "name": "n", "steps": [{"source": "reader", "path": Path("a.txt"), "more": ("b",)}]}
-    recipe = recipe_from_mapping(mapping, registry, Path("/data/project"), {"reader.limit": 3})
+    recipe = recipe_from_mapping(mapping, registry, Path("/data/project"), {"reader.limit": 3}).checked()
     assert recipe.steps[0].config == {"path": "/data/project/a.txt", "more": ["/data/project/b"], "limit": 3}
     assert recipe.steps[0].position is None
     with pytest.raises(RecipeError, match=r"steps\[0\].pth: unknown key; did you mean 'path'\?"):
-        recipe_from_mapping({"luthier": 1, "steps": [{"source": "reader", "pth": "a"}]}, registry, Path("/"))
+        recipe_from_mapping({"luthier": 1, "steps": [{"source": "reader", "pth": "a"}]}, registry, Path("/")).checked()
     with pytest.raises(RecipeError, match="which a recipe cannot hold"):
-        recipe_from_mapping({"luthier": 1, "steps": [{"tune": "lora", "rank": 1j}]}, registry, Path("/"))
+        recipe_from_mapping({"luthier": 1, "steps": [{"tune": "lora", "rank": 1j}]}, registry, Path("/")).checked()
 
 
 def test_example_steps(registry: Registry) -> None:
@@ -538,7 +538,7 @@ def test_any_mapping_is_a_recipe_or_a_recipe_error(
     registry: Registry, top: dict[str, Any], steps: list[Any], overrides: dict[str, Any]
 ) -> None:
     mapping = {"luthier": 1, **top, "steps": steps}
-    assert outcome(lambda: recipe_from_mapping(mapping, registry, Path("/data"), overrides))
+    assert outcome(lambda: recipe_from_mapping(mapping, registry, Path("/data"), overrides).checked())
 
 
 @relaxed
@@ -560,7 +560,7 @@ def test_every_valid_recipe_survives_its_own_text(
 ) -> None:
     length = {"clean": "length", "note": note, "words": sorted(words), "weights": weights}
     mapping = {"luthier": 1, "name": "n", "seed": seed, "steps": [length, {"tune": "lora", "rank": rank}]}
-    built = recipe_from_mapping(mapping, registry, Path("/data"))
+    built = recipe_from_mapping(mapping, registry, Path("/data")).checked()
     again = parse(registry, built.text)
     assert built.steps[0].config["note"] == note
     assert built.steps[0].config["weights"] == weights

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from luthier import hookspecs, provenance
-from luthier.errors import GateRefused, InputError
+from luthier.discovery import plugin_files
+from luthier.errors import GateRefused
 from luthier.events import Event, Listener, PluginHookFailed, listeners
 from luthier.files import REMEDY, disk_errors
 from luthier.interrupts import terminated_as_interrupt
 from luthier.keys import Planned, resolve
 from luthier.planner import Force, Plan, bounds, make_plan
-from luthier.plugins import Registry, load_plugins, local_plugins
+from luthier.plugins import Registry, load_plugins
 from luthier.pool import Pool, available_cores
 from luthier.recipe import RecipeSpec, load_recipe, recipe_from_mapping
 from luthier.runner import Runner
@@ -132,13 +133,13 @@ def open_session(
     """
     if isinstance(recipe, Recipe):
         directory = Path.cwd()
-        local = _local(directory, plugins)
+        local = plugin_files(directory, list(map(Path, plugins)))
         registry = load_plugins(local=local)
         spec = recipe_from_mapping(_overridden(recipe.mapping()), registry, directory, overrides or {})
     else:
         path = Path(recipe)
         directory = path.absolute().parent
-        local = _local(directory, plugins)
+        local = plugin_files(directory, list(map(Path, plugins)))
         registry = load_plugins(local=local)
         spec = load_recipe(path, registry, overrides or {})
     wanted = Force(frozenset(force), start)
@@ -151,20 +152,25 @@ def _overridden(mapping: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(mapping, default=str)))
 
 
-def _local(directory: Path, plugins: Sequence[str | Path]) -> list[Path]:
-    named = [Path(plugin).absolute() for plugin in plugins]
-    for path in named:
-        if not path.is_file():
-            raise InputError(f"there is no plugin file {path}", "--plugin names one Python file.")
-    return [*local_plugins(directory), *named]
+def plan(
+    recipe: Recipe | str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    plugins: Sequence[str | Path] = (),
+    home: str | Path | None = None,
+    until: str | None = None,
+    start: str | None = None,
+    force: Sequence[str] = (),
+) -> list[Planned]:
+    """What running a recipe would do: each node, cached or to run, and why. The arguments are those of `run`.
 
-
-def plan(recipe: Recipe | str | Path, **options: Any) -> list[Planned]:
-    """What running a recipe would do: each node, cached or to run, and why.
-
-    Takes the options of `run` that choose steps: `overrides`, `plugins`, `home`, `until`, `start`, `force`.
+    Raises:
+        RecipeError: with everything that is wrong with the recipe.
     """
-    return open_session(recipe, **options).resolve()
+    session = open_session(
+        recipe, overrides=overrides, plugins=plugins, home=home, until=until, start=start, force=force
+    )
+    return session.resolve()
 
 
 def run(

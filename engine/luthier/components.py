@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from luthier.errors import PluginError
+from luthier.errors import InputError, PluginError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -139,6 +139,7 @@ class Declaration:
     gives: str | None = None
     needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
     fingerprint: Callable[..., str] | None = None
+    check: Callable[..., None] | None = None
     platform: bool = False
 
 
@@ -147,6 +148,7 @@ def component(
     gives: str | None = None,
     needs: Mapping[str, Collection[str]] | None = None,
     fingerprint: Callable[..., str] | None = None,
+    check: Callable[..., None] | None = None,
     platform: bool = False,
 ) -> Callable[[Function], Function]:
     """Declare of a component what its signature cannot say. Most components need no declaration.
@@ -157,12 +159,14 @@ def component(
         needs: for an input, the forms that it takes: `{"data": {"prompt-completion"}}`.
         fingerprint: for a source that reads something other than locations: called with the
             configuration while planning, it returns a text that changes when the source would.
+        check: called with the configuration while planning; it raises `InputError` where parameters that
+            are right by themselves do not go together, which no type can say.
         platform: the result depends on the processor architecture or operating system.
     """
 
     def declare(function: Function) -> Function:
         forms = {name: frozenset(accepted) for name, accepted in (needs or {}).items()}
-        function.__luthier__ = Declaration(gives, forms, fingerprint, platform)  # type: ignore[attr-defined]
+        function.__luthier__ = Declaration(gives, forms, fingerprint, check, platform)  # type: ignore[attr-defined]
         return function
 
     return declare
@@ -183,7 +187,7 @@ class ConfigurationError(PluginError):
     exit_code = 1
 
     def __init__(self, component: Component, problems: list[Problem]) -> None:
-        where = "; ".join(f"{'.'.join(map(str, problem.key))}: {problem.message}" for problem in problems)
+        where = "; ".join(": ".join(filter(None, (".".join(map(str, p.key)), p.message))) for p in problems)
         super().__init__(f"{component}: {where}")
         self.problems = problems
 
@@ -298,7 +302,14 @@ class Component:
                 for detail in error.errors()
             ]
             raise ConfigurationError(self, problems) from None
-        return {name: getattr(instance, name) for name in type(instance).model_fields}
+        values = {name: getattr(instance, name) for name in type(instance).model_fields}
+        if self.declared.check:
+            try:
+                self.declared.check(**values)
+            except InputError as error:
+                message = f"{error.message} ({error.remedy})" if error.remedy else error.message
+                raise ConfigurationError(self, [Problem((), message)]) from None
+        return values
 
     def canonical(self, configuration: Mapping[str, Any], locate: Callable[[str], str] = str) -> dict[str, Any]:
         """The configuration with defaults, as JSON values, locations through `locate`: what a step's key covers."""

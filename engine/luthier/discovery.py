@@ -13,6 +13,8 @@ from pathlib import Path
 from types import CodeType
 from typing import Literal
 
+from luthier.errors import InputError
+
 GROUP = "luthier"
 Origin = Literal["entry point", "local file"]
 
@@ -42,9 +44,19 @@ class Candidate:
         return import_file(self.file) if self.file else self.entry_points[0].load()
 
 
-def local_plugins(recipe_directory: Path) -> list[Path]:
-    """The one-file plugins of a recipe: `plugins.d/*.py` beside it, by name, without those that begin with `_`."""
-    return sorted(path for path in (recipe_directory / "plugins.d").glob("*.py") if not path.name.startswith("_"))
+def plugin_files(directory: Path, named: Sequence[Path] = ()) -> list[Path]:
+    """The one-file plugins of a directory, and those that the user named.
+
+    A directory's are `plugins.d/*.py`, by name, without those that begin with `_`.
+
+    Raises:
+        InputError: if a named one is no file.
+    """
+    for path in named:
+        if not path.is_file():
+            raise InputError(f"there is no plugin file {path}", "--plugin names one Python file.")
+    beside = sorted(path for path in (directory / "plugins.d").glob("*.py") if not path.name.startswith("_"))
+    return [*beside, *(path.absolute() for path in named)]
 
 
 def names_in(text: str) -> frozenset[str]:
@@ -86,9 +98,17 @@ def _candidate(name: str, found: Sequence[EntryPoint]) -> Candidate:
 
 
 def local_candidates(paths: Iterable[Path]) -> list[Candidate]:
-    """The one-file plugins at `paths`; the same file twice counts once."""
-    files = dict.fromkeys(path.resolve() for path in paths)
-    return [Candidate(file.stem, str(file), "", file=file) for file in files]
+    """The one-file plugins at `paths`; the same file twice counts once, two files of one name are a problem."""
+    by_name: dict[str, list[Path]] = {}
+    for file in dict.fromkeys(path.resolve() for path in paths):
+        by_name.setdefault(file.stem, []).append(file)
+    return [_local_candidate(name, files) for name, files in by_name.items()]
+
+
+def _local_candidate(name: str, files: Sequence[Path]) -> Candidate:
+    givers = " and ".join(map(str, files))
+    problem = f"two local files are plugins of the name {name!r}: {givers}" if len(files) > 1 else ""
+    return Candidate(name, givers, "", file=files[0], problem=problem)
 
 
 class _SourceLoader(SourceFileLoader):

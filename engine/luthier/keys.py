@@ -90,13 +90,24 @@ def _part(step: StepSpec, identify: Callable[[str], str]) -> dict[str, Any]:
     try:
         config = component.canonical(step.config, identify)
     except LuthierError as error:
-        problem = RecipeProblem(step.position, step.id, error.message, error.remedy)
-        raise RecipeError([problem]) from error
+        raise _at(step, error) from error
     part = {"stage": step.stage.name, "contract": step.stage.contract, "config": config, **_code(component)}
     if component.declared.fingerprint:
-        fingerprint = component.declared.fingerprint(**component.configure(step.config))
-        part["fingerprint"] = hashlib.sha256(fingerprint.encode()).hexdigest()
+        part["fingerprint"] = hashlib.sha256(_fingerprint(step).encode()).hexdigest()
     return part
+
+
+def _fingerprint(step: StepSpec) -> str:
+    fingerprint = step.component.declared.fingerprint
+    assert fingerprint is not None
+    try:
+        return fingerprint(**step.component.configure(step.config))
+    except LuthierError as error:
+        raise _at(step, error) from error
+
+
+def _at(step: StepSpec, error: LuthierError) -> RecipeError:
+    return RecipeError([RecipeProblem(step.position, step.id, error.message, error.remedy)])
 
 
 def _code(component: Component) -> dict[str, Any]:

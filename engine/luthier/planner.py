@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from luthier.artifacts import DATASET_FORMS, Kind
-from luthier.components import DEFAULT_RUNTIMES, STAGES, plain_value
+from luthier.components import DEFAULT_RUNTIMES, STAGES, Stage, plain_value
 from luthier.errors import InputError, LuthierError
 from luthier.gates import Bound, parse_gate
 from luthier.locations import check_local, identity, pinned
@@ -128,11 +128,18 @@ def make_plan(recipe: RecipeSpec, registry: Registry, *, until: str | None = Non
         RecipeError: with everything that is wrong, each at its place.
         InputError: if `until` or `force` name no step.
     """
+    if recipe.problems:
+        until, force = None, Force()  # What they name may be what could not be read.
     until = _step_named(recipe, until) if until else None
     start = _step_named(recipe, force.start) if force.start else None
     force = Force(frozenset(_step_named(recipe, name) for name in sorted(force.steps)), start)
     builder = _Builder(recipe, registry, boundaries=force.mentioned | ({until} if until else set()))
-    for step in recipe.steps:
+    read = iter(recipe.steps)
+    for place in range(len(recipe.steps) + len(recipe.unread)):
+        if place in recipe.unread:
+            builder.add_unread(recipe.unread[place])
+            continue
+        step = next(read)
         builder.add(step)
         if step.id == until:
             break
@@ -158,7 +165,8 @@ class _Builder:
 
     def __init__(self, recipe: RecipeSpec, registry: Registry, boundaries: Collection[str]) -> None:
         self.nodes: list[Node] = []
-        self.problems: list[RecipeProblem] = []
+        self.problems = list(recipe.problems)
+        self._unknown = False
         self._registry = registry
         self._newest: dict[str, Node] = {}
         self._base: Node | None = None
@@ -182,6 +190,15 @@ class _Builder:
         if step.stage.name == "architecture":
             self._base, self._reference = self.nodes[-1], None
 
+    def add_unread(self, stage: Stage | None) -> None:
+        """Let what follows find what a step that could not be read would have given."""
+        if stage is None:
+            self._unknown = True
+        elif stage.gives not in (None, "report"):
+            self._append(Node((), "directory", stage.gives, ""))
+            if stage.name == "architecture":
+                self._base, self._reference = self.nodes[-1], None
+
     def _append(self, node: Node) -> None:
         if node.kind == "onnx" and self._reference is None:
             self._reference = node.inputs.get("model") or self._newest.get("model")
@@ -194,6 +211,15 @@ class _Builder:
 
     def _refuse(self, step: StepSpec, message: str, remedy: str = "") -> None:
         self.problems.append(RecipeProblem(step.position, step.id, message, remedy))
+
+    def _refuse_without(self, step: StepSpec, kind: str) -> None:
+        # A step of an unknown stage may have been meant to give it.
+        if not self._unknown:
+            self._refuse(
+                step,
+                f"{step.component} needs a {kind}, but no earlier step gives one",
+                f"Put a {_MAKERS[kind]} step before it.",
+            )
 
     def _add_frame(self, step: StepSpec, inputs: dict[str, Node], form: str) -> None:
         before = inputs.get("data")
@@ -215,11 +241,7 @@ class _Builder:
                 continue
             node = given.get(kind) or self._newest.get(kind)
             if node is None:
-                self._refuse(
-                    step,
-                    f"{step.component} needs a {kind}, but no earlier step gives one",
-                    f"Put a {_MAKERS[kind]} step before it.",
-                )
+                self._refuse_without(step, kind)
                 continue
             inputs["data" if name == "frame" else name] = node
             self._check_form(step, name, node)
@@ -274,20 +296,17 @@ class _Builder:
         given = next((node for node in named if node.kind in ("model", "onnx")), None)
         candidate = given or self._newest.get("candidate")
         if candidate is None:
-            self._refuse(
-                step,
-                f"{step.component} needs a model, but no earlier step gives one",
-                f"Put a {_MAKERS['model']} step before it.",
-            )
+            self._refuse_without(step, "model")
             return
         subjects: dict[Subject, Node] = {"candidate": candidate}
         if "reference" in step.component.inputs:
             if self._reference is None:
-                self._refuse(
-                    step,
-                    f"{step.component} compares with the model before export, but nothing was exported",
-                    "Put an `export` step before it.",
-                )
+                if not self._unknown:
+                    self._refuse(
+                        step,
+                        f"{step.component} compares with the model before export, but nothing was exported",
+                        "Put an `export` step before it.",
+                    )
                 return
             inputs["reference"] = self._reference
         else:

@@ -12,7 +12,7 @@ import inspect
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pluggy
 
 from luthier import hookspecs
 from luthier.components import STAGES, Component, Stage, describe, read_component
-from luthier.discovery import Candidate, Origin, installed_candidates, local_candidates, local_plugins, names_in
+from luthier.discovery import Candidate, Origin, installed_candidates, local_candidates, names_in
 from luthier.errors import InputError, LuthierError, PluginError
 from luthier.hookcheck import hook_problems
 from luthier.suggest import closest, did_you_mean
@@ -32,7 +32,6 @@ __all__ = [
     "Registry",
     "UnknownComponent",
     "load_plugins",
-    "local_plugins",
 ]
 
 FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
@@ -212,7 +211,7 @@ def load_plugins(*, local: Sequence[Path] = (), environ: Mapping[str, str] | Non
         environ: where LUTHIER_PLUGINS and LUTHIER_DISABLE are read; `os.environ` if None.
     """
     environ = os.environ if environ is None else environ
-    candidates = [*installed_candidates(), *local_candidates(local)]
+    candidates = _named_apart(installed_candidates(), local_candidates(local))
     wanted = names_in(environ["LUTHIER_PLUGINS"]) if "LUTHIER_PLUGINS" in environ else None
     disabled = names_in(environ.get("LUTHIER_DISABLE", ""))
     loaded: list[_Loaded] = []
@@ -240,6 +239,21 @@ def load_plugins(*, local: Sequence[Path] = (), environ: Mapping[str, str] | Non
     )
 
 
+def _named_apart(installed: Sequence[Candidate], local: Sequence[Candidate]) -> list[Candidate]:
+    """Both kinds of candidates; a local file of an installed plugin's name is the one that is left out."""
+    names = {candidate.name: candidate.distribution for candidate in installed}
+    clash = "its name {!r} is that of the installed plugin of {}"
+    return [
+        *installed,
+        *(
+            replace(each, problem=each.problem or clash.format(each.name, names[each.name]))
+            if each.name in names
+            else each
+            for each in local
+        ),
+    ]
+
+
 def _missing(wanted: Iterable[str], found: Sequence[str]) -> list[Broken]:
     return [
         Broken(
@@ -257,7 +271,9 @@ def _missing(wanted: Iterable[str], found: Sequence[str]) -> list[Broken]:
 
 def _load(candidate: Candidate) -> _Loaded | Broken:
     if candidate.problem:
-        return _broken(candidate, candidate.problem, f"Uninstall or reinstall {candidate.distribution}.")
+        rename = "Give the file another name."
+        reinstall = f"Uninstall or reinstall {candidate.distribution}."
+        return _broken(candidate, candidate.problem, rename if candidate.file else reinstall)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return _load_or_raise(candidate)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from luthier.components import Stage
 from luthier.nodes import Node, Position, RecipeError, RecipeProblem, dump_yaml, node_from_value, parse_yaml, shown
 from luthier.plugins import Registry
 from luthier.steps import StepReader, StepSpec
@@ -31,6 +32,8 @@ class RecipeSpec:
         path: its file; None for one that was built in Python or given as text.
         directory: where its relative locations start.
         text: as written.
+        problems: what is wrong with a draft; planning adds what it finds and refuses it.
+        unread: of a draft, the places of the steps that could not be read, with their stage where it is known.
     """
 
     name: str
@@ -39,10 +42,22 @@ class RecipeSpec:
     path: Path | None
     directory: Path
     text: str
+    problems: tuple[RecipeProblem, ...] = ()
+    unread: Mapping[int, Stage | None] = field(default_factory=dict)
+
+    def checked(self) -> RecipeSpec:
+        """The recipe itself.
+
+        Raises:
+            RecipeError: with everything that is wrong with it.
+        """
+        if self.problems:
+            raise RecipeError(list(self.problems))
+        return self
 
 
 def load_recipe(path: Path, registry: Registry, overrides: Mapping[str, Any] | None = None) -> RecipeSpec:
-    """Read and check a recipe's file.
+    """Read a recipe's file as far as that is possible; its `problems` are for the planner to complete.
 
     Args:
         path: the YAML file; it is named in errors as it is given here.
@@ -50,7 +65,7 @@ def load_recipe(path: Path, registry: Registry, overrides: Mapping[str, Any] | N
         overrides: values by dotted path (`lora.rank`), in place of what the file says.
 
     Raises:
-        RecipeError: with everything that is wrong with it.
+        RecipeError: if it cannot be read at all.
     """
     try:
         data = path.read_bytes()
@@ -73,7 +88,7 @@ def load_recipe(path: Path, registry: Registry, overrides: Mapping[str, Any] | N
 def parse_recipe(
     text: str, registry: Registry, *, path: Path | None, directory: Path, overrides: Mapping[str, Any] | None = None
 ) -> RecipeSpec:
-    """Check a recipe's text; as `load_recipe`."""
+    """Read a recipe's text; as `load_recipe`."""
     root = parse_yaml(text, str(path or "recipe"))
     return _Reader(registry, path, directory, text).read(root, overrides or {})
 
@@ -81,7 +96,7 @@ def parse_recipe(
 def recipe_from_mapping(
     mapping: Mapping[str, Any], registry: Registry, directory: Path, overrides: Mapping[str, Any] | None = None
 ) -> RecipeSpec:
-    """Check a recipe that was built in Python: the same keys as in YAML; as `load_recipe`."""
+    """Read a recipe that was built in Python: the same keys as in YAML; as `load_recipe`."""
     root = node_from_value(mapping)
     return _Reader(registry, None, directory, dump_yaml(root.to_value())).read(root, overrides or {})
 
@@ -110,10 +125,17 @@ class _Reader:
                 self._add(
                     node, key, "unknown key", did_you_mean(key, RECIPE_KEYS) or f"the keys are {', '.join(RECIPE_KEYS)}"
                 )
-        name, seed, steps = self._name(root), self._seed(root), self._steps(root)
-        if self._problems:
-            raise RecipeError(self._problems)
-        return RecipeSpec(name, seed, tuple(steps), self._path, self._directory, self._text)
+        name, seed, read = self._name(root), self._seed(root), self._steps(root)
+        return RecipeSpec(
+            name,
+            seed,
+            tuple(step for step in read if isinstance(step, StepSpec)),
+            self._path,
+            self._directory,
+            self._text,
+            problems=tuple(self._problems),
+            unread={place: step for place, step in enumerate(read) if not isinstance(step, StepSpec)},
+        )
 
     def _add(self, node: Node, key: str, message: str, suggestion: str = "") -> None:
         """Record a problem, unless a reference within that value has one already: what follows is of it."""
@@ -152,7 +174,8 @@ class _Reader:
             return 0
         return node.value
 
-    def _steps(self, root: Node) -> list[StepSpec]:
+    def _steps(self, root: Node) -> list[StepSpec | Stage | None]:
+        """The steps; of one that cannot be read its stage, if that is known."""
         node = root.value.get("steps")
         if node is None:
             self._add(root, "steps", "required, but missing", "a list: `- source: jsonl`, …")
@@ -161,14 +184,13 @@ class _Reader:
             self._add(node, "steps", "a list of at least one step", "begin each with `- STAGE: COMPONENT`")
             return []
         self._check_ids(node)
-        steps = []
+        steps: list[StepSpec | Stage | None] = []
         for index, step in enumerate(node.value):
             earlier = [(name, stage) for name, stage, _ in name_steps(Node(node.value[:index]))]
             later = [(name, stage) for name, stage, _ in name_steps(Node(node.value[index:]))]
             key = f"steps[{index}]"
             reader = StepReader(self._registry, self._directory, self._add, key, earlier=earlier, later=later)
-            read = reader.read(step)
-            steps += [read] if read else []
+            steps.append(reader.read(step))
         return steps
 
     def _check_ids(self, steps: Node) -> None:

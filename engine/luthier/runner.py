@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.artifacts import Artifact, Dataset, Report
-from luthier.errors import GateRefused, InputError, LuthierError
+from luthier.errors import GateRefused, InputError, LuthierError, WorkerError
 from luthier.events import (
     GateDecided,
     Listener,
@@ -86,14 +86,13 @@ class Runner:
         state: RunState = "failed"
         try:
             self._do_all()
-            refused = [gate for gate in self._run.gates if not gate.passed]
+            refused = self._refused()
             state = "refused" if refused else "failed"
             if refused:
                 raise GateRefused(
                     "\n".join(f"{gate.step}: {gate.reason}" for gate in refused),
                     "Nothing was promoted. What was measured is in the run's report.",
                 )
-            self._link_model()
             state = "done"
         except LuthierError as error:
             self._run.data.error = error.message
@@ -113,24 +112,28 @@ class Runner:
             self._listen(RunFinished(run=self._run.id, state=state, seconds=self._run.data.seconds))
 
     def _do_all(self) -> None:
-        nodes = list(self._plan.nodes)
-        index = 0
-        while index < len(nodes):
-            node = nodes[index]
-            refused = any(not gate.passed for gate in self._run.gates)
-            if refused and node.task != "validate":
-                return
+        while True:
             try:
-                self._do(node)
+                self._do_each()
+                self._link_model()
             except DamagedInput:
                 # What made the damaged artifact is no longer cached, so starting over does just that again.
-                index = 0
                 self._done.clear()
                 self._run.gates.clear()
-                continue
-            index += 1
-            if node.task == "validate" and (index == len(nodes) or nodes[index].step is not node.step):
+            else:
+                return
+
+    def _do_each(self) -> None:
+        nodes = self._plan.nodes
+        for node, following in zip(nodes, [*nodes[1:], None], strict=True):
+            if self._refused() and node.task != "validate":
+                return
+            self._do(node)
+            if node.task == "validate" and (following is None or following.step is not node.step):
                 self._judge(node)
+
+    def _refused(self) -> list[GateResult]:
+        return [gate for gate in self._run.gates if not gate.passed]
 
     def _do(self, node: Node) -> None:
         outputs = {name: done.artifact.hash for name, done in self._done.items()}
@@ -140,6 +143,9 @@ class Runner:
         except (LuthierError, OSError) as error:
             failure = _as_luthier_error(error)
             self._fail(node, failure)
+            if isinstance(failure, WorkerError):
+                # Only the run knows what the process was doing.
+                failure.message = f"{node.id}: {failure.message}"
             raise failure from error
         self._made[node.id] = self._made.get(node.id, False) or not done.cached
         if self._made[node.id]:
@@ -154,6 +160,8 @@ class Runner:
         artifact, report = self._store.get(record.output), self._store.get(record.report)
         if artifact is None or report is None:
             raise DamagedInput
+        if planned.node.task == "validate":
+            self._verify(report)  # Gates judge what it says.
         return _Done(artifact, report, record, cached=True)
 
     def _work(self, planned: Planned) -> _Done:
@@ -375,8 +383,12 @@ class Runner:
         self._listen(StepFailed(step=node.step.id, message=error.message, remedy=error.remedy, detail=detail))
 
     def _link_model(self) -> None:
+        """Give out the newest model, once every gate of the recipe has let it pass."""
+        planned = {step.id for node in self._plan.nodes for step in node.parts}
+        left_out = any(step.gate and step.id not in planned for step in self._plan.recipe.steps)
         made = [done.artifact for done in self._done.values() if done.artifact.kind in ("model", "onnx")]
-        if made:
+        if made and not left_out and not self._refused():
+            self._verify(made[-1])
             self._store.export(made[-1], self._run.model_path)
 
 

@@ -75,8 +75,8 @@ class StepReader:
         self._earlier = earlier
         self._later = later
 
-    def read(self, step: Node) -> StepSpec | None:
-        """Check one step; None if it is so wrong that nothing can be planned with it."""
+    def read(self, step: Node) -> StepSpec | Stage | None:
+        """Check one step; where it cannot be read, its stage is given, or None if even that is wrong."""
         stage = self._stage(step)
         if stage is None:
             return None
@@ -97,7 +97,7 @@ class StepReader:
         subjects = self._subjects(reserved.get("subjects"), stage)
         config = self._configure(component, step, config_nodes) if component else None
         if component is None or config is None:
-            return None
+            return stage
         positions = {key: node.place for key, node in config_nodes.items() if node.place and not node.override}
         return StepSpec(step_id, stage, component, config, source, gate, runtime, subjects, step.position, positions)
 

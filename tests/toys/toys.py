@@ -71,6 +71,13 @@ def teach(model: Model, data: Dataset, ctx: Context, *, steps: int = 5, pause: f
         import os
 
         os._exit(7)
+    if fail == "memory":
+        raise MemoryError("no room for the answers")
+    if fail == "killed":
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
     if fail == "hang":
         time.sleep(600)
     known = json.loads((model.path / "model.json").read_text())

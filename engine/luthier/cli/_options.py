@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from luthier.errors import InputError
-
 if TYPE_CHECKING:
     from luthier.plugins import Registry
     from luthier.store import Store
@@ -52,17 +50,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def local_files(plugins: Sequence[Path]) -> list[Path]:
-    """The one-file plugins in ./plugins.d, and those that --plugin named.
+    """The one-file plugins in ./plugins.d, and those that --plugin named."""
+    from luthier.discovery import plugin_files
 
-    Raises:
-        InputError: if one of them is no file.
-    """
-    from luthier.discovery import local_plugins
-
-    for path in plugins:
-        if not path.is_file():
-            raise InputError(f"there is no plugin file {path}", "--plugin names one Python file.")
-    return [*local_plugins(Path.cwd()), *(path.absolute() for path in plugins)]
+    return plugin_files(Path.cwd(), plugins)
 
 
 def registry_here(plugins: Sequence[Path]) -> Registry:

@@ -145,15 +145,16 @@ def plan(
 def _open(recipe: Path, *, overrides: Sequence[str], plugins: Sequence[Path], **options: Any) -> Session:
     """Check the recipe, and warn of the plugins that were left out: one of them may be what is missing."""
     from luthier.api import open_session
+    from luthier.discovery import plugin_files
     from luthier.nodes import RecipeError
-    from luthier.plugins import load_plugins, local_plugins
+    from luthier.plugins import load_plugins
     from luthier.substitution import parse_override
 
     values = dict(map(parse_override, overrides))
     try:
         session = open_session(recipe, overrides=values, plugins=plugins, **options)
     except RecipeError:
-        _warn_of_broken(load_plugins(local=[*local_plugins(recipe.absolute().parent), *plugins]))
+        _warn_of_broken(load_plugins(local=plugin_files(recipe.absolute().parent, plugins)))
         raise
     _warn_of_broken(session.plan.registry)
     return session
