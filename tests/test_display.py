@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 
 import pytest
@@ -57,10 +58,20 @@ def test_seconds(seconds, text):
     assert display.format_seconds(seconds) == text
 
 
-@given(st.floats(min_value=0, max_value=1e6))
-def test_seconds_never_show_sixty_of_anything(seconds):
-    assert "60" not in display.format_seconds(seconds).partition("h")[2].partition("m")[0]
-    assert not display.format_seconds(seconds).startswith("60 s")
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+@given(
+    st.floats(min_value=0, max_value=1e6)
+    | st.builds(lambda whole, off: abs(whole - off), st.integers(0, 10_000), st.floats(0, 1))
+    | st.builds(lambda minutes, off: abs(60 * minutes - off), st.integers(0, 10_000), st.floats(0, 1))
+)
+def test_seconds_read_back_are_near_and_never_sixty_of_anything(seconds):
+    text = display.format_seconds(seconds)
+    parts = [(float(number), unit) for number, unit in re.findall(r"([\d.]+) ?([smh])", text)]
+    assert all(number < 60 for number, unit in parts if unit != "h"), text
+    smallest = 0.1 if "." in text else UNITS[parts[-1][1]]
+    assert abs(sum(number * UNITS[unit] for number, unit in parts) - seconds) <= smallest, text
 
 
 def test_counts_and_metrics():
@@ -182,8 +193,6 @@ def live(width, *events, force_terminal=True):
 
 
 def without_codes(text):
-    import re
-
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 

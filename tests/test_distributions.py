@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 import venv
 import zipfile
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -17,6 +22,8 @@ from luthier.plugins import FIRST_PARTY, load_plugins
 
 ROOT = Path(__file__).parents[1]
 DISTRIBUTIONS = [ROOT, *sorted((ROOT / "plugins").glob("luthier-*"))]
+# pydantic requires one exact pydantic-core, and its manual has users import from it.
+PART_OF = {"pydantic_core": "pydantic"}
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +84,67 @@ def test_no_distribution_has_a_component_that_the_core_does_not_know_by_name():
         (component.distribution, str(component)) for component in registry.components if component.distribution in ours
     }
     assert installed == {(distribution, name) for distribution, names in FIRST_PARTY.items() for name in names}
+
+
+def executed_imports(tree: ast.AST) -> Iterator[tuple[str, bool]]:
+    """The packages that code imports at any level, and whether it can do without: not those for types alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            yield from executed_imports(ast.Module(node.orelse, []))
+        elif isinstance(node, ast.Try) and any(h.type and "ImportError" in ast.unparse(h.type) for h in node.handlers):
+            yield from ((name, True) for name, _ in executed_imports(ast.Module(node.body, [])))
+            yield from executed_imports(ast.Module([*node.handlers, *node.orelse, *node.finalbody], []))
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], False) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0], False
+        else:
+            yield from executed_imports(node)
+
+
+def undeclared(source: Path, requirements: list[str]) -> set[str]:
+    """The packages that the code in `source` needs, and that are neither its own, Python's nor required."""
+    required = {normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in requirements}
+    found = [each for path in source.rglob("*.py") for each in executed_imports(ast.parse(path.read_text("utf-8")))]
+    optional = {name for name, can_do_without in found if can_do_without}
+    own = {path.name.removesuffix(".py") for path in source.iterdir()}
+    others = {name for name, _ in found} - optional - own - sys.stdlib_module_names
+    givers = packages_distributions()
+    # An editable install is not among them; our distributions are named after their packages.
+    return {
+        name
+        for name in others
+        if not required & {normal(giver) for giver in (PART_OF.get(name, name), *givers.get(name, ()))}
+    }
+
+
+def normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+@pytest.mark.parametrize("directory", DISTRIBUTIONS, ids=lambda path: path.name if path != ROOT else "luthier")
+def test_every_import_is_of_a_declared_requirement(directory):
+    project = tomllib.loads((directory / "pyproject.toml").read_text("utf-8"))["project"]
+    source = ROOT / "engine" if directory == ROOT else directory / "src"
+    assert undeclared(source, project["dependencies"]) == set()
+
+
+def test_an_undeclared_import_is_found_at_any_level(tmp_path):
+    code = """
+        from __future__ import annotations
+        import os, polars.selectors
+        from typing import TYPE_CHECKING
+        if TYPE_CHECKING:
+            import transformers
+        def later():
+            from jinja2 import Environment
+            try:
+                import numpy
+            except ImportError:
+                import torch
+            return "import rich"
+    """
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "module.py").write_text(textwrap.dedent(code), "utf-8")
+    assert undeclared(tmp_path, []) == {"polars", "jinja2", "torch"}
+    assert undeclared(tmp_path, ["Jinja2>=3.1", "polars>=1.30 ; python_version > '3'", "torch"]) == set()

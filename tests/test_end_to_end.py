@@ -28,6 +28,7 @@ SMALL = {
     "summarization.split.test": 0.3,
     "summarization.split.valid": 0.2,
     "summarization.split.by": "source",
+    "summarization.split.salt": "13",
     "lora.max_minutes": None,
     "lora.max_steps": 2,
     "lora.max_length": 128,

@@ -16,6 +16,7 @@ from luthier.nodes import RecipeError, dump_yaml, parse_yaml
 from luthier.plugins import Registry, load_plugins
 from luthier.recipe import RecipeSpec, load_recipe, parse_recipe, recipe_from_mapping
 from luthier.schema import example_step
+from luthier.steps import RuntimeSpec
 from luthier.substitution import parse_override
 
 PLUGIN = '''
@@ -63,7 +64,7 @@ def rouge(subject, data):
     """Measure."""
 
 
-def runner(model):
+def runner(model, *, batch: int = 1, dtype: str = "auto"):
     """Load."""
 
 
@@ -149,7 +150,7 @@ def test_a_recipe(registry: Registry) -> None:
     assert str(tune.position) == "recipe.yaml:12:5"
     assert {key: str(place) for key, place in tune.positions.items()} == {"rank": "recipe.yaml:13:5"}
     assert validate.gate == {"rougeL": {"at_least": "base + 0.10", "confidence": 0.95}}
-    assert validate.runtime == "runner"
+    assert validate.runtime == RuntimeSpec("runner", {"batch": 1, "dtype": "auto"})
 
 
 def test_a_file_in_another_folder(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +266,7 @@ def test_text_that_is_no_recipe_is_one_clean_error(registry: Registry, text: str
             "steps[0].environment: environments of a step's own are not in this version",
         ),
         (steps("- validate: rouge\n  gate: 3"), "steps[0].gate: a gate maps metrics to bounds"),
-        (steps("- validate: rouge\n  runtime: 3"), "steps[0].runtime: the name of a runtime, not 3"),
+        (steps("- validate: rouge\n  runtime: 3"), "steps[0].runtime: the name of a runtime, or a mapping with its `name`, not 3"),
         (steps("- tune: lora\n  id: a b"), "steps[0].id: an id of letters, digits, `-` and `_`, not 'a b'"),
         (
             steps("- tune: lora\n- tune: lora"),
@@ -578,3 +579,21 @@ def test_an_override_holds_any_one_value(text, value):
 def test_an_override_of_several_lines_is_refused():
     with pytest.raises(InputError, match="more than one value"):
         parse_override("a.b=8\n- 9")
+
+
+def test_a_runtime_may_have_parameters(registry: Registry) -> None:
+    text = "luthier: 1\nsteps:\n  - validate: rouge\n    runtime: {name: runner, batch: 4}\n"
+    (step,) = parse(registry, text).steps
+    assert step.runtime == RuntimeSpec("runner", {"batch": 4, "dtype": "auto"})
+    (plain,) = parse(registry, text.replace("{name: runner, batch: 4}", "runner")).steps
+    assert plain.runtime == RuntimeSpec("runner", {"batch": 1, "dtype": "auto"})
+    for runtime, expected in {
+        "{name: runner, bach: 4}": ("4:29", "batch"),
+        "{name: runer}": ("4:15", "runner"),
+        "{batch: 4}": ("4:14", "its `name`"),
+        "{name: runner, batch: four}": ("4:29", "integer"),
+    }.items():
+        with pytest.raises(RecipeError) as caught:
+            parse(registry, text.replace("{name: runner, batch: 4}", runtime))
+        assert expected[0] in str(caught.value), str(caught.value)
+        assert expected[1] in str(caught.value)

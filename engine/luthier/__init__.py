@@ -15,7 +15,7 @@ from luthier.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from luthier.api import Recipe, plan, run
-    from luthier.runs import Run
+    from luthier.runs import Run, StepResult
 
 __version__ = "0.1.0"
 
@@ -34,6 +34,7 @@ __all__ = [
     "Report",
     "Run",
     "Score",
+    "StepResult",
     "component",
     "hookimpl",
     "plan",
@@ -47,8 +48,8 @@ def __getattr__(name: str) -> Any:
         from luthier import api
 
         return getattr(api, name)
-    if name == "Run":
-        from luthier.runs import Run
+    if name in ("Run", "StepResult"):
+        from luthier import runs
 
-        return Run
+        return getattr(runs, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

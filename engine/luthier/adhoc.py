@@ -57,7 +57,7 @@ def run_component(
             raise InputError(f"{path}: rows are in {', '.join(ROW_FILES)} files", "Name a file that ends in one.")
     component.configure(configuration)
     with _workplace(local) as (room, pool):
-        for name in ("data", "output", "notes", "checkpoint"):
+        for name in ("data", "input", "output", "notes", "checkpoint"):
             (room / name).mkdir()
         request = {
             "stage": component.stage.name,
@@ -67,8 +67,10 @@ def run_component(
             "seed": seed,
             "device": "auto",
         }
+        unread = 0
         if component.stage.name != "source":
-            pool.call({"task": "convert", "input": str(source), "target": str(room / "data")}, listen)
+            places = {"target": str(room / "data"), "notes": str(room / "input")}
+            unread = pool.call({"task": "convert", "input": str(source), **places}, listen)["quarantined"]
         if "frame" in component.inputs:
             counts = _over_shards(pool, request, room, listen)
         else:
@@ -80,10 +82,8 @@ def run_component(
             )
             counts = room / "notes" / "0" / "outcome.json"
         pool.call({"task": "convert", "input": str(room / "output"), "target": str(target)}, listen)
-        quarantined = counts.with_name("quarantine.jsonl")
-        if quarantined.exists():
-            shutil.copyfile(quarantined, quarantine_of(target))
-        return _read_counts(counts)
+        _keep_quarantined([room / "input", counts.parent], target)
+        return _read_counts(counts, unread)
 
 
 @contextlib.contextmanager
@@ -106,8 +106,17 @@ def _workplace(local: Sequence[Path]) -> Iterator[tuple[Path, Pool]]:
 
 
 def quarantine_of(target: Path) -> Path:
-    """Where the records go that a component set aside: beside the rows that it gave."""
+    """Where the records go that could not be read, or a component set aside: beside the rows that it gave."""
     return target.with_name(f"{target.name}.quarantine.jsonl")
+
+
+def _keep_quarantined(notes: Sequence[Path], target: Path) -> None:
+    found = [path for path in (place / "quarantine.jsonl" for place in notes) if path.exists()]
+    if found:
+        with quarantine_of(target).open("wb") as kept:
+            for path in found:
+                with path.open("rb") as records:
+                    shutil.copyfileobj(records, kept)
 
 
 def _over_shards(pool: Pool, request: Mapping[str, Any], room: Path, listen: Listen) -> Path:
@@ -139,9 +148,10 @@ def _over_shards(pool: Pool, request: Mapping[str, Any], room: Path, listen: Lis
     return room / "notes" / "0" / "outcome.json"
 
 
-def _read_counts(path: Path) -> dict[str, Any]:
+def _read_counts(path: Path, unread: int) -> dict[str, Any]:
+    """A component's counts, and the rows that never reached it: they came in too, and were set aside."""
     counts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["counts"]
-    return counts
+    return {**counts, "documents_in": counts["documents_in"] + unread, "quarantined": counts["quarantined"] + unread}
 
 
 def find_model(name: str, store: Store) -> Artifact:
@@ -175,7 +185,7 @@ def generate(
     with _workplace(local) as (room, pool):
         request = {
             "task": "generate",
-            "runtime": runtime or DEFAULT_RUNTIMES[model.kind],
+            "runtime": {"name": runtime or DEFAULT_RUNTIMES[model.kind], "config": {}},
             "subject": {"kind": model.kind, "form": model.form, "path": str(model.path.absolute()), "hash": model.hash},
             "prompts": list(prompts),
             "max_new_tokens": max_new_tokens,

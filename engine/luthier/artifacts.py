@@ -226,6 +226,20 @@ class Report(Artifact):
         """The figures (SVG files) by name."""
         return {path.stem: path for path in sorted(self.path.glob("figures/*.svg"))}
 
+    def samples(self) -> dict[str, list[dict[str, str]]]:
+        """Some of the rows that a data step `dropped` or `changed`: their `id`, `before` and, if changed, `after`."""
+        path = self.path / "outcome.json"
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        samples: dict[str, list[dict[str, str]]] = record.get("samples", {})
+        return samples
+
+    def quarantined(self) -> Iterator[dict[str, str | None]]:
+        """The records that a step set aside, one at a time: `where`, `reason`, `id` (where it had one), `record`."""
+        path = self.path / "quarantine.jsonl"
+        if path.exists():
+            with path.open(encoding="utf-8") as file:
+                yield from map(json.loads, file)
+
 
 ARTIFACTS: Mapping[Kind, type[Artifact]] = {kind.kind: kind for kind in (Dataset, Model, OnnxModel, Report)}
 

@@ -344,7 +344,7 @@ def _explain(detail: Mapping[str, Any]) -> str:
         return "unknown key"
     if detail["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return "required, but missing"
-    message = str(detail["msg"])
+    message = str(detail["msg"]).removeprefix("Value error, ")
     return f"{message[0].lower()}{message[1:]}, not {detail['input']!r}"
 
 
@@ -389,7 +389,7 @@ def read_component(
                 f"takes {str(parameter).partition(':')[0]}", "Name each input and each keyword-only parameter."
             )
         if parameter.kind is parameter.KEYWORD_ONLY:
-            if parameter.name in (*RESERVED_KEYS, stage.name) or parameter.name.startswith("_"):
+            if parameter.name in (*RESERVED_KEYS, stage.name or "name") or parameter.name.startswith("_"):
                 raise refuse(f"has a parameter {parameter.name!r}, which recipes reserve", "Give it another name.")
             if parameter.annotation is parameter.empty:
                 raise refuse(

@@ -117,12 +117,12 @@ def write_atomically(path: Path, text: str, aside: Path) -> None:
 
     Args:
         path: the file; its directory exists.
-        text: what it will hold, as UTF-8.
+        text: what it will hold, as UTF-8; what is no Unicode (a file's name may be none) becomes an escape.
         aside: an existing directory of the same file system, for the unfinished file.
     """
     unfinished = aside / unique_name()
     try:
-        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+        with unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

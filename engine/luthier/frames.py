@@ -25,6 +25,8 @@ SHARD_ROWS = 4096
 SHARD_BYTES = 64 * 2**20
 SAMPLES = 5
 SAMPLE_CHARACTERS = 600
+STAGES_THAT_KEEP_IDS = ("clean", "bias")
+"""The stages whose frame components drop and change rows, but add none."""
 
 
 @dataclass
@@ -192,6 +194,39 @@ def check_form(frame: pl.DataFrame, form: str, origin: str) -> pl.DataFrame:
     return frame
 
 
+def check_rows(rows: pl.LazyFrame, form: str, origin: str) -> None:
+    """Hold rows to what only shows when they are seen together: no id twice, no group in two splits.
+
+    Args:
+        rows: of a shard or of a whole dataset; only the columns that identify are read.
+        form: of the dataset; forms without a split have groups that nothing divides yet.
+        origin: the component, for messages.
+
+    Raises:
+        PluginError: naming the component, and an id or a group.
+    """
+    repeated = rows.group_by("id").len().filter(pl.col("len") > 1).collect(engine="streaming")
+    if repeated.height:
+        raise PluginError(
+            f"{origin} gave rows of the same id: {repeated['id'].min()!r}{_and_others(repeated.height, 'ids')}",
+            "An id is unique in a dataset, whatever the shard; make new ones for new rows.",
+        )
+    if "split" not in DATASET_FORMS[form]:
+        return
+    splits = rows.group_by("group").agg(pl.col("split").unique().sort())
+    divided = splits.filter(pl.col("split").list.len() > 1).collect(engine="streaming").sort("group")
+    if divided.height:
+        group, sides = divided.row(0)
+        raise PluginError(
+            f"{origin} put the group {group!r} into {' and '.join(sides)}{_and_others(divided.height, 'groups')}",
+            "Rows of one `group` are siblings: give all of them the same split, whatever the shard.",
+        )
+
+
+def _and_others(found: int, what: str) -> str:
+    return f", and {found - 1:,} more {what}" if found > 1 else ""
+
+
 class SourceRows:
     """Completes the rows of a source: ids from source and content, made unique; groups."""
 
@@ -250,52 +285,91 @@ def as_frames(result: Any, component: Component) -> Iterator[pl.DataFrame]:
         yield frame
 
 
-def compare(before: pl.DataFrame, after: pl.DataFrame, quarantined: frozenset[str], origin: str) -> Outcome:
-    """Count what became of the rows, and take samples of what was dropped and changed.
+def compare(before: pl.LazyFrame, after: pl.LazyFrame, quarantined: frozenset[str]) -> Outcome:
+    """Count what became of the rows, and take samples of what was kept as it was, changed and dropped.
 
-    Raises:
-        PluginError: where ids are missing or repeated.
+    A row is changed if it differs in any of the columns that both have; what only one side has is no change
+    of a document: a formatter's new columns are its work. Memory: an id and a hash a row.
+
+    Args:
+        before: the rows that a component saw; their ids are unique.
+        after: the rows that it gave; their ids are unique.
+        quarantined: the ids that it set aside.
     """
-    if "id" not in after.columns:
-        raise PluginError(f"{origin} lost the column 'id'", "Keep `id`: the engine counts and traces rows by it.")
-    if after["id"].n_unique() != after.height:
-        raise PluginError(
-            f"{origin} gave rows of the same id", "An id is unique in a dataset; make new ones for new rows."
-        )
-    kept = after.join(before.select("id"), on="id", how="semi", maintain_order="left")
-    gone = before.join(after.select("id"), on="id", how="anti", maintain_order="left")
-    set_aside = gone.filter(pl.col("id").is_in(list(quarantined)))
-    changed = _changed(before, kept)
+    old, new = _digests(before, after)
+    both = old.join(new, on="id", how="inner", maintain_order="left", suffix="_after")
+    gone = old.join(new, on="id", how="anti", maintain_order="left")
+    set_aside = gone.filter(pl.col("id").is_in(list(quarantined))).height
+    differs = both["digest"] != both["digest_after"]
     counts = Counts(
-        documents_in=before.height,
-        kept=kept.height,
-        changed=changed.height,
-        dropped=gone.height - set_aside.height,
-        quarantined=set_aside.height,
-        added=after.height - kept.height,
+        documents_in=old.height,
+        kept=both.height,
+        changed=int(differs.sum()),
+        dropped=gone.height - set_aside,
+        quarantined=set_aside,
+        added=new.height - both.height,
     )
+    ids = {"kept": both.filter(~differs)["id"], "changed": both.filter(differs)["id"], "dropped": gone["id"]}
+    return Outcome(counts, _samples(before, after, {name: some.head(SAMPLES).to_list() for name, some in ids.items()}))
+
+
+def _digests(before: pl.LazyFrame, after: pl.LazyFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """For each side the rows' `id`, and a 64-bit hash of all columns that both have, nested ones too."""
+    mine, theirs = before.collect_schema(), after.collect_schema()
+    shared = _shared(mine, theirs)
+
+    def digest(rows: pl.LazyFrame, schema: pl.Schema, other: pl.Schema) -> pl.DataFrame:
+        # The hash of null depends on the type, and a column that is null throughout has none of its own.
+        typed = [pl.col(name).cast(other[name]) if schema[name] == pl.Null else pl.col(name) for name in shared]
+        hashed = pl.struct(typed).hash() if typed else pl.lit(0, dtype=pl.UInt64)
+        return rows.select("id", hashed.alias("digest")).collect(engine="streaming")
+
+    return digest(before, mine, theirs), digest(after, theirs, mine)
+
+
+def _shared(before: pl.Schema, after: pl.Schema) -> list[str]:
+    return [name for name in before if name in after and name != "id"]
+
+
+def _samples(
+    before: pl.LazyFrame, after: pl.LazyFrame, ids: Mapping[str, Sequence[str]]
+) -> dict[str, list[dict[str, str]]]:
+    old = _rows_of(before, [row_id for some in ids.values() for row_id in some])
+    new = _rows_of(after, ids["changed"])
+    shared = _shared(before.collect_schema(), after.collect_schema())
     samples = {
-        "dropped": [{"id": row["id"], "before": _clip(row)} for row in gone.head(SAMPLES).to_dicts()],
-        "changed": [
-            {"id": row["id"], "before": _clip(row), "after": _clip({"text": row["text_after"]})}
-            for row in changed.head(SAMPLES).to_dicts()
-        ],
+        kind: [{"id": row_id, "before": _clip(_main_text(old[row_id]))} for row_id in ids[kind]]
+        for kind in ("kept", "dropped")
     }
-    return Outcome(counts, samples)
+    samples["changed"] = [{"id": row_id, **_change(old[row_id], new[row_id], shared)} for row_id in ids["changed"]]
+    return samples
 
 
-def _changed(before: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
-    # What people mean by a changed document is its text; a formatter's new columns are its work.
-    if "text" not in before.columns or "text" not in kept.columns:
-        return pl.DataFrame(schema={"id": pl.String, "text": pl.String, "text_after": pl.String})
-    pairs = before.select("id", "text").join(
-        kept.select("id", pl.col("text").alias("text_after")), on="id", how="inner", maintain_order="left"
-    )
-    return pairs.filter(pl.col("text") != pl.col("text_after"))
+def _rows_of(rows: pl.LazyFrame, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    found = rows.filter(pl.col("id").is_in(list(ids))).collect(engine="streaming") if ids else pl.DataFrame()
+    return {row["id"]: row for row in found.to_dicts()}
 
 
-def _clip(row: Mapping[str, Any]) -> str:
-    text = row.get("text") or row.get("prompt") or json.dumps(row, default=str, ensure_ascii=False)
+def _change(before: Mapping[str, Any], after: Mapping[str, Any], shared: Sequence[str]) -> dict[str, str]:
+    """A row before and after: its text where only that changed, else each column that did, by name."""
+    names = [name for name in shared if before[name] != after[name]] or list(shared)
+    if names == ["text"]:
+        return {"before": _clip(before["text"]), "after": _clip(after["text"])}
+    # Short ones first: a long sample loses its end.
+    names.sort(key=lambda name: len(_plain(before[name])))
+    shown = ("\n".join(f"{name}: {_plain(row[name])}" for name in names) for row in (before, after))
+    return dict(zip(("before", "after"), map(_clip, shown), strict=True))
+
+
+def _main_text(row: Mapping[str, Any]) -> str:
+    return str(row.get("text") or row.get("prompt") or _plain(row))
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _clip(text: str) -> str:
     return text if len(text) <= SAMPLE_CHARACTERS else text[: SAMPLE_CHARACTERS - 1] + "…"
 
 
@@ -309,4 +383,16 @@ def run_frame_component(
     if not isinstance(result, pl.DataFrame):
         raise PluginError(f"{origin} returned {type(result).__name__}", "A frame component returns a polars.DataFrame.")
     result = check_form(result, form, origin)
-    return result, compare(frame, result, context.quarantined, origin)
+    check_rows(result.lazy(), form, origin)
+    if component.stage.name in STAGES_THAT_KEEP_IDS:
+        _check_kept_ids(frame, result, origin)
+    return result, compare(frame.lazy(), result.lazy(), context.quarantined)
+
+
+def _check_kept_ids(before: pl.DataFrame, after: pl.DataFrame, origin: str) -> None:
+    added = after.select("id").join(before.select("id"), on="id", how="anti", maintain_order="left")["id"]
+    if added.len():
+        raise PluginError(
+            f"{origin} gave rows of new ids: {added[0]!r}{_and_others(added.len(), 'ids')}",
+            "A frame component keeps `id`: the engine counts and traces rows by it. Rows are added by formatters.",
+        )

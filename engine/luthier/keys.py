@@ -76,7 +76,10 @@ def ingredients(plan: Plan, node: Node, outputs: Mapping[str, str]) -> dict[str,
     found: dict[str, Any] = {
         "parts": [_part(step, plan.identity) for step in node.parts],
         "inputs": {name: outputs[made.id] for name, made in sorted(node.inputs.items())},
-        "runtimes": {name: _code(plan.registry.runtime(runtime)) for name, runtime in sorted(node.runtimes.items())},
+        "runtimes": {
+            name: {"config": dict(runtime.config), **_code(plan.registry.runtime(runtime.name))}
+            for name, runtime in sorted(node.runtimes.items())
+        },
     }
     if any("ctx" in step.component.inputs for step in node.parts):
         found["seed"] = plan.recipe.seed

@@ -18,7 +18,7 @@ from luthier.locations import check_local, identity, pinned
 from luthier.nodes import RecipeError, RecipeProblem
 from luthier.plugins import Registry
 from luthier.recipe import RecipeSpec
-from luthier.steps import StepSpec
+from luthier.steps import RuntimeSpec, StepSpec
 from luthier.substitution import resolve_name
 from luthier.suggest import did_you_mean
 
@@ -40,7 +40,7 @@ class Node:
     Attributes:
         parts: the recipe's steps that it does: several where frame components are fused.
         inputs: for each input that is an artifact, the node that makes it.
-        runtimes: for the inputs that are loaded models (`subject`, `reference`), the runtime.
+        runtimes: for the inputs that are loaded models (`subject`, `reference`), the runtime and its configuration.
         subject: for a validator, what it looks at.
     """
 
@@ -49,7 +49,7 @@ class Node:
     kind: Kind
     form: str
     inputs: Mapping[str, Node] = field(default_factory=dict)
-    runtimes: Mapping[str, str] = field(default_factory=dict)
+    runtimes: Mapping[str, RuntimeSpec] = field(default_factory=dict)
     subject: Subject | None = None
 
     @property
@@ -347,12 +347,13 @@ class _Builder:
                 place = step.positions.get(name, step.position)
                 self.problems.append(RecipeProblem(place, f"{step.id}.{name}", error.message, error.remedy))
 
-    def _runtime(self, step: StepSpec, node: Node) -> str:
+    def _runtime(self, step: StepSpec, node: Node) -> RuntimeSpec:
+        chosen = step.runtime
+        if chosen and node.kind in self._registry.runtime(chosen.name).inputs:
+            return chosen
         name = DEFAULT_RUNTIMES[node.kind]
         try:
-            if step.runtime and node.kind in self._registry.runtime(step.runtime).inputs:
-                name = step.runtime
-            self._registry.runtime(name)
+            return RuntimeSpec(name, self._registry.runtime(name).canonical({}))
         except InputError as error:
             self._refuse(step, error.message, error.remedy)
-        return name
+            return RuntimeSpec(name)

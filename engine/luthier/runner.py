@@ -7,7 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +237,7 @@ class Runner:
             **_component_request(node.step),
             "form": node.form,
             "inputs": inputs,
-            "runtimes": dict(node.runtimes),
+            "runtimes": {name: asdict(runtime) for name, runtime in node.runtimes.items()},
             "output": str(work.output),
             "notes": str(work.notes / "0"),
             "checkpoint": str(work.checkpoint),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,10 +13,10 @@ from typing import Any, Literal, cast
 from filelock import FileLock, Timeout
 
 from luthier.artifacts import Artifact, Dataset, Model, OnnxModel, Report
-from luthier.errors import InputError
+from luthier.errors import InputError, LuthierError
 from luthier.events import RunState
-from luthier.files import REMEDY, disk_errors
-from luthier.gates import Decision
+from luthier.files import REMEDY, disk_errors, write_atomically
+from luthier.gates import Bound, Decision, judge
 from luthier.store import Store
 from luthier.suggest import did_you_mean
 
@@ -110,6 +110,16 @@ class Run:
         self.path = path
         self.store = store
         self._data = data or _read(path)
+
+    @classmethod
+    def at(cls, path: Path) -> Run:
+        """The run in the directory `path`, `runs/<id>` of a store.
+
+        Raises:
+            InputError: if it is no run, or a newer Luthier wrote it.
+        """
+        path = path.absolute()
+        return cls(path, Store(path.parent.parent))
 
     def __repr__(self) -> str:
         return f"Run({self.id!r}, state={self.state!r})"
@@ -209,6 +219,35 @@ class Run:
         """The subjects that a validator looked at; `candidate` for any other step."""
         return [node.subject or "candidate" for node in self.step(name).nodes]
 
+    def seconds(self, name: str, subject: str = "candidate") -> float | None:
+        """How long a step took for one subject, in whichever run that was; None if it has not finished.
+
+        Raises:
+            InputError: if a newer Luthier wrote its record.
+        """
+        for node in self.step(name).nodes:
+            if node.subject in (subject, "") and node.key:
+                record = self.store.step(node.key)
+                return record.seconds if record else None
+        return None
+
+    def interval(
+        self, name: str, metric: str, subject: str = "base", *, confidence: float = 0.95
+    ) -> tuple[float, float] | None:
+        """The interval of the candidate's metric minus a subject's, by the gates' bootstrap with the run's seed.
+
+        None where one of them was not measured on single examples, they cannot be paired, or are not in the store.
+        """
+        bound = Bound(metric, "at_least", subject, 0.0, confidence)
+        try:
+            mine, theirs = self.report(name), self.report(name, subject)
+            if mine is None or theirs is None:
+                return None
+            interval = judge(bound, mine.metric_records(), theirs.metric_records(), self._data.seed).interval
+        except LuthierError:
+            return None
+        return interval if interval and not any(map(math.isnan, interval)) else None
+
     def _artifact(self, step: StepResult, *kinds: str) -> Artifact:
         if step.kind and step.kind not in kinds:
             raise InputError(f"the step {step.id!r} gave a {step.kind}, not a {' or '.join(kinds)}")
@@ -237,12 +276,10 @@ class Run:
         }
 
     def save(self) -> None:
-        """Write `run.json`, atomically."""
+        """Write `run.json`, whole and durably: garbage collection keeps what it names."""
         text = json.dumps({"version": RUN_VERSION, **asdict(self._data)}, ensure_ascii=False, indent=1)
-        temporary = self.path / "run.json.tmp"
         with disk_errors(self.store.root, REMEDY):
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-            os.replace(temporary, self.path / "run.json")
+            write_atomically(self.path / "run.json", text, self.path)
 
 
 def _read(path: Path) -> RunData:

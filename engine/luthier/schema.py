@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from luthier.components import STAGES, SUBJECTS, Component, Stage
 from luthier.nodes import dump_scalar
-from luthier.plugins import Registry
+
+if TYPE_CHECKING:
+    from luthier.plugins import Registry
 
 _ENTRY = re.compile(r"(\*{0,2}\w+(?:\s*,\s*\w+)*)\s*(?:\([^)]*\))?:\s*(.*)")
 _BOUND = {
@@ -61,8 +63,8 @@ def nested_keys(component: Component, path: Sequence[str | int] = ()) -> list[st
     return list(dict.fromkeys(_keys_at(schema, schema, list(path))))
 
 
-def _keys_at(root: dict[str, Any], schema: dict[str, Any], path: list[str | int]) -> Iterator[str]:
-    for branch in _branches(root, schema):
+def _keys_at(root: Mapping[str, Any], schema: Mapping[str, Any], path: list[str | int]) -> Iterator[str]:
+    for branch in schema_branches(root, schema):
         properties = branch.get("properties", {})
         if not path:
             yield from properties
@@ -78,14 +80,14 @@ def _keys_at(root: dict[str, Any], schema: dict[str, Any], path: list[str | int]
             yield from _keys_at(root, branch, rest)  # pydantic's name for a branch of a union
 
 
-def _branches(root: dict[str, Any], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The schemas that a reference or a union stands for."""
+def schema_branches(root: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The schemas that a reference into `root` or a union stands for; the schema itself if it is neither."""
     if "$ref" in schema:
-        yield from _branches(root, root["$defs"][schema["$ref"].rpartition("/")[2]])
+        yield from schema_branches(root, root["$defs"][schema["$ref"].rpartition("/")[2]])
         return
     union = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())]
     for branch in union:
-        yield from _branches(root, branch)
+        yield from schema_branches(root, branch)
     if not union:
         yield schema
 
@@ -99,8 +101,9 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
         PluginError: if a component's annotation cannot be evaluated.
     """
     components = [component for component in registry.components if component.stage.name]
-    runtimes = [component.name for component in registry.of_stage("runtime")]
-    definitions = {_key(component): _step_schema(component, runtimes) for component in components}
+    runtimes = registry.of_stage("runtime")
+    choices = [{"enum": [component.name for component in runtimes]}, *map(_runtime_schema, runtimes)]
+    definitions = {_key(component): _step_schema(component, choices) for component in components}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Luthier recipe",
@@ -142,7 +145,20 @@ def _stage_schema(stage: Stage, registry: Registry) -> dict[str, Any]:
     return {"required": [stage.name], "properties": {stage.name: {"enum": names, "description": stage.title}}}
 
 
-def _step_schema(component: Component, runtimes: list[str]) -> dict[str, Any]:
+def _runtime_schema(component: Component) -> dict[str, Any]:
+    """A runtime with its parameters: `{name: NAME, PARAMETER: VALUE}`."""
+    schema = component_schema(component)
+    return {
+        "type": "object",
+        "description": component.summary,
+        "properties": {"name": {"const": component.name}, **schema.get("properties", {})},
+        "required": ["name", *schema.get("required", [])],
+        "additionalProperties": False,
+        "$defs": schema.get("$defs", {}),
+    }
+
+
+def _step_schema(component: Component, runtimes: list[dict[str, Any]]) -> dict[str, Any]:
     schema = component_schema(component)
     reserved: dict[str, Any] = {
         component.stage.name: {"const": component.name, "description": component.summary},
@@ -160,7 +176,7 @@ def _step_schema(component: Component, runtimes: list[str]) -> dict[str, Any]:
             "description": "Bounds by metric; a refused one ends the run with exit code 4.",
             "additionalProperties": {"anyOf": [bound, {"type": "array", "items": bound}]},
         }
-        reserved["runtime"] = {"enum": runtimes, "description": "What loads the models that it measures."}
+        reserved["runtime"] = {"anyOf": runtimes, "description": "What loads the models that it measures."}
         reserved["subjects"] = {
             "type": "array",
             "items": {"enum": list(SUBJECTS)},
@@ -212,7 +228,7 @@ def example_step(component: Component) -> str:
         PluginError: if an annotation cannot be evaluated.
     """
     if not component.stage.name:
-        return f"- validate: perplexity\n  runtime: {component.name}\n"
+        return _example_runtime(component)
     schema = component.model.model_json_schema()
     lines = [f"- {component.stage.name}: {component.name}"]
     for name, prop in schema.get("properties", {}).items():
@@ -223,9 +239,18 @@ def example_step(component: Component) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _placeholder(root: dict[str, Any], schema: dict[str, Any]) -> Any:
+def _example_runtime(component: Component) -> str:
+    properties = component.model.model_json_schema().get("properties", {})
+    lines = [f"- validate: perplexity\n  runtime: {component.name}\n"]
+    if properties:
+        shown = ", ".join(f"{name}: {dump_scalar(prop.get('default'))}" for name, prop in properties.items())
+        lines.append(f"  # or with its parameters: {{name: {component.name}, {shown}}}\n")
+    return "".join(lines)
+
+
+def _placeholder(root: Mapping[str, Any], schema: Mapping[str, Any]) -> Any:
     """A value of the type that a required parameter has, as plausible as its schema allows."""
-    branch = next((each for each in _branches(root, schema) if each.get("type") != "null"), {})
+    branch = next((each for each in schema_branches(root, schema) if each.get("type") != "null"), {})
     if "enum" in branch or "const" in branch:
         return branch.get("const", branch.get("enum", [""])[0])
     match branch.get("type"):

@@ -29,6 +29,14 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 @dataclass(frozen=True)
+class RuntimeSpec:
+    """A runtime by name, with its configuration as JSON values, defaults filled in."""
+
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class StepSpec:
     """One step of a recipe, checked.
 
@@ -49,7 +57,7 @@ class StepSpec:
     config: dict[str, Any]
     source: tuple[str, ...] = ()
     gate: Mapping[str, Any] | None = None
-    runtime: str | None = None
+    runtime: RuntimeSpec | None = None
     subjects: tuple[str, ...] = SUBJECTS
     position: Position | None = None
     positions: Mapping[str, Position] = field(default_factory=dict)
@@ -95,7 +103,7 @@ class StepReader:
         gate = self._gate(reserved.get("gate"), stage)
         runtime = self._runtime(reserved.get("runtime"), stage)
         subjects = self._subjects(reserved.get("subjects"), stage)
-        config = self._configure(component, step, config_nodes) if component else None
+        config = self._configure(component, step, config_nodes, self._key) if component else None
         if component is None or config is None:
             return stage
         positions = {key: node.place for key, node in config_nodes.items() if node.place and not node.override}
@@ -167,17 +175,23 @@ class StepReader:
                 self._add(place, f"{self._key}.gate{key}", message)
         return gate if isinstance(gate, dict) else None
 
-    def _runtime(self, node: Node | None, stage: Stage) -> str | None:
+    def _runtime(self, node: Node | None, stage: Stage) -> RuntimeSpec | None:
+        """`runtime: NAME`, or `runtime: {name: NAME, PARAMETER: VALUE}`."""
         if node is None or not self._only_validate(node, "runtime", stage):
             return None
-        if not isinstance(node.value, str):
-            self._add(node, f"{self._key}.runtime", f"the name of a runtime, not {shown(node)}")
+        key = f"{self._key}.runtime"
+        nodes = dict(node.value) if isinstance(node.value, dict) else {"name": node}
+        name = nodes.pop("name", node)
+        if not isinstance(name.value, str):
+            self._add(name, key, f"the name of a runtime, or a mapping with its `name`, not {shown(name)}")
             return None
         try:
-            return self._registry.runtime(node.value).name
+            component = self._registry.runtime(name.value)
         except LuthierError as error:
-            self._add(node, f"{self._key}.runtime", error.message, error.remedy)
+            self._add(name, key, error.message, error.remedy)
             return None
+        config = self._configure(component, node, nodes, key)
+        return None if config is None else RuntimeSpec(component.name, config)
 
     def _subjects(self, node: Node | None, stage: Stage) -> tuple[str, ...]:
         if node is None or not self._only_validate(node, "subjects", stage):
@@ -194,23 +208,23 @@ class StepReader:
             self._add(node, f"{self._key}.{key}", f"only a `validate` step has a {key}")
         return stage.gives == "report"
 
-    def _configure(self, component: Component, step: Node, nodes: dict[str, Node]) -> dict[str, Any] | None:
+    def _configure(self, component: Component, step: Node, nodes: dict[str, Node], key: str) -> dict[str, Any] | None:
         given = replace(step, value=nodes)
         try:
             values = component.configure(given.to_value())
         except ConfigurationError as error:
             for problem in error.problems:
-                self._add_configuration_problem(component, given, problem)
+                self._add_configuration_problem(component, given, problem, key)
             return None
         except LuthierError as error:
-            self._add(step, self._key, error.message, error.remedy)
+            self._add(step, key, error.message, error.remedy)
             return None
         config: dict[str, Any] = {}
         for name, value in values.items():
             try:
                 config[name] = plain_value(value, self._absolute)
             except LuthierError as error:
-                self._add(nodes.get(name, step), f"{self._key}.{name}", error.message, error.remedy)
+                self._add(nodes.get(name, step), f"{key}.{name}", error.message, error.remedy)
         return config
 
     def _absolute(self, location: str) -> str:
@@ -218,14 +232,15 @@ class StepReader:
 
         return absolute(location, self._directory)
 
-    def _add_configuration_problem(self, component: Component, step: Node, problem: Problem) -> None:
-        node, key = follow(step, problem.key)
+    def _add_configuration_problem(self, component: Component, step: Node, problem: Problem, key: str) -> None:
+        node, path = follow(step, problem.key)
         suggestion = ""
         if problem.unknown:
             parent = problem.key[:-1]
-            known = list(nested_keys(component, parent)) + (list(RESERVED_KEYS) if not parent else [])
+            reserved = () if parent or not component.stage.name else RESERVED_KEYS
+            known = [*nested_keys(component, parent), *reserved]
             name = str(problem.key[-1])
             suggestion = (
                 did_you_mean(name, known) or f"{component} has {', '.join(nested_keys(component, parent)) or 'no keys'}"
             )
-        self._add(node, f"{self._key}{key}", problem.message, suggestion)
+        self._add(node, f"{key}{path}", problem.message, suggestion)

@@ -11,11 +11,11 @@ from typing import Any
 
 import polars as pl
 
-from luthier import frames, provenance
-from luthier.artifacts import ARTIFACTS, DATASET_FORMS, ROW_FILES, Artifact, Dataset, Generator
+from luthier import frames, provenance, rowfiles
+from luthier.artifacts import ARTIFACTS, DATASET_FORMS, Artifact, Dataset, Generator
 from luthier.components import Component, describe
 from luthier.context import Context
-from luthier.errors import InputError, PluginError
+from luthier.errors import PluginError
 from luthier.files import remove_tree, settle
 from luthier.generations import Remembering
 from luthier.locations import fetch
@@ -82,8 +82,9 @@ class Tasks:
             rows = source.complete(frame) if source else frame
             writer.write(frames.check_form(rows, request["form"], origin), origin)
         writer.close(pl.Schema(dict.fromkeys(DATASET_FORMS[request["form"]], pl.String)))
-        outcome = _dataset_outcome(data, Dataset.at(context.output, request["form"]), context, origin)
-        _finish_notes(context, outcome)
+        result = Dataset.at(context.output, request["form"])
+        frames.check_rows(result.scan(), request["form"], origin)
+        _finish_notes(context, _dataset_outcome(data, result, context, writer.total))
         return {"rows": writer.total}
 
     def _shard(self, request: Request) -> dict[str, Any]:
@@ -94,14 +95,15 @@ class Tasks:
         attempt = Path(request["attempt"])
         remove_tree(attempt)
         frame = pl.read_parquet(request["input"])
-        for index, part in enumerate(request["parts"]):
-            component, configuration = self._component(part)
+        components = [self._component(part) for part in request["parts"]]
+        for index, (part, (component, configuration)) in enumerate(zip(request["parts"], components, strict=True)):
             directories = {name: str(attempt / name / str(index)) for name in ("output", "notes", "checkpoint")}
             context = self._context({**request, **directories}, component)
             frame, outcome = frames.run_frame_component(component, configuration, frame, context, part["form"])
             _finish_notes(context, outcome)
         frames.write_shard(frame, attempt / "shard.parquet")
-        rows = {"rows": frame.height}
+        answers = _answers_for_rows([component for component, _ in components])
+        rows = {"rows": frame.height, "form": request["parts"][-1]["form"], "origin": describe(answers.function)}
         (attempt / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
         settle(attempt)  # After a power cut, what is there must be whole.
         attempt.rename(done)
@@ -116,7 +118,10 @@ class Tasks:
         frames.join_shards([shard / "shard.parquet" for shard in shards], output, describe(component.function))
         for part in range(request["parts"]):
             _join_notes([shard / "notes" / str(part) for shard in shards], notes / str(part))
-        return {"rows": sum(json.loads((shard / "rows.json").read_text())["rows"] for shard in shards)}
+        records = [json.loads((shard / "rows.json").read_text(encoding="utf-8")) for shard in shards]
+        form, origin = records[0]["form"], records[0]["origin"]
+        frames.check_rows(Dataset.at(output, form).scan(), form, origin)
+        return {"rows": sum(record["rows"] for record in records)}
 
     def _directory(self, request: Request) -> dict[str, Any]:
         """An architecture, tuner or exporter: writes a directory."""
@@ -145,19 +150,23 @@ class Tasks:
         _finish_notes(context, None)
         return {}
 
-    def _load(self, runtime: str, record: Mapping[str, Any], context: Context) -> Generator:
-        component = self._registry.runtime(runtime)
+    def _load(self, runtime: Mapping[str, Any], record: Mapping[str, Any], context: Context) -> Generator:
+        component = self._registry.runtime(runtime["name"])
         artifact = _artifact(record)
-        generator: Generator = self._call(component, component.configure({}), {artifact.kind: artifact, "ctx": context})
+        generator: Generator = self._call(
+            component, component.configure(runtime["config"]), {artifact.kind: artifact, "ctx": context}
+        )
         return generator
 
-    def _remember(self, generator: Generator, runtime: str, record: Mapping[str, Any], request: Request) -> Generator:
-        component = self._registry.runtime(runtime)
-        identity = json.dumps([runtime, provenance.code_of(component), provenance.versions_of(component)])
+    def _remember(
+        self, generator: Generator, runtime: Mapping[str, Any], record: Mapping[str, Any], request: Request
+    ) -> Generator:
+        component = self._registry.runtime(runtime["name"])
+        identity = json.dumps([dict(runtime), provenance.code_of(component), provenance.versions_of(component)])
         return Remembering(generator, Path(request["generations"]) / record["hash"], identity)
 
     def _generate(self, request: Request) -> dict[str, Any]:
-        component = self._registry.runtime(request["runtime"])
+        component = self._registry.runtime(request["runtime"]["name"])
         context = self._context(request, component)
         generator = self._load(request["runtime"], request["subject"], context)
         return {"completions": generator.generate(request["prompts"], max_new_tokens=request["max_new_tokens"])}
@@ -166,33 +175,35 @@ class Tasks:
         """Read rows from a user's file into shards, or write shards to one: for `plugins run`."""
         source, target = Path(request["input"]), Path(request["target"])
         if source.is_dir():
-            _write_rows(pl.concat(list(Dataset.at(source, "").frames())), target)
+            rowfiles.write_rows(pl.concat(list(Dataset.at(source, "").frames())), target)
             return {}
-        rows = frames.SourceRows(source.name, str(source))
+        notes = Path(request["notes"])
+        context = Context(seed=0, output=target, checkpoint=target, notes=notes, emit=self._emit, fetch=fetch)
         writer = frames.ShardWriter(target)
-        frame = _read_rows(source)
-        if "text" not in frame.columns:
-            raise InputError(f"{source} has no column 'text'", f"It has: {', '.join(frame.columns)}.")
-        writer.write(rows.complete(frame), str(source))
+        rows = frames.SourceRows(source.name, str(source)).complete(rowfiles.read_documents(source, context))
+        # Some rows of a file may say where they are from and what belongs to them, and others not.
+        rows = rows.with_columns(pl.col("source").fill_null(source.name), pl.col("group").fill_null(pl.col("id")))
+        writer.write(rows, str(source))
         writer.close()
-        return {"rows": writer.total}
+        return {"rows": writer.total, "quarantined": _quarantined_lines(context)}
 
 
 def _artifact(record: Mapping[str, Any]) -> Artifact:
     return ARTIFACTS[record["kind"]].at(Path(record["path"]), record["form"], record["hash"])
 
 
-def _dataset_outcome(data: Artifact | None, result: Dataset, context: Context, origin: str) -> frames.Outcome:
-    identifying = ("id", "text")
-    after = result.scan()
-    rows = after.select([name for name in identifying if name in after.collect_schema().names()]).collect()
-    if not isinstance(data, Dataset):
-        if rows["id"].n_unique() != rows.height:
-            raise PluginError(f"{origin} gave rows of the same id", "An id is unique in a dataset.")
-        return frames.Outcome(frames.Counts(added=rows.height, quarantined=_quarantined_lines(context)))
-    before = data.scan()
-    columns = [name for name in identifying if name in before.collect_schema().names()]
-    return frames.compare(before.select(columns).collect(), rows, context.quarantined, origin)
+def _answers_for_rows(parts: Sequence[Component]) -> Component:
+    """Who is named where the shards of a pass do not fit together; within a shard each part is checked by itself.
+
+    New ids and splits come from parts that may add rows, nearly always one: the last of them, or else the last part.
+    """
+    return next((part for part in reversed(parts) if part.stage.name not in frames.STAGES_THAT_KEEP_IDS), parts[-1])
+
+
+def _dataset_outcome(data: Artifact | None, result: Dataset, context: Context, added: int) -> frames.Outcome:
+    if isinstance(data, Dataset):
+        return frames.compare(data.scan(), result.scan(), context.quarantined)
+    return frames.Outcome(frames.Counts(added=added, quarantined=_quarantined_lines(context)))
 
 
 def _quarantined_lines(context: Context) -> int:
@@ -248,27 +259,3 @@ def _join_tables(shards: Sequence[Path], target: Path) -> None:
         (target / "tables").mkdir(exist_ok=True)
         parts = [pl.read_parquet(shard / "tables" / name) for shard in shards if (shard / "tables" / name).exists()]
         pl.concat(parts).write_parquet(target / "tables" / name)
-
-
-READERS: Mapping[str, Callable[[Path], pl.DataFrame]] = dict(
-    zip(ROW_FILES, (pl.read_ndjson, pl.read_parquet, pl.read_csv), strict=True)
-)
-WRITERS: Mapping[str, Callable[[pl.DataFrame, Path], Any]] = dict(
-    zip(ROW_FILES, (pl.DataFrame.write_ndjson, pl.DataFrame.write_parquet, pl.DataFrame.write_csv), strict=True)
-)
-
-
-def _read_rows(path: Path) -> pl.DataFrame:
-    try:
-        return READERS[path.suffix](path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-
-
-def _write_rows(frame: pl.DataFrame, path: Path) -> None:
-    try:
-        WRITERS[path.suffix](frame, path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(
-            f"{path} cannot be written: {error}", "Name another file, or another of these forms."
-        ) from error

@@ -14,6 +14,7 @@ from luthier.cli._dispatch import Command, Group
 from luthier.cli._options import local_files, registry_here
 from luthier.cli._output import print_json
 from luthier.errors import InputError
+from luthier.schema import component_schema, schema_branches
 
 if TYPE_CHECKING:
     from luthier.components import Component
@@ -70,8 +71,6 @@ def component_command(component: Component, plugins: list[Path]) -> Any:
 
     Its function's signature is made from the component's schema, and typer reads it like any other.
     """
-    from luthier.schema import component_schema
-
     schema = component_schema(component)
     properties: Mapping[str, Any] = schema.get("properties", {})
     parameters = [_parameter(name, prop, schema) for name, prop in properties.items()]
@@ -152,7 +151,10 @@ def _check(component: Component, configuration: Mapping[str, Any]) -> None:
     try:
         component.configure(configuration)
     except ConfigurationError as error:
-        problems = [f"{_flag(str(problem.key[0]))}: {problem.message}" for problem in error.problems]
+        problems = [
+            f"{_flag(str(problem.key[0]))}: {problem.message}" if problem.key else problem.message
+            for problem in error.problems
+        ]
         raise typer.BadParameter("; ".join(problems)) from None
 
 
@@ -202,7 +204,7 @@ _OPTIONAL_ANNOTATIONS: Mapping[Kind, Any] = {kind: annotation | None for kind, a
 
 def _kind(schema: Mapping[str, Any], prop: Mapping[str, Any]) -> Kind:
     """How an option's text is read: by its type where it has one besides null, else as JSON."""
-    kinds = {_type(branch) for branch in _branches(schema, prop)} - {"null"}
+    kinds = {_type(branch) for branch in schema_branches(schema, prop)} - {"null"}
     if kinds == {"integer", "number"}:
         return "number"
     return kinds.pop() if len(kinds) == 1 else "json"  # type: ignore[return-value]
@@ -216,18 +218,10 @@ def _type(branch: Mapping[str, Any]) -> str:
     return kind if kind in ("boolean", "integer", "number", "string", "array", "null") else "json"
 
 
-def _branches(schema: Mapping[str, Any], prop: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a reference or a union stands for."""
-    if "$ref" in prop:
-        return _branches(schema, schema["$defs"][prop["$ref"].rpartition("/")[2]])
-    union = [*prop.get("anyOf", ()), *prop.get("oneOf", ())]
-    return [inner for branch in union for inner in _branches(schema, branch)] if union else [prop]
-
-
 def describe_type(schema: Mapping[str, Any], prop: Mapping[str, Any]) -> str:
     """A parameter's type in a word or two: `number`, `integer or null`, `a|b|c`, `list of string`."""
     names = []
-    for branch in _branches(schema, prop):
+    for branch in schema_branches(schema, prop):
         if "enum" in branch or "const" in branch:
             names.append("|".join(map(str, branch.get("enum", [branch.get("const")]))))
         elif branch.get("type") == "array":
@@ -270,5 +264,5 @@ def _read_list(name: str, given: list[str], prop: Mapping[str, Any], schema: Map
     """A list: as JSON (`'["a", "b"]'`), or one element each time that the option is given."""
     if len(given) == 1 and given[0].lstrip().startswith("["):
         return list(_read_json(name, given[0]))
-    items = next(branch["items"] for branch in _branches(schema, prop) if branch.get("type") == "array")
+    items = next(branch["items"] for branch in schema_branches(schema, prop) if branch.get("type") == "array")
     return list(given) if _kind(schema, items) == "string" else [_read_json(name, each) for each in given]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -11,10 +12,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from luthier import Context, InputError
-from luthier_text import sources
+from luthier import Context, Dataset, InputError
+from luthier.frames import SourceRows
+from luthier_text import cleaners, formatters, sources
 from luthier_text._docstrings import split_docstring
 from luthier_text._installed import fingerprint
+from luthier_text.formatters import Split
 
 MODULE = '''"""A module with a summary.
 
@@ -52,10 +55,27 @@ if True:
 '''
 
 
+def install(root: Path, name: str, files: dict[str, str | bytes], unlisted: str = "") -> None:
+    """Make an installed distribution of version 1.2."""
+    for file, content in files.items():
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    info = root / f"{name.lower().replace('.', '_').replace('-', '_')}-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    (info / "RECORD").write_text("".join(f"{file},,\n" for file in files if file != unlisted))
+
+
+def documented(package: str, number: int) -> str:
+    """A module whose docstring no other has."""
+    words = [hashlib.md5(f"{package} {number} {n}".encode()).hexdigest()[:6] for n in range(30)]
+    return f'"""A summary of {number}.\n\n{" ".join(words)}\n"""\n'
+
+
 @pytest.fixture
 def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An installed distribution `demo-dist` with modules good, broken, vendored, private and test."""
-    root = tmp_path / "site"
     files: dict[str, str | bytes] = {
         "demo/__init__.py": MODULE,
         "demo/broken.py": 'def (:\n    """A summary line here.\n\n    And a body that is long enough.\n    """',
@@ -66,14 +86,8 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "demo/script-name.py": MODULE,
         "demo/unlisted.py": MODULE,
     }
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    info = root / "demo_dist-1.2.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: Demo.Dist\nVersion: 1.2\n")
-    (info / "RECORD").write_text("".join(f"{name},,\n" for name in files if "unlisted" not in name))
+    root = tmp_path / "site"
+    install(root, "Demo.Dist", files, unlisted="demo/unlisted.py")
     monkeypatch.syspath_prepend(str(root))
     return root
 
@@ -103,6 +117,35 @@ def test_private_and_tests_on_demand(demo: Path, ctx: Context) -> None:
         "demo/__init__.py",
         "demo/tests/test_demo.py",
     }
+
+
+def test_no_package_falls_on_two_sides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_dataset: Callable[..., Dataset], ctx: Context
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    packages = [f"package-{number:02}" for number in range(20)]
+    for package in packages:
+        # All objects have documents of their own, but the first two packages have a copied module too.
+        folder = package.replace("-", "_")
+        files: dict[str, str | bytes] = {f"{folder}/m{n}.py": documented(package, n) for n in range(4)}
+        if package in packages[:2]:
+            files[f"{folder}/copied.py"] = MODULE
+        install(tmp_path, package, files)
+    rows = SourceRows("docstrings", "docstrings")
+    documents = pl.concat([rows.complete(frame) for frame in sources.docstrings(ctx, packages=packages)])
+    assert documents["group"].to_list() == documents["package"].to_list()
+
+    unique = pl.concat(list(cleaners.near_duplicates(make_dataset(documents.to_dict(), cuts=[9, 50]))))
+    assert unique.height == documents.height - 3
+    split = Split(valid=0.2, test=0.3)
+    examples = pl.concat(list(formatters.summarization(make_dataset(unique.to_dict(), cuts=[30]), ctx, split=split)))
+
+    packaged = examples.join(unique.select("id", "package"), on="id")
+    assert set(packaged["split"]) == {"train", "valid", "test"}
+    assert packaged.group_by("package").agg(pl.col("split").n_unique())["split"].max() == 1
+    # The copy was dropped, and still what stood beside it is held together with what it was a copy of.
+    groups = dict(packaged.select("package", "group").iter_rows())
+    assert groups == {package: package for package in packages} | {packages[1]: packages[0]}
 
 
 def test_limit_is_exact_and_stable(ctx: Context) -> None:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from luthier import Context, Dataset, InputError
 from luthier_text import formatters
-from luthier_text._examples import Template
+from luthier_text._examples import render
 from luthier_text._split import side_of
+from luthier_text._template import Template
 from luthier_text.formatters import Split
 
 MakeDataset = Callable[..., Dataset]
@@ -108,6 +109,12 @@ def test_salt_gives_another_split() -> None:
     assert 60 < sides[0].count("test") < 140
 
 
+@pytest.mark.parametrize(("valid", "test"), [(0.7, 0.5), (0.5, 0.5)])
+def test_shares_leave_something_to_train_on(valid: float, test: float) -> None:
+    with pytest.raises(ValueError, match="leave nothing to train on"):
+        Split(valid=valid, test=test)
+
+
 @pytest.mark.parametrize("value", [float(f"0.{n}") for n in (1, 3, 6)])
 def test_shares_of_many_groups(value: float) -> None:
     tested = [side_of(str(n), Split(test=value, valid=0.0)) for n in range(4000)].count("test")
@@ -146,23 +153,17 @@ def test_missing_values_of_the_split_column_stand_for_themselves(make_dataset: M
 @pytest.mark.parametrize(
     ("configuration", "message"),
     [
-        ({"prompt": "{txet}"}, "prompt: the data has no column 'txet'"),
-        ({"target": "title"}, "target: the data has no column 'title'"),
-        ({"split": Split(by="author")}, "split.by: the data has no column 'author'"),
         ({"prompt": "{text"}, "prompt: "),
         ({"prompt": "{}"}, "is not the name of a column"),
         ({"prompt": "{text!r}"}, "is not the name of a column"),
         ({"prompt": "{text.upper}"}, "is not the name of a column"),
-        ({"split": Split(test=0.6, valid=0.5)}, "leave nothing to train on"),
     ],
 )
-def test_wrong_configuration_is_an_error(
+def test_a_broken_prompt_is_an_error(
     documents: Dataset, ctx: Context, configuration: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=message.replace(".", r"\.")) as error:
+    with pytest.raises(InputError, match=message):
         summarize(documents, ctx, **configuration)
-    if "no column" in message:
-        assert "It has: text, summary, package" in error.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -178,13 +179,13 @@ def test_wrong_configuration_is_an_error(
 )
 def test_long_text_is_cut_at_the_end_of_a_word(text: str, prompt: str) -> None:
     frame = pl.DataFrame({"text": [text]})
-    assert frame.select(Template.parse("Sum: {text}.").render(19)).item() == prompt
+    assert frame.select(render(Template.parse("Sum: {text}."), 19)).item() == prompt
 
 
 @given(st.text(max_size=60), st.text(max_size=20), st.integers(0, 50))
 def test_prompts_fit(text: str, name: str, limit: int) -> None:
     frame = pl.DataFrame({"text": [text], "name": [name]})
-    prompt = frame.select(Template.parse("{name}: {text}").render(limit)).item()
+    prompt = frame.select(render(Template.parse("{name}: {text}"), limit)).item()
     assert prompt.startswith(f"{name}: ")
     assert len(prompt) <= max(limit, len(name) + 2)
     assert text.startswith(prompt[len(name) + 2 :])

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from luthier import Context, InputError, Location
+from luthier.jsonlines import BadLineError, Line, read_lines
 from luthier.testing import make_context
 from luthier_text import sources
-from luthier_text._jsonl import BadLineError, Columns, Line, parse_line, read_lines
+from luthier_text._jsonl import Columns, parse_line
 
 Quarantined = Callable[[], list[dict[str, Any]]]
 GOOD = [b'{"text": "first"}', b'{"text": "last"}']
@@ -127,6 +128,13 @@ def test_keys_become_columns(tmp_path: Path, ctx: Context) -> None:
     )
     frame = read(ctx, write(tmp_path / "c.jsonl", *lines), text="body", identifier="id", origin="from", siblings="doc")
     assert frame.select("id", "source", "group", "text").rows() == [("7", "web", "d1", "a"), ("x", "web", "d1", "b")]
+
+
+def test_one_key_may_be_several_columns(tmp_path: Path, ctx: Context) -> None:
+    path = write(tmp_path / "c.jsonl", b'{"url": "u1", "text": "a"}', b'{"url": "u2", "text": "b"}')
+    frame = read(ctx, path, identifier="url", origin="url", siblings="url")
+    assert frame.columns == ["text", "source", "id", "group"]
+    assert frame.select("id", "source", "group").rows() == [("u1", "u1", "u1"), ("u2", "u2", "u2")]
 
 
 def test_id_without_identifier_does_not_become_the_id(tmp_path: Path, ctx: Context) -> None:

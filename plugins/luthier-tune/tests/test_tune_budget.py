@@ -8,15 +8,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier import InputError
-from luthier_tune.budget import MEASURED_STEPS, check_budget, known_steps, learning_rate, steps_for
+import luthier
+import luthier_tune
+from luthier.testing import make_context
+from luthier_tune.budget import MEASURED_STEPS, known_steps, learning_rate, steps_for
 
 
-def test_more_than_one_budget_is_refused():
-    with pytest.raises(InputError, match="max_steps, max_minutes"):
-        check_budget(10, None, 4.0)
-    check_budget(None, None, None)
-    check_budget(10, None, None)
+def problems_of(recipe, budget):
+    recipe.write_text(f"luthier: 1\nsteps:\n  - tune: lora\n{budget}", encoding="utf-8")
+    with pytest.raises(luthier.LuthierError) as refused:  # a recipe without data and without a model
+        luthier.plan(recipe)
+    return str(refused.value)
+
+
+def test_more_than_one_budget_is_refused_while_planning(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    refused = "more than one training budget"
+    assert f"{refused}: max_steps, max_minutes" in problems_of(recipe, "    max_steps: 10\n    max_minutes: 4.0\n")
+    assert refused not in problems_of(recipe, "    max_steps: 10\n")
+    assert refused not in problems_of(recipe, "")
+
+
+def test_more_than_one_budget_is_refused_without_a_plan(tmp_path):
+    with pytest.raises(luthier.InputError, match="max_epochs, max_minutes"):
+        luthier_tune.lora(None, None, make_context(tmp_path), max_epochs=1.0, max_minutes=4.0)
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,10 @@ import pytest
 pytest.importorskip("luthier_models")
 pytest.importorskip("luthier_onnx")
 
-import torch
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
 from luthier import Model
 from luthier.testing import make_context
 from luthier_models.runtime import TransformersGenerator
+from luthier_models.testing import write_tiny_model
 from luthier_onnx import genai
 from luthier_onnx.runtime import GenaiGenerator
 from luthier_validate import parity, perplexity, rouge
@@ -30,33 +26,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama of two layers that reads bytes."""
-    directory = tmp_path_factory.mktemp("tiny")
-    letters = ["<|end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", bos_token="<|end|>")
-    fast.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|end|>{% endfor %}" + (
-        "{% if add_generation_prompt %}assistant: {% endif %}"
-    )
-    fast.save_pretrained(directory)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(letters),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        initializer_range=0.3,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(directory)
-    return directory
+    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
 def test_both_runtimes_measure_the_same(tiny, pairs, tmp_path):

@@ -46,12 +46,7 @@ class PromptEncoder:
         self._end_tokens = {*end_tokens}
         if tokenizer.eos_token_id is not None:
             self._end_tokens.add(int(tokenizer.eos_token_id))
-        self._end_of_turn: list[int] = []
-        self._end_of_turn_text = ""
-        if self.has_template:
-            self._read_template()
-        elif tokenizer.eos_token_id is not None:
-            self._end_of_turn = [int(tokenizer.eos_token_id)]
+        self._end_of_turn = self._read_end_of_turn() if self.has_template else ""
 
     @classmethod
     def from_directory(cls, directory: str | Path) -> PromptEncoder:
@@ -73,11 +68,6 @@ class PromptEncoder:
         """The ids that end a generation."""
         return set(self._end_tokens)
 
-    @property
-    def end_of_turn(self) -> list[int]:
-        """The ids that every completion ends with."""
-        return list(self._end_of_turn)
-
     def prompt(self, text: str) -> list[int]:
         """The ids that a model reads before it answers `text`."""
         if not self.has_template:
@@ -88,11 +78,12 @@ class PromptEncoder:
     def completion(self, text: str) -> list[int]:
         """The ids of an answer, with those that end the turn."""
         if not self.has_template:
-            return self._encode(text, special=False) + self._end_of_turn
+            eos = self.tokenizer.eos_token_id
+            return self._encode(text, special=False) + ([] if eos is None else [int(eos)])
         rendered = self._render_answer(text)
-        cut = rendered.rfind(self._end_of_turn_text) if self._end_of_turn_text else -1
+        cut = rendered.rfind(self._end_of_turn) if self._end_of_turn else -1
         if cut >= 0:
-            rendered = rendered[: cut + len(self._end_of_turn_text)]
+            rendered = rendered[: cut + len(self._end_of_turn)]
         return self._encode(rendered, special=False)
 
     def text(self, text: str) -> list[int]:
@@ -121,22 +112,20 @@ class PromptEncoder:
         text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
 
-    def _read_template(self) -> None:
+    def _read_end_of_turn(self) -> str:
+        """What the template writes after an answer, up to the token that ends the turn, which it notes."""
         answer = self._render_answer(_MESSAGE)
         ending = answer[answer.rfind(_MESSAGE) + len(_MESSAGE) :]
         ids = self._encode(ending, special=False)
         # The turn ends with the last token of the ending that is special or known to stop a generation.
         special = self._end_tokens | set(self.tokenizer.all_special_ids)
         ends = [position for position, token in enumerate(ids) if token in special]
-        if ends:
-            self._end_of_turn = ids[: ends[-1] + 1]
-            self._end_tokens.add(ids[ends[-1]])
-            last = str(self.tokenizer.convert_ids_to_tokens(ids[ends[-1]]))
-            cut = ending.rfind(last)
-            self._end_of_turn_text = ending[: cut + len(last)] if cut >= 0 else ending
-        else:
-            self._end_of_turn = ids
-            self._end_of_turn_text = ending
+        if not ends:
+            return ending
+        self._end_tokens.add(ids[ends[-1]])
+        last = str(self.tokenizer.convert_ids_to_tokens(ids[ends[-1]]))
+        cut = ending.rfind(last)
+        return ending[: cut + len(last)] if cut >= 0 else ending
 
     def _render_answer(self, text: str) -> str:
         """What the template writes for an answer, after the generation prompt."""

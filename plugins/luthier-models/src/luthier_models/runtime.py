@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from luthier import InputError, Score
+from luthier import Score
 from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel, Pair
 from luthier_models.prompts import PromptEncoder
+from luthier_models.texts import TextEncoder, cut_at_stop, report_progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,13 +61,11 @@ class TransformersGenerator:
         self.model.generation_config = settings(
             do_sample=False, eos_token_id=sorted(self.encoder.end_tokens) or None, pad_token_id=self._padding
         )
-        self._context = int(getattr(self.model.config, "max_position_embeddings", 0) or 0)
+        self._texts = TextEncoder(self.encoder, int(getattr(self.model.config, "max_position_embeddings", 0) or 0))
 
     def generate(self, prompts: Sequence[str], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
         """The greedy completion of each prompt; see `luthier.Generator`."""
-        encoded = [self.encoder.prompt(prompt) for prompt in prompts]
-        for ids in encoded:
-            self._check_length(len(ids) + max_new_tokens)
+        encoded = self._texts.prompts(prompts, max_new_tokens)
         # Similar lengths together waste the least padding; the longest first.
         order = sorted(range(len(encoded)), key=lambda number: (-len(encoded[number]), number))
         texts = [""] * len(encoded)
@@ -75,12 +74,12 @@ class TransformersGenerator:
             batch = self._complete([encoded[number] for number in members], max_new_tokens, stop)
             for number, text in zip(members, batch, strict=True):
                 texts[number] = text
-            self._report(start + len(members), len(order))
+            report_progress(self._ctx, start + len(members), len(order))
         return texts
 
     def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Score]:
         """Log-probabilities of each completion's tokens; see `luthier.Generator`."""
-        pairs = self._pairs(prompts, completions)
+        pairs = self._texts.pairs(prompts, completions)
         scored = [number for number, (given, targets) in enumerate(pairs) if given and targets]
         scores = [Score(())] * len(pairs)
         done = len(pairs) - len(scored)
@@ -94,7 +93,7 @@ class TransformersGenerator:
             for member, values in zip(members, split, strict=True):
                 scores[scored[member]] = Score(tuple(values.tolist()))
             done += len(members)
-            self._report(done, len(pairs))
+            report_progress(self._ctx, done, len(pairs))
         return scores
 
     def logits(self, prompts: Sequence[str], completions: Sequence[str]) -> Iterable[NDArray[np.float32]]:
@@ -102,7 +101,7 @@ class TransformersGenerator:
 
         Pairs are worked on in their order, a few at a time, so that memory stays bounded.
         """
-        pairs = self._pairs(prompts, completions)
+        pairs = self._texts.pairs(prompts, completions)
         vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
         for group in _consecutive(pairs, self._batch_tokens if self._packed.isolates_documents else 0):
             found: dict[int, NDArray[np.float32]] = {}
@@ -123,19 +122,6 @@ class TransformersGenerator:
         if tokenizer.pad_token_id is not None:
             return int(tokenizer.pad_token_id)
         return min(self.encoder.end_tokens, default=0)
-
-    def _pairs(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Pair]:
-        pairs = [self.encoder.pair(*texts) for texts in zip(prompts, completions, strict=True)]
-        for given, targets in pairs:
-            self._check_length(len(given) + len(targets) - 1)
-        return list(pairs)
-
-    def _check_length(self, tokens: int) -> None:
-        if self._context and tokens > self._context:
-            raise InputError(
-                f"a text of {tokens} tokens does not fit into the model's context of {self._context}",
-                "Shorten or leave out such texts (a `length` cleaner), or use a model with a longer context.",
-            )
 
     def _head_chunks(self, row: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Float32 logits of the row's targets with their labels, a few targets at a time."""
@@ -163,11 +149,7 @@ class TransformersGenerator:
                 max_new_tokens=max_new_tokens,
                 stopping_criteria=criteria,
             )
-        return [_cut(self.encoder.decode(row), stop) for row in output[:, width:].tolist()]
-
-    def _report(self, done: int, total: int) -> None:
-        if self._ctx is not None:
-            self._ctx.progress(done, total)
+        return [cut_at_stop(self.encoder.decode(row), stop) for row in output[:, width:].tolist()]
 
 
 class _StopStrings(StoppingCriteria):
@@ -183,11 +165,6 @@ class _StopStrings(StoppingCriteria):
         first = max(self._start, input_ids.shape[1] - self._tail)
         texts = [self._encoder.decode(row) for row in input_ids[:, first:].tolist()]
         return torch.tensor([any(text in tail for text in self._stop) for tail in texts], device=input_ids.device)
-
-
-def _cut(text: str, stop: Sequence[str]) -> str:
-    ends = [text.index(mark) for mark in stop if mark in text]
-    return text[: min(ends)] if ends else text
 
 
 def _consecutive(pairs: Sequence[Pair], limit: int) -> Iterator[list[Pair]]:

@@ -25,14 +25,24 @@ _TEXT = [
 ]
 
 
-def write_tiny_model(directory: Path, *, template: str | None = CHATML, seed: int = 0, width: int = 64) -> Path:
-    """Write a random model of two layers with tied embeddings and a byte-level BPE tokenizer.
+def write_tiny_model(
+    directory: Path,
+    *,
+    template: str | None = CHATML,
+    seed: int = 0,
+    width: int = 64,
+    tied: bool = True,
+    rope_theta: float = 10_000.0,
+) -> Path:
+    """Write a random model of two layers with a byte-level BPE tokenizer.
 
     Args:
         directory: where; made if it does not exist.
         template: the chat template; None for a model without one.
         seed: of the weights; the global random state is left as it was.
         width: of the hidden states.
+        tied: whether the embedding is also the head.
+        rope_theta: the base of the rotary position embedding.
     """
     tokenizer = tiny_tokenizer(template)
     config = LlamaConfig(
@@ -43,7 +53,8 @@ def write_tiny_model(directory: Path, *, template: str | None = CHATML, seed: in
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
+        rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
         initializer_range=0.2,  # large enough that greedy choices are clear
         bos_token_id=1,
         eos_token_id=2,

@@ -8,13 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from luthier import component, hookimpl
+from luthier import InputError, component, hookimpl
 
 if TYPE_CHECKING:
     from luthier import Context, Generator, Model, OnnxModel
 
 
-@component(gives="genai", needs={"model": {"causal-lm"}})
+def check_quantization(*, precision: str, sensitive_int8: bool, **_: object) -> None:
+    """Refuse options that the precision leaves no meaning to; takes the exporter's whole configuration.
+
+    Raises:
+        InputError: naming the option and the precision that it needs.
+    """
+    if sensitive_int8 and precision != "int4":
+        raise InputError(
+            f"sensitive_int8 has no meaning with precision {precision}",
+            "Set precision: int4, or leave sensitive_int8 out.",
+        )
+
+
+@component(gives="genai", needs={"model": {"causal-lm"}}, check=check_quantization)
 def genai(
     model: Model,
     ctx: Context,

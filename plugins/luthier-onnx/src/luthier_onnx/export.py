@@ -19,6 +19,7 @@ from transformers import AutoConfig
 
 from luthier import InputError, LuthierError, PluginError
 from luthier_models.prompts import PromptEncoder
+from luthier_onnx import check_quantization
 from luthier_onnx.embedding import share_int8_embedding
 from luthier_onnx.runtime import GenaiGenerator
 
@@ -41,11 +42,7 @@ class Quantization:
     share_embedding: bool = True
 
     def __post_init__(self) -> None:
-        if self.sensitive_int8 and self.precision != "int4":
-            raise InputError(
-                f"sensitive_int8 has no meaning with precision {self.precision}",
-                "Set precision: int4, or leave sensitive_int8 out.",
-            )
+        check_quantization(**vars(self))
 
     @property
     def has_int8_head(self) -> bool:

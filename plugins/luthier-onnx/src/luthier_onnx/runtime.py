@@ -13,6 +13,7 @@ import onnxruntime_genai as og
 
 from luthier import InputError, Score
 from luthier_models.prompts import PromptEncoder
+from luthier_models.texts import TextEncoder, cut_at_stop, report_progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,25 +44,23 @@ class GenaiGenerator:
     def __init__(self, directory: Path, ctx: Context | None = None, *, threads: int | None = None) -> None:
         self._ctx = ctx
         settings = read_genai_config(directory)
-        self._context = int(settings["model"]["context_length"])
         self._vocabulary = int(settings["model"]["vocab_size"])
         self.encoder = PromptEncoder.from_directory(directory)
+        self._texts = TextEncoder(self.encoder, int(settings["model"]["context_length"]))
         self._model = load_model(directory, threads=threads or threads_from_environment())
 
     def generate(self, prompts: Sequence[str], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
         """The greedy completion of each prompt; see `luthier.Generator`."""
-        encoded = [self.encoder.prompt(prompt) for prompt in prompts]
-        for ids in encoded:
-            self._check_length(len(ids) + max_new_tokens)
+        encoded = self._texts.prompts(prompts, max_new_tokens)
         texts = []
         for ids in encoded:
             texts.append(self._complete(ids, max_new_tokens, stop))
-            self._report(len(texts), len(encoded))
+            report_progress(self._ctx, len(texts), len(encoded))
         return texts
 
     def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Score]:
         """Log-probabilities of each completion's tokens; see `luthier.Generator`."""
-        pairs = self._pairs(prompts, completions)
+        pairs = self._texts.pairs(prompts, completions)
         scores = []
         for given, targets in pairs:
             values: list[float] = []
@@ -69,27 +68,14 @@ class GenaiGenerator:
                 labels = np.asarray(targets[len(values) : len(values) + len(logits)])
                 values.extend(_log_probabilities(logits, labels).tolist())
             scores.append(Score(tuple(values)))
-            self._report(len(scores), len(pairs))
+            report_progress(self._ctx, len(scores), len(pairs))
         return scores
 
     def logits(self, prompts: Sequence[str], completions: Sequence[str]) -> Iterable[NDArray[np.float32]]:
         """The logits that predict each completion's tokens, one pair at a time; see `luthier.Generator`."""
-        for given, targets in self._pairs(prompts, completions):
+        for given, targets in self._texts.pairs(prompts, completions):
             parts = list(self._target_logits(given, targets))
             yield np.concatenate(parts) if parts else np.zeros((0, self._vocabulary), np.float32)
-
-    def _pairs(self, prompts: Sequence[str], completions: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-        pairs = [self.encoder.pair(*texts) for texts in zip(prompts, completions, strict=True)]
-        for given, targets in pairs:
-            self._check_length(len(given) + len(targets) - 1)
-        return pairs
-
-    def _check_length(self, tokens: int) -> None:
-        if tokens > self._context:
-            raise InputError(
-                f"a text of {tokens} tokens does not fit into the model's context of {self._context}",
-                "Shorten or leave out such texts (a `length` cleaner), or use a model with a longer context.",
-            )
 
     def _start(self, max_length: int) -> Any:
         """A greedy generator whose key-value cache has room for `max_length` tokens and no more."""
@@ -122,9 +108,7 @@ class GenaiGenerator:
                 break
             if stop and any(mark in self.encoder.decode(tokens) for mark in stop):
                 break
-        text = self.encoder.decode(tokens)
-        cuts = [text.index(mark) for mark in stop if mark in text]
-        return text[: min(cuts)] if cuts else text
+        return cut_at_stop(self.encoder.decode(tokens), stop)
 
     def _target_logits(self, given: list[int], targets: list[int]) -> Iterator[NDArray[np.float32]]:
         """The logits that predict `targets`, chunk by chunk, each (tokens, vocabulary)."""
@@ -143,10 +127,6 @@ class GenaiGenerator:
                 rows = np.array(generator.get_output("logits")[0], dtype=np.float32)
                 yield rows[max(0, first - position) :]
             position = end
-
-    def _report(self, done: int, total: int) -> None:
-        if self._ctx is not None:
-            self._ctx.progress(done, total)
 
 
 def read_genai_config(directory: Path) -> dict[str, Any]:

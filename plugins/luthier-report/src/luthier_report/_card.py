@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from luthier import Run
-from luthier.runs import StepResult
+from luthier import Run, StepResult
 from luthier_report import _values
 from luthier_report._comparison import SUBJECT_TITLES, Comparison, comparisons
 from luthier_report._funnel import data_steps, splits

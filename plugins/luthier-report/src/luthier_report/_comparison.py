@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from luthier import LuthierError, Run
-from luthier.gates import Bound, judge
-from luthier.runs import StepResult
+from luthier import Run, StepResult
 from luthier_report._lineage import configuration_of
 from luthier_report._notes import SUBJECTS, FigureView, TableView, figures_of, notes_of, records_of, tables_of
 from luthier_report._values import displayable
@@ -82,7 +80,7 @@ def _comparison(run: Run, step: StepResult) -> Comparison:
     measured = {node.subject or "candidate" for node in step.nodes} or {"candidate"}
     known = [subject for subject in SUBJECTS if subject in measured]
     subjects = known + sorted(measured - set(known))
-    records = {subject: records_of(notes_of(run, step, subject)) for subject in subjects}
+    records = records_of(notes_of(run, step))
     values = _by_subject(step.metrics, subjects)
     rows = [_row(run, step, name, values, records) for name in values["candidate"]]
     tables, figures = [], []
@@ -115,18 +113,16 @@ def _row(
     step: StepResult,
     name: str,
     values: Mapping[str, Mapping[str, float]],
-    records: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    records: Mapping[str, Mapping[str, Any]],
 ) -> MetricRow:
     direction = direction_of(run, step.id, name)
     of_subjects = {subject: found[name] for subject, found in values.items() if name in found}
-    noted = {subject: of_subject.get(name, {}) for subject, of_subject in records.items()}
-    mine = noted.get("candidate", {})
-    examples = len(mine.get("per_example") or ())
+    examples = len(records.get(name, {}).get("per_example") or ())
     differences = {}
     for subject, value in of_subjects.items():
         if subject != "candidate":
             difference = of_subjects["candidate"] - value
-            interval = _interval(mine, noted.get(subject, {}), run.data.seed)
+            interval = run.interval(step.id, name, subject, confidence=CONFIDENCE)
             verdict = _verdict(difference, interval, direction)
             differences[subject] = Difference(difference, interval, examples, verdict)
     return MetricRow(name, direction, of_subjects, differences, examples)
@@ -141,18 +137,6 @@ def _verdict(difference: float, interval: tuple[float, float] | None, direction:
     if not direction:
         return ""
     return "better" if (difference > 0) == (direction == "higher") else "worse"
-
-
-def _interval(mine: Mapping[str, Any], theirs: Mapping[str, Any], seed: int) -> tuple[float, float] | None:
-    if not mine.get("per_example") or not theirs.get("per_example"):
-        return None
-    # The gates' own bootstrap with the run's seed, so that one page never shows two intervals for one thing.
-    bound = Bound(mine["name"], "at_least", "base", 0.0, CONFIDENCE)
-    try:
-        interval = judge(bound, [mine], [theirs], seed).interval
-    except LuthierError:
-        return None  # The examples cannot be paired: the numbers stand, without an interval.
-    return interval if interval and not any(map(math.isnan, interval)) else None
 
 
 def direction_of(run: Run, step: str, metric: str) -> Direction:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from luthier import LuthierError, Run
-from luthier.runs import StepResult
+from luthier import LuthierError, Run, StepResult
 from luthier_report._diff import CUT, Piece, differences, differences_of_cut
 from luthier_report._notes import (
     FigureView,

@@ -7,8 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from luthier import Run
-from luthier.runs import StepResult
+from luthier import Run, StepResult
 from luthier_report._comparison import GENERATIONS, SUBJECT_TITLES, split_of
 from luthier_report._notes import SUBJECTS, frame_of, notes_of
 from luthier_report._values import clip, displayable, number

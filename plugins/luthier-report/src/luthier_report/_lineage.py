@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from luthier import Run
-from luthier.runs import NodeResult, StepResult
+from luthier import Run, StepResult
 from luthier_report._values import displayable, value_text
 
 GROUP = "luthier"
@@ -78,7 +77,7 @@ def configuration_of(step: StepResult) -> dict[str, Any]:
 
 def _step(run: Run, step: StepResult) -> StepLineage:
     part = part_of(step)
-    first: NodeResult | None = step.nodes[0] if step.nodes else None
+    first = step.nodes[0] if step.nodes else None
     ingredients = first.ingredients if first else {}
     return StepLineage(
         id=displayable(step.id),

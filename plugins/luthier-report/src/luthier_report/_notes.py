@@ -6,23 +6,21 @@ The artifacts may be gone from the store: then there are no notes, and the repor
 from __future__ import annotations
 
 import base64
-import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from luthier import LuthierError, Report, Run
-from luthier.runs import StepResult
+from luthier import LuthierError, Report, Run, StepResult
 from luthier_report._values import clip, displayable, value_text
 
 SUBJECTS = ("candidate", "base", "reference", "champion")
 TABLE_ROWS = 40
 CELL_CHARACTERS = 400
 QUARANTINED_SHOWN = 8
-LONG_LINE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -68,11 +66,7 @@ def notes_of(run: Run, step: StepResult, subject: str = "candidate") -> Report |
 
 def samples_of(notes: Report | None) -> dict[str, list[dict[str, str]]]:
     """Samples of dropped and changed rows, as the engine took them."""
-    path = notes.path / "outcome.json" if notes else None
-    if path is None or not path.exists():
-        return {}
-    samples: dict[str, list[dict[str, str]]] = json.loads(path.read_text(encoding="utf-8")).get("samples", {})
-    return samples
+    return notes.samples() if notes else {}
 
 
 def records_of(notes: Report | None) -> dict[str, dict[str, Any]]:
@@ -119,27 +113,17 @@ def _title(name: str) -> str:
 
 
 def quarantined_of(notes: Report | None) -> Quarantined:
-    """The records that were set aside. Read line by line: a record may be a line of many megabytes."""
-    path = notes.path / "quarantine.jsonl" if notes else None
-    if path is None or not path.exists():
-        return Quarantined()
+    """The records that were set aside, of which there may be many, each of many megabytes: one at a time."""
     reasons: Counter[str] = Counter()
     shown: list[dict[str, str]] = []
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            entry = _quarantine_entry(line)
-            reasons[entry["reason"]] += 1
-            if len(shown) < QUARANTINED_SHOWN:
-                shown.append(entry)
+    for record in notes.quarantined() if notes else ():
+        entry = _quarantine_entry(record)
+        reasons[entry["reason"]] += 1
+        if len(shown) < QUARANTINED_SHOWN:
+            shown.append(entry)
     return Quarantined(reasons.total(), sorted(reasons.items(), key=lambda item: (-item[1], item[0])), shown)
 
 
-def _quarantine_entry(line: str) -> dict[str, str]:
-    if len(line) < LONG_LINE:
-        entry = json.loads(line)
-    else:
-        # In a JSON text a quote inside a string is escaped, so this is where the record begins.
-        head, _, record = line.partition(', "record": ')
-        entry = {**json.loads(head + "}"), "record": record[1:CELL_CHARACTERS]}
-    texts = {name: displayable(str(entry.get(name) or "")) for name in ("where", "reason")}
-    return {**texts, "record": displayable(clip(str(entry.get("record") or ""), CELL_CHARACTERS))}
+def _quarantine_entry(record: Mapping[str, str | None]) -> dict[str, str]:
+    texts = {name: displayable(record.get(name) or "") for name in ("where", "reason")}
+    return {**texts, "record": displayable(clip(record.get("record") or "", CELL_CHARACTERS))}

@@ -7,8 +7,7 @@ from typing import Any
 
 import jinja2
 
-from luthier import Run
-from luthier.runs import StepResult
+from luthier import Run, StepResult
 from luthier_report import _values
 from luthier_report._comparison import SUBJECT_TITLES, comparisons
 from luthier_report._curve import LEARNING_CURVE, VALIDATION_LOSSES, Curve, learning_curve

@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 from luthier import InputError, Run
-from luthier.store import Store
 from luthier_report._card import model_card
 from luthier_report._page import report_page
 
@@ -21,8 +20,7 @@ def render(directory: Path) -> list[Path]:
     Raises:
         InputError: if it is no run, or the files cannot be written.
     """
-    directory = directory.absolute()
-    run = Run(directory, Store(directory.parent.parent))
+    run = Run.at(directory)
     written = [_write(run.report_path, report_page(run))]
     if run.state == "done" and run.model_path.is_dir():
         written.append(_write(run.model_path / "README.md", model_card(run)))

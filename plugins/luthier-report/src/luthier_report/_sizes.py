@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from luthier import LuthierError, Run
-from luthier.runs import StepResult
+from luthier import LuthierError, Run, StepResult
 from luthier_report._comparison import Comparison, MetricRow
 from luthier_report._curve import LEARNING_CURVE, training_speed
 from luthier_report._notes import frame_of, notes_of
@@ -54,18 +53,30 @@ def model_sizes(run: Run) -> list[ModelSize]:
     """The models in the order in which they were made; those gone from the store are left out."""
     sizes: list[ModelSize] = []
     for step in run.steps:
-        manifest = run.store.manifest(step.artifact) if step.kind in ("model", "onnx") and step.artifact else None
-        if manifest is None:
+        files = _model_files(run, step)
+        if files is None:
             continue
-        files = sorted(((entry.path, entry.size) for entry in manifest.files), key=lambda file: (-file[1], file[0]))
-        first = sizes[0].bytes if sizes else manifest.size
-        ratio = manifest.size / first if first else 1.0
-        sizes.append(ModelSize(step.id, step.component, manifest.form, manifest.size, ratio, 0.0, files[:FILES_SHOWN]))
+        whole = sum(size for _, size in files)
+        first = sizes[0].bytes if sizes else whole
+        ratio = whole / first if first else 1.0
+        sizes.append(ModelSize(step.id, step.component, step.form, whole, ratio, 0.0, files[:FILES_SHOWN]))
     widest = max((one.bytes for one in sizes), default=0) or 1
     return [
         ModelSize(one.step, one.component, one.form, one.bytes, one.ratio, 100 * one.bytes / widest, one.files)
         for one in sizes
     ]
+
+
+def _model_files(run: Run, step: StepResult) -> list[tuple[str, int]] | None:
+    """The files of the model that a step gave, the largest first; None where it gave none, or it is gone."""
+    if step.kind not in ("model", "onnx") or not step.artifact:
+        return None
+    try:
+        root = run.model(step.id).path
+    except LuthierError:
+        return None
+    files = [(path.relative_to(root).as_posix(), path.stat().st_size) for path in root.rglob("*") if path.is_file()]
+    return sorted(files, key=lambda file: (-file[1], file[0]))
 
 
 def is_speed(metric: str) -> bool:
@@ -96,12 +107,13 @@ def _noted(run: Run, step: StepResult) -> dict[str, float]:
 def _seconds_by_subject(run: Run, step: StepResult) -> dict[str, float]:
     found = {}
     for node in step.nodes:
+        subject = node.subject or "candidate"
         try:
-            record = run.store.step(node.key) if node.key else None
+            seconds = run.seconds(step.id, subject)
         except LuthierError:
-            record = None  # Written by a newer Luthier: its time is not worth losing the report.
-        if record:
-            found[node.subject or "candidate"] = record.seconds
+            seconds = None  # Written by a newer Luthier: its time is not worth losing the report.
+        if seconds is not None:
+            found[subject] = seconds
     return found
 
 

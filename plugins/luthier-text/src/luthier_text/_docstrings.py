@@ -57,7 +57,7 @@ def read_docstrings(
     for done, (name, distribution) in enumerate(chosen.items(), 1):
         rows = _rows_of(ctx, name, distribution, per_package, private=private, tests=tests)
         if rows:
-            yield pl.DataFrame(rows, schema=SCHEMA, orient="row")
+            yield pl.DataFrame(rows, schema=SCHEMA, orient="row").with_columns(group=pl.col("package"))
             total += len(rows)
         ctx.progress(done, len(chosen), documents=total)
     if not total:

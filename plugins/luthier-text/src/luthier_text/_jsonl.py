@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,13 @@ from typing import IO, Any, cast
 import polars as pl
 
 from luthier import Context, InputError
+from luthier.jsonlines import BadLineError, Line, check_characters, parse_object, read_lines, text_of
 
 Scalar = str | int | float | bool | None
 
 FRAME_ROWS = 2048
 FRAME_CHARACTERS = 16 * 2**20
-SHOWN_OF_AN_OVERLONG_LINE = 200
 INT64 = 2**63
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -33,33 +31,14 @@ class Columns:
     siblings: str | None = None
 
     @property
-    def named(self) -> dict[str, str]:
-        """The keys with a role, and the column that each becomes."""
-        roles = ((self.identifier, "id"), (self.origin, "source"), (self.siblings, "group"))
-        return {key: column for key, column in roles if key is not None}
+    def roles(self) -> dict[str, str]:
+        """The columns that have a key of their own, and that key; one key may be several columns."""
+        keys = {"id": self.identifier, "source": self.origin, "group": self.siblings}
+        return {column: key for column, key in keys.items() if key is not None}
 
     def column_of(self, key: str) -> str:
         """The column that a further key becomes: its own name, unless the contract has a use for that."""
         return f"{key}_in_file" if key in ("id", "text", "source", "group") else key
-
-
-class BadLineError(ValueError):
-    """A line that is no document; the message says why."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a file, without its end; an overlong one has only its beginning."""
-
-    file: Path
-    number: int
-    content: bytes
-    overlong: bool = False
-
-    @property
-    def where(self) -> str:
-        """For messages: `corpus.jsonl:17`."""
-        return f"{self.file.name}:{self.number}"
 
 
 def read_jsonl(path: Path, ctx: Context, columns: Columns, max_line: int) -> Iterator[pl.DataFrame]:
@@ -120,74 +99,22 @@ def _open(file: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(file, "rb")) if file.name.endswith(".gz") else file.open("rb")
 
 
-def read_lines(file: Path, stream: IO[bytes], max_line: int) -> Iterator[Line]:
-    """The lines that are not blank, numbered from 1; of an overlong one only the beginning is kept."""
-    number = 0
-    try:
-        while content := stream.readline(max_line + 1):
-            number += 1
-            overlong = len(content) > max_line and not content.endswith(b"\n")
-            if overlong:
-                _skip_rest(stream)
-                content = content[:SHOWN_OF_AN_OVERLONG_LINE]
-            if number == 1:
-                content = content.removeprefix(BYTE_ORDER_MARK)
-            content = content.strip(b" \t\r\n")
-            if content:
-                yield Line(file, number, content, overlong)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(
-            f"{file} is no intact gzip file: {error}, after line {number}", "Fetch or compress it again."
-        ) from None
-
-
-def _skip_rest(stream: IO[bytes]) -> None:
-    while (more := stream.readline(1 << 20)) and not more.endswith(b"\n"):
-        pass
-
-
 def parse_line(line: Line, columns: Columns) -> dict[str, Scalar]:
     """The columns of one document.
 
     Raises:
         BadLineError: if the line is none; the message is the reason.
     """
-    if line.overlong:
-        raise BadLineError("longer than the limit")
-    record = _parse_object(line.content)
-    text = record.get(columns.text)
-    if not isinstance(text, str):
-        what = f"is {type(text).__name__}, not a string" if columns.text in record else "is missing"
-        raise BadLineError(f"{columns.text!r} {what}")
-    if not text.strip():
-        raise BadLineError(f"{columns.text!r} is empty")
-    row: dict[str, Scalar] = {"text": text}
-    for key, column in columns.named.items():
+    record = parse_object(line)
+    row: dict[str, Scalar] = {"text": text_of(record, columns.text)}
+    for column, key in columns.roles.items():
         row[column] = _identity(record, key)
     for key, value in record.items():
-        if key != columns.text and key not in columns.named and _is_scalar(value):
+        if key != columns.text and key not in columns.roles.values() and _is_scalar(value):
             row[columns.column_of(key)] = value
     for column, value in row.items():
-        _check_characters(column, column)
-        if isinstance(value, str):
-            _check_characters(column, value)
+        check_characters(column, value)
     return row
-
-
-def _parse_object(content: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise BadLineError(f"not UTF-8: byte {error.start} is 0x{content[error.start]:02x}") from None
-    except json.JSONDecodeError as error:
-        raise BadLineError(f"not JSON: {error.msg} at character {error.pos}") from None
-    except RecursionError:
-        raise BadLineError("nested too deeply") from None
-    except ValueError as error:  # a number of more digits than Python converts
-        raise BadLineError(f"not usable: {error}") from None
-    if not isinstance(record, dict):
-        raise BadLineError(f"not an object but {type(record).__name__}")
-    return record
 
 
 def _identity(record: dict[str, Any], key: str) -> str:
@@ -201,16 +128,6 @@ def _identity(record: dict[str, Any], key: str) -> str:
 
 def _is_scalar(value: object) -> bool:
     return value is None or isinstance(value, str | int | float | bool)
-
-
-def _check_characters(column: str, value: str) -> None:
-    if "\0" in value:
-        raise BadLineError(f"a NUL character in {column!r}")
-    if not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise BadLineError(f"a lone surrogate at character {error.start} of {column!r}") from None
 
 
 def _widen(kinds: dict[str, type], row: dict[str, Scalar]) -> None:
@@ -228,7 +145,7 @@ def _widen(kinds: dict[str, type], row: dict[str, Scalar]) -> None:
 def _schema(kinds: dict[str, type], columns: Columns) -> dict[str, pl.DataType]:
     types = {str: pl.String(), bool: pl.Boolean(), int: pl.Int64(), float: pl.Float64(), type(None): pl.String()}
     schema: dict[str, pl.DataType] = {"text": pl.String(), "source": pl.String()}
-    schema |= {column: pl.String() for column in columns.named.values()}
+    schema |= {column: pl.String() for column in columns.roles}
     return schema | {column: types[kind] for column, kind in sorted(kinds.items()) if column not in schema}
 
 

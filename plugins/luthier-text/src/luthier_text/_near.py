@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from luthier import Dataset
+from luthier_text._columns import require_columns
 from luthier_text._minhash import MinHash, bands
 from luthier_text._union import Union, linked
 
@@ -18,11 +19,16 @@ Signatures = NDArray[np.uint32]
 def deduplicate(
     data: Dataset, column: str, minhash: MinHash, threshold: float, *, keep_all: bool
 ) -> Iterator[pl.DataFrame]:
-    """The rows that stay, with their groups; see `cleaners.near_duplicates`."""
+    """The rows that stay, with their groups; see `cleaners.near_duplicates`.
+
+    Raises:
+        InputError: if the column of text is not there.
+    """
+    require_columns(data, [column], "near-duplicates: column")
     signatures = np.concatenate(
         [
             np.zeros((0, minhash.permutations), np.uint32),
-            *(minhash.signatures(frame[column]) for frame in data.frames()),
+            *(minhash.signatures(frame[column].cast(pl.String)) for frame in data.frames()),
         ]
     )
     rows = data.scan().select("id", "group").collect()

@@ -7,20 +7,11 @@ from collections.abc import Callable
 from functools import cache
 
 import polars as pl
-import simplemma
-import snowballstemmer
 
-from luthier import InputError
+from luthier_text._columns import require_columns
+from luthier_text._languages import lemmatizer, stemmer
 
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
-STEMMERS = {
-    "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek",
-    "en": "english", "eo": "esperanto", "es": "spanish", "et": "estonian", "eu": "basque", "fa": "persian",
-    "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian",
-    "id": "indonesian", "it": "italian", "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian",
-    "pl": "polish", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish",
-    "ta": "tamil", "tr": "turkish", "yi": "yiddish",
-}  # fmt: skip
 
 # The closed classes of English: articles, pronouns, prepositions, conjunctions, auxiliaries, particles.
 ENGLISH = frozenset(
@@ -46,8 +37,9 @@ def normalise_frame(
     """The frame with its columns normalised; see `cleaners.normalise`.
 
     Raises:
-        InputError: if the language has no stemmer, or no lemmas.
+        InputError: if a column of text is not there, or the language has no stemmer, or no lemmas.
     """
+    require_columns(frame, columns, "normalise: columns")
     removed = _stop_words(stop_words)
     reduce = {"keep": _as_it_is, "stem": stemmer, "lemmatize": lemmatizer}[words]
     word_of = cache(reduce(language))
@@ -75,41 +67,3 @@ def _stop_words(choice: str | list[str]) -> frozenset[str]:
 
 def _as_it_is(_language: str) -> Callable[[str], str]:
     return str
-
-
-def stemmer(language: str) -> Callable[[str], str]:
-    """Snowball's stemmer, which works on words in lower case and gives such.
-
-    Raises:
-        InputError: if there is none for the language.
-    """
-    name = STEMMERS.get(language)
-    if name not in snowballstemmer.algorithms():
-        raise _unknown(
-            language, "stemmer", [code for code, known in STEMMERS.items() if known in snowballstemmer.algorithms()]
-        )
-    stem = snowballstemmer.stemmer(name)
-    return lambda word: str(stem.stemWord(word.lower()))
-
-
-def lemmatizer(language: str) -> Callable[[str], str]:
-    """Make the function that looks lemmas up in simplemma.
-
-    Raises:
-        InputError: if there are none for the language.
-    """
-    try:
-        simplemma.lemmatize("a", lang=language)
-    except ValueError:
-        raise _unknown(language, "lemmas", sorted(_lemma_languages())) from None
-    return lambda word: simplemma.lemmatize(word, lang=language)
-
-
-def _lemma_languages() -> list[str]:
-    from simplemma.strategies.dictionaries.dictionary_factory import SUPPORTED_LANGUAGES
-
-    return list(SUPPORTED_LANGUAGES)
-
-
-def _unknown(language: str, what: str, known: list[str]) -> InputError:
-    return InputError(f"language: no {what} for {language!r}", f"There is for: {', '.join(sorted(known))}.")

@@ -7,27 +7,27 @@ import hashlib
 import polars as pl
 
 from luthier import Context, Dataset, InputError
+from luthier_text._columns import require_columns
 from luthier_text._union import linked
 from luthier_text.formatters import Split
 
 LUMPY = 2.0
 
 
-def assign(data: Dataset, split: Split, ctx: Context, rows: pl.Expr | None = None) -> pl.DataFrame:
+def assign(data: Dataset, split: Split, ctx: Context, formatter: str, rows: pl.Expr | None = None) -> pl.DataFrame:
     """The group and the split of each row, as a frame of `id`, `group`, `split` in the order of the data.
 
     Args:
         data: the documents, with `id`, `group` and the column `split.by`.
         split: shares and column.
         ctx: for a warning where the shares came out lumpy.
+        formatter: the name of the component, for errors.
         rows: which rows count; all by default.
 
     Raises:
-        InputError: if the column is not there, the shares leave nothing to train on, or a split is empty.
+        InputError: if the column is not there, or a split is empty.
     """
-    if split.valid + split.test >= 1:
-        raise InputError(f"valid {split.valid} and test {split.test} leave nothing to train on", "Make them smaller.")
-    require_columns(data, [split.by], "split.by")
+    require_columns(data, [split.by], f"{formatter}: split.by", accept="scalar")
     scanned = data.scan() if rows is None else data.scan().filter(rows)
     frame = scanned.select("id", pl.col("group"), pl.col(split.by).cast(pl.String).alias("by")).collect()
     by = frame["by"].fill_null(frame["group"]).to_list()
@@ -51,27 +51,16 @@ def side_of(group: str, split: Split) -> str:
     return "valid" if place < split.test + split.valid else "train"
 
 
-def require_columns(data: Dataset, columns: list[str], parameter: str) -> None:
-    """Check that the data has columns.
-
-    Raises:
-        InputError: naming the first that is not there, and those that are.
-    """
-    present = data.scan().collect_schema().names()
-    for column in columns:
-        if column not in present:
-            raise InputError(f"{parameter}: the data has no column {column!r}", f"It has: {', '.join(present)}.")
-
-
 def _check_shares(assigned: pl.DataFrame, split: Split, ctx: Context) -> None:
     counts = dict(assigned.group_by("split").len().iter_rows())
     groups = assigned["group"].n_unique()
     wanted = {"train": 1 - split.valid - split.test, "valid": split.valid, "test": split.test}
     for side, share in wanted.items():
         if share and not counts.get(side):
+            finer = "" if split.by == "group" else ", or split `by` a column of more values"
             raise InputError(
                 f"the split {side!r} is empty: {assigned.height} rows in {groups} groups by {split.by!r}",
-                f"Ask for a larger share than {share:g}, for another `salt`, or split `by` a column of more values.",
+                f"Ask for a larger share than {share:g}, or for another `salt`{finer}.",
             )
         actual = counts.get(side, 0) / max(assigned.height, 1)
         if share and not share / LUMPY <= actual <= share * LUMPY:

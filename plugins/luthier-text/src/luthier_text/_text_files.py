@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import polars as pl
 
 from luthier import Context, InputError
+from luthier_text._files import check_encoding, check_pattern
 
 FRAME_CHARACTERS = 16 * 2**20
 BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
@@ -20,9 +20,10 @@ def read_text_files(path: Path, ctx: Context, pattern: str, encoding: str, unit:
     """The documents of the files that match, in the order of their paths; see `sources.text_files`.
 
     Raises:
-        InputError: if no file matches, none has text, or the encoding is unknown.
+        InputError: if the pattern leaves the directory, no file matches, none has text, or the encoding is unknown.
     """
-    _check_encoding(encoding)
+    check_pattern(pattern)
+    check_encoding(encoding)
     files = [path] if path.is_file() else _matching(path, pattern)
     if not files:
         raise InputError(f"{path} has no file that matches {pattern!r}", "Check the directory and the pattern.")
@@ -48,25 +49,7 @@ def read_text_files(path: Path, ctx: Context, pattern: str, encoding: str, unit:
 
 
 def _matching(directory: Path, pattern: str) -> list[Path]:
-    if ".." in PurePath(pattern).parts:
-        raise InputError(f"the pattern {pattern!r} leaves {directory}", "Name the directory above with `path`.")
-    try:
-        return sorted(file for file in directory.glob(pattern) if file.is_file())
-    except (ValueError, NotImplementedError) as error:
-        raise InputError(
-            f"{pattern!r} is no pattern of files: {error}", "Write one relative to `path`, such as **/*.txt."
-        ) from None
-
-
-def _check_encoding(encoding: str) -> None:
-    try:
-        known = codecs.lookup(encoding)
-    except LookupError:
-        raise InputError(
-            f"no encoding is called {encoding!r}", "Use a name that Python knows: utf-8, cp1252, …"
-        ) from None
-    if not known._is_text_encoding:
-        raise InputError(f"{encoding!r} is no encoding of text", "Use a name such as utf-8 or cp1252.")
+    return sorted(file for file in directory.glob(pattern) if file.is_file())
 
 
 def _documents(file: Path, name: str, ctx: Context, encoding: str, unit: str) -> list[str]:

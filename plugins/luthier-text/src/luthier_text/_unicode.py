@@ -15,6 +15,8 @@ import ftfy
 import ftfy.badness
 import polars as pl
 
+from luthier_text._columns import require_columns, text_of
+
 CONFIG = ftfy.TextFixerConfig(
     unescape_html=False,
     fix_latin_ligatures=False,
@@ -32,7 +34,13 @@ LAST_DECOMPOSITION = 0x2FA1E
 
 
 def repair(frame: pl.DataFrame, columns: list[str], *, unescape_html: bool) -> pl.DataFrame:
-    """The frame with its columns as `ftfy.fix_text` would give them with `CONFIG`."""
+    """The frame with its columns as `ftfy.fix_text` would give them with `CONFIG`.
+
+    Raises:
+        InputError: if a column of text is not there.
+    """
+    require_columns(frame, columns, "unicode: columns")
+    frame = frame.with_columns(map(text_of, columns))
     config = CONFIG._replace(unescape_html="auto" if unescape_html else False)
     for column in columns:
         suspects = frame.select(suspicious(pl.col(column), html=unescape_html)).to_series().fill_null(value=False)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import polars as pl
 
+from luthier_text._columns import require_columns, text_of
+
 
 def tidy(frame: pl.DataFrame, columns: list[str], *, keep_indentation: bool) -> pl.DataFrame:
-    """Strip, collapse runs of blanks and of blank lines; idempotent."""
-    return frame.with_columns(_tidied(pl.col(column), keep_indentation=keep_indentation) for column in columns)
+    """Strip, collapse runs of blanks and of blank lines; idempotent.
+
+    Raises:
+        InputError: if a column of text is not there.
+    """
+    require_columns(frame, columns, "whitespace: columns")
+    return frame.with_columns(_tidied(text_of(column), keep_indentation=keep_indentation) for column in columns)
 
 
 def _tidied(text: pl.Expr, *, keep_indentation: bool) -> pl.Expr:

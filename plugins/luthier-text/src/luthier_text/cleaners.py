@@ -7,12 +7,44 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Interval, MinLen
 
+from luthier import InputError, component
+
 if TYPE_CHECKING:
     from luthier import Dataset, Frame
 
 Columns = Annotated[list[str], MinLen(1)]
+Words = Literal["keep", "stem", "lemmatize"]
 
 
+def _check_columns(*, columns: list[str], **_: object) -> None:
+    twice = [column for column in columns if columns.count(column) > 1]
+    if twice:
+        raise InputError(f"columns: {twice[0]!r} is named twice", "Name each column once.")
+
+
+def _check_bounds(
+    *, min_characters: int, max_characters: int | None, min_words: int, max_words: int | None, **_: object
+) -> None:
+    for unit, least, greatest in (
+        ("characters", min_characters, max_characters),
+        ("words", min_words, max_words),
+    ):
+        if greatest is not None and least > greatest:
+            raise InputError(
+                f"min_{unit}: {least} is more than max_{unit}: {greatest}, so no document would be left",
+                f"Raise max_{unit}, or lower min_{unit}.",
+            )
+
+
+def _check_normalise(*, columns: list[str], language: str, words: Words, **_: object) -> None:
+    _check_columns(columns=columns)
+    if words != "keep":
+        from luthier_text._languages import check_language
+
+        check_language(language, words)
+
+
+@component(check=_check_columns)
 def unicode(frame: Frame, *, columns: Columns = ["text"], unescape_html: bool = False) -> Frame:  # noqa: B006
     r"""Repair mojibake, control characters and odd line ends with ftfy; clean documents skip it.
 
@@ -25,24 +57,32 @@ def unicode(frame: Frame, *, columns: Columns = ["text"], unescape_html: bool = 
         columns: the columns to repair.
         unescape_html: turn entities such as `&amp;` into characters, in documents without a `<`. Off,
             because documentation means what it writes.
+
+    Raises:
+        InputError: if a column is not there, is not text or is named twice.
     """
     from luthier_text._unicode import repair
 
     return repair(frame, columns, unescape_html=unescape_html)
 
 
+@component(check=_check_columns)
 def whitespace(frame: Frame, *, columns: Columns = ["text"], keep_indentation: bool = True) -> Frame:  # noqa: B006
     """Strip documents, make runs of blanks one space, and runs of blank lines one blank line.
 
     Args:
         columns: the columns to tidy.
         keep_indentation: leave blanks at the start of a line, which code and lists need.
+
+    Raises:
+        InputError: if a column is not there, is not text or is named twice.
     """
     from luthier_text._whitespace import tidy
 
     return tidy(frame, columns, keep_indentation=keep_indentation)
 
 
+@component(check=_check_bounds)
 def length(
     frame: Frame,
     *,
@@ -60,12 +100,16 @@ def length(
         max_characters: the greatest; none by default.
         min_words: the least number of words (runs without blanks).
         max_words: the greatest; none by default.
+
+    Raises:
+        InputError: if the column is not there or is not text, or a least number is more than its greatest.
     """
     from luthier_text._length import within
 
     return within(frame, column, (min_characters, max_characters), (min_words, max_words))
 
 
+@component(check=_check_normalise)
 def normalise(
     frame: Frame,
     *,
@@ -73,7 +117,7 @@ def normalise(
     language: str = "en",
     lowercase: bool = False,
     stop_words: Literal["keep", "english"] | list[str] = "keep",
-    words: Literal["keep", "stem", "lemmatize"] = "keep",
+    words: Words = "keep",
 ) -> Frame:
     """Lowercase, remove stop words, stem or lemmatize: for classic pipelines, not for language models.
 
@@ -88,13 +132,15 @@ def normalise(
         words: `stem` or `lemmatize` each word.
 
     Raises:
-        InputError: if the language has no stemmer or no lemmas; the message lists those that have.
+        InputError: if a column is not there, is not text or is named twice, or the language has no stemmer
+            or no lemmas; the message lists those that have.
     """
     from luthier_text._normalise import normalise_frame
 
     return normalise_frame(frame, columns, language, lowercase=lowercase, stop_words=stop_words, words=words)
 
 
+@component(check=_check_columns)
 def exact_duplicates(
     data: Dataset,
     *,
@@ -111,6 +157,9 @@ def exact_duplicates(
         columns: what must be equal, all of them.
         ignore_case: documents that differ in case only are equal.
         ignore_whitespace: documents that differ in blanks only are equal.
+
+    Raises:
+        InputError: if a column is not there or is named twice, or is not text and case or blanks are ignored.
     """
     from luthier_text._exact import unique
 
@@ -148,6 +197,9 @@ def near_duplicates(
         permutations: entries of a signature; more are more exact and slower.
         ngram: words in a shingle.
         keep: `one` of each cluster (the least id), or `all`, only to write the groups.
+
+    Raises:
+        InputError: if the column is not there or is not text.
     """
     from luthier_text._minhash import MinHash
     from luthier_text._near import deduplicate

@@ -37,8 +37,23 @@ class Split:
     by: str = "group"
     salt: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse shares that leave nothing to train on.
 
-@component(gives="prompt-completion", needs={"data": {"documents"}})
+        Raises:
+            ValueError: which pydantic reports while planning, at the place in the recipe.
+        """
+        if self.valid + self.test >= 1:
+            raise ValueError(f"valid {self.valid:g} and test {self.test:g} leave nothing to train on")
+
+
+def _check_prompt(*, prompt: str, max_prompt_characters: int, **_: object) -> None:
+    from luthier_text._template import parse_prompt
+
+    parse_prompt(prompt, max_prompt_characters)
+
+
+@component(gives="prompt-completion", needs={"data": {"documents"}}, check=_check_prompt)
 def summarization(
     data: Dataset,
     ctx: Context,
@@ -60,7 +75,8 @@ def summarization(
         max_prompt_characters: longer prompts are made to fit by cutting `{text}` at the end of a word.
 
     Raises:
-        InputError: if a column is not there, or a split comes out empty.
+        InputError: if the template cannot be read or leaves no room for the text, a column is not there, or a
+            split comes out empty.
     """
     from luthier_text._examples import summarization_examples
 

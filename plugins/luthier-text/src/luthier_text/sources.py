@@ -52,6 +52,14 @@ def jsonl(
     return read_jsonl(ctx.open(path), ctx, columns, max_line_megabytes << 20)
 
 
+def _check_files(*, pattern: str, encoding: str, **_: object) -> None:
+    from luthier_text._files import check_encoding, check_pattern
+
+    check_pattern(pattern)
+    check_encoding(encoding)
+
+
+@component(check=_check_files)
 def text_files(
     ctx: Context,
     *,
@@ -72,7 +80,7 @@ def text_files(
         unit: what a document is: the whole file, or a paragraph (text between blank lines).
 
     Raises:
-        InputError: if no file matches, none has text, or the encoding is unknown.
+        InputError: if the pattern leaves the directory, no file matches, none has text, or the encoding is unknown.
     """
     from luthier_text._text_files import read_text_files
 
@@ -99,7 +107,8 @@ def docstrings(
     A row stands for a module, class, function or method whose docstring (PEP 257) has a summary of one
     line and a longer body. `text` is the body alone, `summary` the first line, so that a model can learn
     to write the one from the other. Further columns: `package` (the distribution), `name` (qualified),
-    `kind`; `source` is the file. Bodies and summaries are cleaned as `inspect.cleandoc` does it.
+    `kind`; `source` is the file. The rows of one package share their `group`, so that no split parts them.
+    Bodies and summaries are cleaned as `inspect.cleandoc` does it.
 
     Only files that a distribution's RECORD lists are read, so packages that are installed in editable
     form, whose text changes under their version, are left out. Copies of other projects (directories

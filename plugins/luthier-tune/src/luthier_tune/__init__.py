@@ -10,13 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
-from luthier import component, hookimpl
+from luthier import InputError, component, hookimpl
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
 
 
-@component(needs={"model": {"causal-lm"}, "data": {"prompt-completion", "language-modelling"}})
+def check_budget(*, max_steps: int | None, max_epochs: float | None, max_minutes: float | None, **_: object) -> None:
+    """Refuse more than one budget; takes a tuner's whole configuration.
+
+    Raises:
+        InputError: naming those that were given.
+    """
+    budgets = {"max_steps": max_steps, "max_epochs": max_epochs, "max_minutes": max_minutes}
+    given = [name for name, value in budgets.items() if value is not None]
+    if len(given) > 1:
+        raise InputError(f"more than one training budget: {', '.join(given)}", "Keep one of them.")
+
+
+@component(needs={"model": {"causal-lm"}, "data": {"prompt-completion", "language-modelling"}}, check=check_budget)
 def lora(
     model: Model,
     data: Dataset,

@@ -18,7 +18,7 @@ from luthier import InputError
 from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
-from luthier_tune.budget import check_budget
+from luthier_tune import check_budget
 from luthier_tune.examples import Examples, encode_split
 from luthier_tune.training import Trainer, TrainingSettings
 
@@ -45,7 +45,7 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
         InputError: if the budget, the data, the device or the layers to adapt cannot be used, or
             training diverges.
     """
-    check_budget(settings.max_steps, settings.max_epochs, settings.max_minutes)
+    check_budget(**vars(settings))
     encoder = PromptEncoder.from_directory(model.path)
     train = encode_split(data, "train", encoder, settings.max_length)
     _check_examples(train, settings)

@@ -4,22 +4,8 @@ from __future__ import annotations
 
 import math
 
-from luthier import InputError
-
 MEASURED_STEPS = 5
 """Steps after which a budget in minutes is turned into a number of steps."""
-
-
-def check_budget(max_steps: int | None, max_epochs: float | None, max_minutes: float | None) -> None:
-    """Refuse more than one budget.
-
-    Raises:
-        InputError: naming those that were given.
-    """
-    budgets = {"max_steps": max_steps, "max_epochs": max_epochs, "max_minutes": max_minutes}
-    given = [name for name, value in budgets.items() if value is not None]
-    if len(given) > 1:
-        raise InputError(f"more than one training budget: {', '.join(given)}", "Keep one of them.")
 
 
 def known_steps(

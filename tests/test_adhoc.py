@@ -1,0 +1,144 @@
+"""`luthier plugins run` on what users have: bad lines, late keys, numbers where texts should be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner, Result
+
+from luthier.cli import app
+
+Call = Callable[..., Result]
+GOOD = ['{"text": "a cedar tree"}', '{"text": "the last document"}']
+
+
+@pytest.fixture
+def capitals(project: Path) -> Call:
+    """Run the toy cleaner on a file, to `out.jsonl`."""
+
+    def call(source: str = "data.jsonl", *options: str) -> Result:
+        arguments = ["plugins", "run", "capitals", "--input", source, "--output", "out.jsonl", *options]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 3 or "Traceback" not in result.stderr
+        return result
+
+    return call
+
+
+def write(*lines: str | bytes) -> None:
+    Path("data.jsonl").write_bytes(b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines))
+
+
+def rows() -> list[dict[str, object]]:
+    return [json.loads(line) for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        pytest.param('{"text": "cut of', "not JSON", id="truncated"),
+        pytest.param(b'{"text": "caf\xe9"}', "not UTF-8", id="invalid byte"),
+        pytest.param('{"text": "a \\ud800 b"}', "a lone surrogate", id="lone surrogate"),
+        pytest.param('{"text": "a", "n": [{"k": "\\u0000"}]}', "a NUL character in 'k'", id="NUL in a nested value"),
+        pytest.param('{"text": 5}', "'text' is int, not a string", id="number"),
+        pytest.param('{"text": null}', "'text' is NoneType", id="null"),
+        pytest.param('{"body": "x"}', "'text' is missing", id="no text"),
+        pytest.param('{"text": " "}', "'text' is empty", id="blank"),
+        pytest.param("[1]", "not an object", id="no object"),
+        pytest.param('{"text": "x", "deep": ' + "[" * 500 + "]" * 500 + "}", "nested too deeply", id="deep"),
+    ],
+)
+def test_a_bad_line_is_counted_and_kept_with_its_reason_and_its_neighbours_are_done(capitals, line, reason):
+    write(GOOD[0], line, GOOD[1])
+    result = capitals()
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[0] == "out.jsonl: 3 in, 2 kept, 1 changed, 1 quarantined"
+    assert "out.jsonl.quarantine.jsonl" in result.stdout
+    assert [row["text"] for row in rows()] == ["a CEDAR tree", "the last document"]
+    (record,) = map(json.loads, Path("out.jsonl.quarantine.jsonl").read_text().splitlines())
+    assert record["where"] == "data.jsonl:2"
+    assert reason in record["reason"]
+
+
+def test_what_the_file_and_the_component_set_aside_is_in_one_file_and_one_count(capitals, project):
+    plugin = project / "plugins.d" / "toys.py"
+    changed = 'def capitals(frame: pl.DataFrame, ctx: Context, *, word: str = "cedar") -> pl.DataFrame:'
+    text = plugin.read_text().replace(
+        'def capitals(frame: pl.DataFrame, *, word: str = "cedar") -> pl.DataFrame:', changed
+    )
+    body = '    """Write one word in capitals."""\n'
+    aside = '    ctx.quarantine("a row", "no luck", row_id=frame["id"][0])\n    frame = frame[1:]\n'
+    plugin.write_text(text.replace(body, body + aside))
+    write(*GOOD, "{")
+    counts = json.loads(capitals("data.jsonl", "--json").stdout)
+    assert (counts["documents_in"], counts["kept"], counts["quarantined"]) == (3, 1, 2)
+    kept = Path("out.jsonl.quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(line)["reason"].split(":")[0] for line in kept] == ["not JSON", "no luck"]
+
+
+def test_every_key_of_the_file_is_a_column_whatever_line_it_is_first_on(capitals):
+    lines = [json.dumps({"text": f"row {row}", "n": row}) for row in range(3000)]
+    lines.append('{"text": "late", "n": 0.5, "late": true, "meta": {"tags": ["x"], "by": 1}, "mixed": 1}')
+    lines.append('{"text": "later", "meta": {"tags": [], "when": "now"}, "mixed": "one", "huge": 99999999999999999999}')
+    write(*lines)
+    assert capitals().exit_code == 0
+    first, late, later = (rows()[index] for index in (7, 3000, 3001))
+    assert (first["n"], first["late"], first["meta"]) == (7.0, None, None)
+    assert (late["n"], late["late"], late["mixed"]) == (0.5, True, "1")
+    assert late["meta"] == {"tags": ["x"], "by": 1, "when": None}
+    assert later["meta"] == {"tags": [], "by": None, "when": "now"}
+    assert (later["mixed"], later["huge"]) == ("one", "99999999999999999999")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "data.jsonl has no rows that can be used"),
+        (['{"text": 1}', '{"text": 2}'], "data.jsonl:1: 'text' is int, not a string"),
+        (['{"body": "x"}'], "'text' is missing"),
+        ([*GOOD, '{"text": "x", "id": 7}'], "2 rows have no 'id', and others do"),
+        (['{"text": "x", "id": 7}', '{"text": "y", "id": 7}'], "two rows have the id '7'"),
+        (['{"text": "x", "group": ["a"]}'], "the column 'group' is List(String)"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_the_users_error(capitals, lines, message):
+    write(*lines)
+    result = capitals()
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_rows_that_do_not_say_where_they_belong_take_the_file_and_themselves(capitals):
+    write('{"text": "a", "source": "web", "group": 4}', '{"text": "b"}')
+    assert capitals().exit_code == 0
+    first, second = rows()
+    assert (first["source"], first["group"]) == ("web", "4")
+    assert (second["source"], second["group"]) == ("data.jsonl", second["id"])
+
+
+def test_tables_are_held_to_the_same(capitals):
+    pl.DataFrame({"text": [1, 2]}).write_parquet("numbers.parquet")
+    result = capitals("numbers.parquet")
+    assert result.exit_code == 1
+    assert "the column 'text' is Int64, not of strings" in result.stderr
+    Path("late.csv").write_text("text,n\n" + "1,1\n" * 2000 + '"a cedar",0.5\n"",2\n')
+    result = capitals("late.csv")
+    assert result.stdout.startswith("out.jsonl: 2,002 in, 2,001 kept, 1 changed, 1 quarantined\n"), result.stderr
+    assert (rows()[0]["text"], rows()[-1]["n"]) == ("1", 0.5)
+    (record,) = map(json.loads, Path("out.jsonl.quarantine.jsonl").read_text().splitlines())
+    assert record["where"] == "late.csv, row 2002"
+
+
+def test_a_component_that_breaks_the_contract_is_named(capitals, project):
+    plugin = project / "plugins.d" / "toys.py"
+    renamed = 'frame.with_columns(pl.lit("x").alias("id"), pl.col("text").str.replace_all('
+    plugin.write_text(plugin.read_text().replace('frame.with_columns(pl.col("text").str.replace_all(', renamed))
+    write(GOOD[0])
+    result = capitals()
+    assert result.exit_code == 3
+    assert "gave rows of new ids: 'x'" in result.stderr
+    assert "toys.py" in result.stderr
