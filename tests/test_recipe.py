@@ -590,7 +590,7 @@ def test_a_runtime_may_have_parameters(registry: Registry) -> None:
     for runtime, expected in {
         "{name: runner, bach: 4}": ("4:29", "batch"),
         "{name: runer}": ("4:15", "runner"),
-        "{batch: 4}": ("4:14", "its `name`"),
+        "{batch: 4}": ("4:5", "its `name`"),
         "{name: runner, batch: four}": ("4:29", "integer"),
     }.items():
         with pytest.raises(RecipeError) as caught:

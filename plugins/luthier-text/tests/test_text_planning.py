@@ -32,7 +32,7 @@ WRONG = [
     ),
     (
         "format: summarization\n    split: {valid: 0.7, test: 0.5}",
-        "recipe.yaml:7:5: steps[1].split: value error, valid 0.7 and test 0.5 leave nothing to train on",
+        "recipe.yaml:7:5: steps[1].split: valid 0.7 and test 0.5 leave nothing to train on",
     ),
     ("format: language-modelling\n    split: {valid: 0.5, test: 0.5}", "leave nothing to train on"),
     (
