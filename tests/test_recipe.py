@@ -266,7 +266,10 @@ def test_text_that_is_no_recipe_is_one_clean_error(registry: Registry, text: str
             "steps[0].environment: environments of a step's own are not in this version",
         ),
         (steps("- validate: rouge\n  gate: 3"), "steps[0].gate: a gate maps metrics to bounds"),
-        (steps("- validate: rouge\n  runtime: 3"), "steps[0].runtime: the name of a runtime, or a mapping with its `name`, not 3"),
+        (
+            steps("- validate: rouge\n  runtime: 3"),
+            "steps[0].runtime: the name of a runtime, or a mapping with its `name`, not 3",
+        ),
         (steps("- tune: lora\n  id: a b"), "steps[0].id: an id of letters, digits, `-` and `_`, not 'a b'"),
         (
             steps("- tune: lora\n- tune: lora"),
