@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.artifacts import ARTIFACTS, ROW_FILES, Artifact
-from luthier.components import DEFAULT_RUNTIMES, Component
+from luthier.components import Component
 from luthier.errors import InputError, WorkerError
 from luthier.files import remove_tree
 from luthier.pool import Message, Pool
@@ -164,10 +164,13 @@ def find_model(name: str, store: Store) -> Artifact:
     if path.is_dir():
         if (path / "genai_config.json").exists():
             return ARTIFACTS["onnx"].at(path, "genai")
+        if (path / "model.onnx").exists():
+            return ARTIFACTS["onnx"].at(path, "decoder")
         if (path / "config.json").exists():
             return ARTIFACTS["model"].at(path, "causal-lm")
         raise InputError(
-            f"{path} holds no model", "A model directory has a config.json, an exported one a genai_config.json."
+            f"{path} holds no model",
+            "A model directory has a config.json, an exported one a genai_config.json or a model.onnx.",
         )
     return find_run(store, name).model()
 
@@ -185,7 +188,7 @@ def generate(
     with _workplace(local) as (room, pool):
         request = {
             "task": "generate",
-            "runtime": {"name": runtime or DEFAULT_RUNTIMES[model.kind], "config": {}},
+            "runtime": {"name": runtime, "config": {}} if runtime else None,
             "subject": {"kind": model.kind, "form": model.form, "path": str(model.path.absolute()), "hash": model.hash},
             "prompts": list(prompts),
             "max_new_tokens": max_new_tokens,

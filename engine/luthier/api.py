@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from luthier import hookspecs, provenance
+from luthier import environments, hookspecs, provenance
 from luthier.discovery import plugin_files
 from luthier.errors import GateRefused
 from luthier.events import Event, Listener, PluginHookFailed, listeners
@@ -185,6 +185,7 @@ def run(
     jobs: int | None = None,
     step_timeout: float | None = None,
     device: str = "auto",
+    build_environments: bool = False,
     listen: Listener | None = None,
     display: bool = True,
 ) -> Run:
@@ -201,6 +202,7 @@ def run(
         jobs: how many processes work on shards side by side; otherwise the number of cores.
         step_timeout: end a worker that reports nothing for so many seconds.
         device: where models run: `auto`, `cpu`, `cuda`, `mps`.
+        build_environments: build what is missing of the environments that plugins need, before anything runs.
         listen: called with every event.
         display: show progress in the terminal or the notebook.
 
@@ -214,6 +216,7 @@ def run(
     session = open_session(
         recipe, overrides=overrides, plugins=plugins, home=home, until=until, start=start, force=force
     )
+    prepare_environments(session.plan, build=build_environments)
     with contextlib.ExitStack() as stack:
         heard = [listen] if listen else []
         if display:
@@ -221,6 +224,21 @@ def run(
 
             heard.append(stack.enter_context(show()))
         return run_session(session, heard, jobs=jobs, step_timeout=step_timeout, device=device)
+
+
+def prepare_environments(plan: Plan, *, build: bool, tell: Callable[[str], None] = lambda line: None) -> None:
+    """See to it that every environment that the plan needs is built.
+
+    Raises:
+        InputError: if one is not, and `build` is not wanted, with the command that builds it.
+    """
+    for distribution in dict.fromkeys(node.environment for node in plan.nodes if node.environment):
+        if build:
+            from luthier import environment_build
+
+            environment_build.build(distribution, tell=tell)
+        else:
+            environments.require(distribution)
 
 
 def run_session(
@@ -243,7 +261,7 @@ def run_session(
         recipe_file=str(spec.path or ""),
         seed=spec.seed,
         started=now(),
-        environment=provenance.environment(),
+        environment=provenance.environment() | {"environments": _environments(session.plan)},
         steps=[StepResult(step.id, step.stage.name, step.component.name) for step in _planned_steps(session.plan)],
     )
     previous = session.previous()
@@ -265,6 +283,14 @@ def run_session(
         runner = Runner(session.plan, session.store, record, pool, previous=previous, listen=tell, device=device)
         runner.execute()
     return record
+
+
+def _environments(plan: Plan) -> dict[str, dict[str, str]]:
+    """The distributions of each environment of its own that the plan uses, by plugin."""
+    return {
+        name: {each: found.version for each, found in sorted(environments.require(name).distributions().items())}
+        for name in {node.environment for node in plan.nodes if node.environment}
+    }
 
 
 def _planned_steps(plan: Plan) -> list[Any]:

@@ -235,6 +235,11 @@ class Component:
         declaration = getattr(self.function, "__luthier__", None)
         return declaration if isinstance(declaration, Declaration) else Declaration()
 
+    def accepts(self, name: str, form: str) -> bool:
+        """Whether it takes an input of this form; a form that is not known is not held against it."""
+        forms = self.declared.needs.get(name, frozenset())
+        return not forms or not form or form in forms
+
     @property
     def parameters(self) -> list[inspect.Parameter]:
         """The configuration's parameters as the signature has them, annotations not evaluated."""

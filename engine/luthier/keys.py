@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from luthier import provenance
+from luthier import environments, provenance
 from luthier.components import Component
 from luthier.errors import LuthierError
 from luthier.explain import explain
@@ -59,6 +59,8 @@ def resolve(
     missing = next((made.id for made in node.inputs.values() if made.id not in outputs), None)
     if missing:
         return Planned(node, None, None, None, f"depends on {missing}")
+    if node.environment and environments.current(node.environment) is None:
+        return Planned(node, None, None, None, f"its environment is missing: luthier env build {node.environment}")
     parts = ingredients(plan, node, outputs)
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     if plan.forced(node) and node.id not in ignore_force:
@@ -74,10 +76,10 @@ def resolve(
 def ingredients(plan: Plan, node: Node, outputs: Mapping[str, str]) -> dict[str, Any]:
     """Everything a node's result depends on, as JSON values."""
     found: dict[str, Any] = {
-        "parts": [_part(step, plan.identity) for step in node.parts],
+        "parts": [_part(step, plan.identity, node.environment) for step in node.parts],
         "inputs": {name: outputs[made.id] for name, made in sorted(node.inputs.items())},
         "runtimes": {
-            name: {"config": dict(runtime.config), **_code(plan.registry.runtime(runtime.name))}
+            name: {"config": dict(runtime.config), **_code(plan.registry.runtime(runtime.name), node.environment)}
             for name, runtime in sorted(node.runtimes.items())
         },
     }
@@ -88,13 +90,18 @@ def ingredients(plan: Plan, node: Node, outputs: Mapping[str, str]) -> dict[str,
     return found
 
 
-def _part(step: StepSpec, identify: Callable[[str], str]) -> dict[str, Any]:
+def _part(step: StepSpec, identify: Callable[[str], str], environment: str) -> dict[str, Any]:
     component = step.component
     try:
         config = component.canonical(step.config, identify)
     except LuthierError as error:
         raise _at(step, error) from error
-    part = {"stage": step.stage.name, "contract": step.stage.contract, "config": config, **_code(component)}
+    part = {
+        "stage": step.stage.name,
+        "contract": step.stage.contract,
+        "config": config,
+        **_code(component, environment),
+    }
     if component.declared.fingerprint:
         part["fingerprint"] = hashlib.sha256(_fingerprint(step).encode()).hexdigest()
     return part
@@ -113,10 +120,11 @@ def _at(step: StepSpec, error: LuthierError) -> RecipeError:
     return RecipeError([RecipeProblem(step.position, step.id, error.message, error.remedy)])
 
 
-def _code(component: Component) -> dict[str, Any]:
+def _code(component: Component, environment: str) -> dict[str, Any]:
+    found = environments.current(environment) if environment else None
     return {
         "component": component.name,
         "plugin": component.plugin,
         "code": provenance.code_of(component),
-        "requires": provenance.versions_of(component),
+        "requires": provenance.versions_of(component, found.distributions() if found else None),
     }

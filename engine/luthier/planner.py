@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from luthier import environments
 from luthier.artifacts import DATASET_FORMS, Kind
-from luthier.components import DEFAULT_RUNTIMES, STAGES, Stage, plain_value
+from luthier.components import STAGES, Component, Stage, plain_value
 from luthier.errors import InputError, LuthierError
 from luthier.gates import Bound, parse_gate
 from luthier.locations import check_local, identity, pinned
@@ -42,6 +43,7 @@ class Node:
         inputs: for each input that is an artifact, the node that makes it.
         runtimes: for the inputs that are loaded models (`subject`, `reference`), the runtime and its configuration.
         subject: for a validator, what it looks at.
+        environment: the distribution in whose environment it runs; empty for the main one.
     """
 
     parts: tuple[StepSpec, ...]
@@ -51,6 +53,7 @@ class Node:
     inputs: Mapping[str, Node] = field(default_factory=dict)
     runtimes: Mapping[str, RuntimeSpec] = field(default_factory=dict)
     subject: Subject | None = None
+    environment: str = ""
 
     @property
     def step(self) -> StepSpec:
@@ -186,7 +189,7 @@ class _Builder:
             return
         assert step.stage.gives is not None
         task: Task = "dataset" if step.stage.gives == "dataset" else "directory"
-        self._append(Node((step,), task, step.stage.gives, form, inputs))
+        self._append(Node((step,), task, step.stage.gives, form, inputs, environment=self._environment(step)))
         if step.stage.name == "architecture":
             self._base, self._reference = self.nodes[-1], None
 
@@ -223,13 +226,25 @@ class _Builder:
 
     def _add_frame(self, step: StepSpec, inputs: dict[str, Node], form: str) -> None:
         before = inputs.get("data")
+        environment = self._environment(step)
         fusable = before is not None and before.task == "shards" and before is self.nodes[-1]
+        fusable = fusable and before is not None and before.environment == environment
         if fusable and before and before.step.id not in self._unfusable and not step.source:
             # The node grows by this component; nothing else refers to the shorter one.
             self.nodes.pop()
-            self._append(Node((*before.parts, step), "shards", "dataset", form, before.inputs))
+            parts, inputs = (*before.parts, step), dict(before.inputs)
         else:
-            self._append(Node((step,), "shards", "dataset", form, inputs))
+            parts = (step,)
+        self._append(Node(parts, "shards", "dataset", form, inputs, environment=environment))
+
+    def _environment(self, step: StepSpec) -> str:
+        """The distribution in whose environment a step runs; empty for the main one."""
+        component = step.component
+        if step.environment == "main" or not (step.environment or environments.declares(component.distribution)):
+            return ""
+        if not environments.is_distribution(component.distribution):
+            self._refuse(step, f"{component} is of a local file, which has no environment of its own", "Package it.")
+        return component.distribution
 
     def _inputs(self, step: StepSpec) -> dict[str, Node]:
         self._check_sources(step)
@@ -322,9 +337,9 @@ class _Builder:
                 for name, found in (("subject", node), ("reference", inputs.get("reference")))
                 if found
             }
-            self.nodes.append(
-                Node((step,), "validate", "report", "report", {**inputs, "subject": node}, runtimes, subject)
-            )
+            taken = {**inputs, "subject": node}
+            environment = self._environment(step)
+            self.nodes.append(Node((step,), "validate", "report", "report", taken, runtimes, subject, environment))
         self._by_id.setdefault(step.id, self.nodes[-1])
 
     def _check_bounds(self, step: StepSpec, subjects: Collection[str]) -> None:
@@ -349,11 +364,22 @@ class _Builder:
 
     def _runtime(self, step: StepSpec, node: Node) -> RuntimeSpec:
         chosen = step.runtime
-        if chosen and node.kind in self._registry.runtime(chosen.name).inputs:
-            return chosen
-        name = DEFAULT_RUNTIMES[node.kind]
         try:
-            return RuntimeSpec(name, self._registry.runtime(name).canonical({}))
+            if chosen is None or node.kind not in self._registry.runtime(chosen.name).inputs:
+                component = self._registry.default_runtime(node.kind, node.form)
+                chosen = RuntimeSpec(component.name, component.canonical({}))
         except InputError as error:
             self._refuse(step, error.message, error.remedy)
-            return RuntimeSpec(name)
+            return RuntimeSpec("")
+        self._check_runtime(step, self._registry.runtime(chosen.name), node)
+        return chosen
+
+    def _check_runtime(self, step: StepSpec, runtime: Component, node: Node) -> None:
+        if not runtime.accepts(node.kind, node.form):
+            forms = " or ".join(sorted(runtime.declared.needs[node.kind]))
+            self._refuse(step, f"the runtime {runtime.name} loads {forms}; {node.step.id!r} gives {node.form}")
+        needed = runtime.distribution
+        if environments.declares(needed) and self._environment(step) != needed:
+            where = f"in the environment of {needed}, and {step.component} does not"
+            remedy = "Name another with `runtime:`: a model is loaded where it is measured."
+            self._refuse(step, f"the runtime {runtime.name} runs {where}", remedy)

@@ -19,7 +19,7 @@ from typing import Any
 import pluggy
 
 from luthier import hookspecs
-from luthier.components import STAGES, Component, Stage, describe, read_component
+from luthier.components import DEFAULT_RUNTIMES, STAGES, Component, Stage, describe, read_component
 from luthier.discovery import Candidate, Origin, installed_candidates, local_candidates, names_in
 from luthier.errors import InputError, LuthierError, PluginError
 from luthier.hookcheck import hook_problems
@@ -148,6 +148,25 @@ class Registry:
             UnknownComponent: as `find`.
         """
         return self.find("", name)
+
+    def default_runtime(self, kind: str, form: str) -> Component:
+        """What loads a model where nothing else is said: its kind's default, or the one that takes its form.
+
+        Raises:
+            UnknownComponent: if none does, or several besides the default.
+        """
+        default = DEFAULT_RUNTIMES[kind]
+        able = [each for each in self.of_stage("runtime") if kind in each.inputs and each.accepts(kind, form)]
+        found = next((each for each in able if each.name == default), None)
+        if found:
+            return found
+        if len(able) == 1:
+            return able[0]
+        if able:
+            names = ", ".join(each.name for each in able)
+            raise UnknownComponent(f"several runtimes load {kind} of the form {form}", f"Name one of them: {names}.")
+        self.runtime(default)  # says how to install it, if that is what is missing
+        raise UnknownComponent(f"no installed runtime loads {kind} of the form {form!r}", "See: luthier plugins list")
 
     def named(self, name: str) -> list[Component]:
         """The components that `STAGE:NAME`, or `NAME` alone, names: none, one, or several."""

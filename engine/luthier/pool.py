@@ -47,7 +47,15 @@ class StepError(LuthierError):
 class Worker:
     """One worker process. `call` is one request at a time; `end` may come from any thread."""
 
-    def __init__(self, log: Path, *, threads: int, local_plugins: Sequence[Path], timeout: float | None) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *,
+        threads: int,
+        local_plugins: Sequence[Path],
+        timeout: float | None,
+        python: Path | None = None,
+    ) -> None:
         self._log_path = log
         self._timeout = timeout
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -60,7 +68,7 @@ class Worker:
         self._out_of_memory_before = _out_of_memory_kills()
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "luthier.worker", *map(str, local_plugins)],
+                [*_interpreter(python), "-m", "luthier.worker", *map(str, local_plugins)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -165,8 +173,8 @@ class Pool:
         self._local_plugins = local_plugins
         self._timeout = timeout
         self._workers: list[Worker] = []
-        self._main: Worker | None = None
-        self._idle: list[Worker] = []
+        self._main: dict[Path | None, Worker] = {}
+        self._idle: dict[Path | None, list[Worker]] = {}
 
     def __enter__(self) -> Pool:
         return self
@@ -178,22 +186,28 @@ class Pool:
         """End every worker."""
         while self._workers:
             self._workers.pop().end()
-        self._main, self._idle = None, []
+        self._main, self._idle = {}, {}
 
-    def _start(self, threads: int) -> Worker:
+    def _start(self, threads: int, python: Path | None) -> Worker:
         log = self._logs / f"worker-{len(self._workers)}.log"
-        worker = Worker(log, threads=threads, local_plugins=self._local_plugins, timeout=self._timeout)
+        worker = Worker(log, threads=threads, local_plugins=self._local_plugins, timeout=self._timeout, python=python)
         self._workers.append(worker)
         return worker
 
-    def call(self, request: Message, on_message: Callable[[Message], None]) -> dict[str, Any]:
-        """Have a whole step done by the worker that has all threads."""
-        if self._main is None:
-            self._main = self._start(available_cores())
+    def call(
+        self, request: Message, on_message: Callable[[Message], None], python: Path | None = None
+    ) -> dict[str, Any]:
+        """Have a whole step done by the worker that has all threads.
+
+        Args:
+            python: the interpreter of an environment of its own; None for the main one.
+        """
+        if python not in self._main:
+            self._main[python] = self._start(available_cores(), python)
         try:
-            return self._main.call(request, on_message)
+            return self._main[python].call(request, on_message)
         except WorkerError:
-            self._main = None
+            del self._main[python]
             raise
 
     def map(
@@ -201,11 +215,13 @@ class Pool:
         requests: Sequence[Message],
         on_message: Callable[[Message], None],
         on_result: Callable[[Message], None],
+        python: Path | None = None,
     ) -> None:
         """Have shards done side by side; the first error ends the others. `on_result` hears of each done."""
         count = max(1, min(self.jobs, len(requests)))
-        while len(self._idle) < count:
-            self._idle.append(self._start(max(1, available_cores() // self.jobs)))
+        idle = self._idle.setdefault(python, [])
+        while len(idle) < count:
+            idle.append(self._start(max(1, available_cores() // self.jobs), python))
         todo: queue.SimpleQueue[Message] = queue.SimpleQueue()
         for request in requests:
             todo.put(request)
@@ -227,14 +243,14 @@ class Pool:
                     on_result(result)
 
         with ThreadPoolExecutor(count) as threads:
-            futures = [threads.submit(work, worker) for worker in self._idle[:count]]
+            futures = [threads.submit(work, worker) for worker in idle[:count]]
             try:
                 _wait_interruptibly(futures)
             except BaseException:
                 stop.set()
-                for worker in self._idle:
+                for worker in idle:
                     worker.end()
-                self._idle = []
+                idle.clear()
                 raise
 
 
@@ -265,6 +281,11 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _interpreter(python: Path | None) -> list[str]:
+    # An environment of its own is closed: neither PYTHONPATH nor the user's site directory reaches into it.
+    return [str(python), "-I"] if python else [sys.executable, "-P"]
 
 
 def _own_group() -> dict[str, Any]:

@@ -7,13 +7,14 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from luthier.artifacts import hash_file, list_files
 from luthier.components import Component
+from luthier.environments import requirement_name, requirements_under_extra, requires
 
 CORE = "luthier"
 
@@ -27,15 +28,21 @@ def code_of(component: Component) -> str:
     return _distribution_code(component.distribution) or _files_code(Path(str(module.__file__)))
 
 
-def versions_of(component: Component) -> dict[str, str]:
+def versions_of(
+    component: Component, there: Mapping[str, importlib.metadata.Distribution] | None = None
+) -> dict[str, str]:
     """Versions of the distributions that the component's plugin requires directly.
 
     Of another Luthier plugin, the code counts. The core is not listed: a stage's contract version
     stands for it.
+
+    Args:
+        there: the distributions of the environment that the component runs in, by normalized name, if that
+            is one of its own; what the plugin requires only there counts too.
     """
     found: dict[str, str] = {}
-    for name in _requirements(component.distribution):
-        version = _version(name)
+    for name in _requirements(component.distribution, own=there is not None):
+        version = _version(name) if there is None else there[name].version if name in there else ""
         if version and name != CORE:
             found[name] = f"{version} {_distribution_code(name)}" if _is_plugin(name) else version
     return found
@@ -76,11 +83,10 @@ def _is_plugin(name: str) -> bool:
 
 
 @functools.cache
-def _requirements(name: str) -> tuple[str, ...]:
-    distribution = _distribution(name)
-    lines = (distribution.requires or []) if distribution else []
-    names = [re.split(r"[\s;<>=!~\[(@]", line.strip(), maxsplit=1)[0] for line in lines if "extra ==" not in line]
-    return tuple(sorted(re.sub(r"[-_.]+", "-", name).lower() for name in names))
+def _requirements(name: str, *, own: bool) -> tuple[str, ...]:
+    lines = [line for line in requires(name) if "extra ==" not in line]
+    lines += requirements_under_extra(name) if own else []
+    return tuple(sorted({requirement_name(line) for line in lines}))
 
 
 def _distribution_code(name: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from luthier import environments
 from luthier.artifacts import Artifact, Dataset, Report
 from luthier.errors import GateRefused, InputError, LuthierError, WorkerError
 from luthier.events import (
@@ -221,7 +222,7 @@ class Runner:
         if node.task == "shards":
             result = self._pass_over_shards(node, work, listen)
         else:
-            result = self._pool.call(self._request(node, work), listen)
+            result = self._pool.call(self._request(node, work), listen, _python(node))
         details = {name: value for name, value in result.items() if name != "type"}
         if node.kind == "dataset" and details["rows"] == 0:
             raise InputError(
@@ -267,7 +268,7 @@ class Runner:
             busy.append(result["busy"])
             self._listen(StepProgress(step=node.step.id, done=len(busy), total=len(shards), metrics={}))
 
-        self._pool.map(requests, listen, advance)
+        self._pool.map(requests, listen, advance, _python(node))
         join = {
             "task": "join",
             **_component_request(node.step),
@@ -276,7 +277,7 @@ class Runner:
             "shards": list(map(str, finished)),
             "parts": len(parts),
         }
-        result = self._pool.call(join, listen)
+        result = self._pool.call(join, listen, _python(node))
         side_by_side = min(self._pool.jobs, len(shards))
         return {**result, "busy": result["busy"] + sum(busy) / side_by_side}
 
@@ -390,6 +391,11 @@ class Runner:
         if made and not left_out and not self._refused():
             self._verify(made[-1])
             self._store.export(made[-1], self._run.model_path)
+
+
+def _python(node: Node) -> Path | None:
+    """The interpreter of the environment that a node runs in; None for the main one."""
+    return environments.require(node.environment).python if node.environment else None
 
 
 def _artifact_record(artifact: Artifact) -> dict[str, Any]:

@@ -25,6 +25,9 @@ from luthier.schema import nested_keys
 from luthier.substitution import resolve_name, stage_names
 from luthier.suggest import did_you_mean
 
+ENVIRONMENTS = ("own", "main")
+"""Where a step can be told to run: in the environment of its plugin alone, or where luthier itself is."""
+
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
@@ -47,6 +50,7 @@ class StepSpec:
         gate: the bounds as written; None without.
         runtime: the runtime that its subjects are loaded with; None for the kind's default.
         subjects: what a validator measures, of those that there are.
+        environment: `own` or `main`; empty for what the plugin declares.
         position: where it begins in the file; None in a recipe that was built in Python.
         positions: where the keys of its configuration are.
     """
@@ -59,6 +63,7 @@ class StepSpec:
     gate: Mapping[str, Any] | None = None
     runtime: RuntimeSpec | None = None
     subjects: tuple[str, ...] = SUBJECTS
+    environment: str = ""
     position: Position | None = None
     positions: Mapping[str, Position] = field(default_factory=dict)
 
@@ -92,13 +97,7 @@ class StepReader:
         step_id = self._id(step, stage)
         reserved = {key: node for key, node in step.value.items() if key in RESERVED_KEYS}
         config_nodes = {key: node for key, node in step.value.items() if key not in (*RESERVED_KEYS, stage.name)}
-        if "environment" in reserved:
-            self._add(
-                reserved["environment"],
-                f"{self._key}.environment",
-                "environments of a step's own are not in this version",
-                "remove the key; the plugin runs in the main environment",
-            )
+        environment = self._environment(reserved.get("environment"))
         source = self._from(reserved.get("from"))
         gate = self._gate(reserved.get("gate"), stage)
         runtime = self._runtime(reserved.get("runtime"), stage)
@@ -107,7 +106,19 @@ class StepReader:
         if component is None or config is None:
             return stage
         positions = {key: node.place for key, node in config_nodes.items() if node.place and not node.override}
-        return StepSpec(step_id, stage, component, config, source, gate, runtime, subjects, step.position, positions)
+        return StepSpec(
+            step_id,
+            stage,
+            component,
+            config,
+            source,
+            gate,
+            runtime,
+            subjects,
+            environment,
+            position=step.position,
+            positions=positions,
+        )
 
     def _stage(self, step: Node) -> Stage | None:
         if not isinstance(step.value, dict) or not step.value:
@@ -202,6 +213,16 @@ class StepReader:
             self._add(node, f"{self._key}.subjects", what)
             return SUBJECTS
         return tuple(name for name in SUBJECTS if name in named)
+
+    def _environment(self, node: Node | None) -> str:
+        if node is None:
+            return ""
+        if node.value not in ENVIRONMENTS:
+            known = " or ".join(ENVIRONMENTS)
+            hint = did_you_mean(str(node.value), ENVIRONMENTS)
+            self._add(node, f"{self._key}.environment", f"one of {known}, not {shown(node)}", hint)
+            return ""
+        return str(node.value)
 
     def _only_validate(self, node: Node, key: str, stage: Stage) -> bool:
         if stage.gives != "report":

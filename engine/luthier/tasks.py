@@ -166,9 +166,13 @@ class Tasks:
         return Remembering(generator, Path(request["generations"]) / record["hash"], identity)
 
     def _generate(self, request: Request) -> dict[str, Any]:
-        component = self._registry.runtime(request["runtime"]["name"])
-        context = self._context(request, component)
-        generator = self._load(request["runtime"], request["subject"], context)
+        subject = request["subject"]
+        runtime = request["runtime"] or {
+            "name": self._registry.default_runtime(subject["kind"], subject["form"]).name,
+            "config": {},
+        }
+        context = self._context(request, self._registry.runtime(runtime["name"]))
+        generator = self._load(runtime, subject, context)
         return {"completions": generator.generate(request["prompts"], max_new_tokens=request["max_new_tokens"])}
 
     def _convert(self, request: Request) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from luthier.cli import doctor, generate, plugins, recipes, run, runs, store
+from luthier.cli import doctor, env, generate, plugins, recipes, run, runs, store
 from luthier.cli._dispatch import Root, command_group
 
 app = command_group("Raw text to a proven, quantized small language model; every stage is a plugin.", cls=Root)
@@ -53,6 +53,7 @@ recipes.add_to(app)
 generate.add_to(app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(plugins.app, name="plugins")
+app.add_typer(env.app, name="env")
 app.add_typer(store.app, name="store")
 doctor.add_to(app)
 

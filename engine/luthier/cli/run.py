@@ -74,6 +74,9 @@ def run(
         float | None, typer.Option(min=0.1, metavar="S", help="End a step that reports nothing for so many seconds.")
     ] = None,
     device: DeviceOption = "auto",
+    build_environments: Annotated[
+        bool, typer.Option("--build-environments", help="First build the environments that are missing.")
+    ] = False,
     plugins: PluginOption = [],  # noqa: B006
     home: RecipeHomeOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the outcome.")] = False,
@@ -88,6 +91,7 @@ def run(
     from luthier.events import RunFinished
 
     session = _open(recipe, overrides=overrides, plugins=plugins, home=home, until=until, start=start, force=force)
+    api.prepare_environments(session.plan, build=build_environments, tell=lambda line: typer.echo(line, err=True))
     started: list[str] = []
 
     def note(event: Event) -> None:
