@@ -26,7 +26,7 @@ $(STAMP): constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml)
 	touch $(STAMP)
 
 quickstart: install
-	$(BIN)/luthier run examples/quickstart/recipe.yaml
+	LUTHIER_DISABLE=mlflow $(BIN)/luthier run examples/quickstart/recipe.yaml
 
 test: install
 	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile $(TESTS)
@@ -47,6 +47,7 @@ format: install
 
 bench: install
 	$(BIN)/python tests/benchmarks/bench_startup.py
+	$(BIN)/python tests/benchmarks/bench_imports.py
 	$(BIN)/python tests/benchmarks/bench_run.py
 	$(BIN)/python tests/benchmarks/bench_tuning.py
 

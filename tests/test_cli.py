@@ -438,17 +438,16 @@ def test_plugins_list_as_json_has_the_documented_shape(light_cli, light, monkeyp
     (light / "plugins.d" / "worse.py").write_text("import no_such_module\n")
     monkeypatch.setenv("LUTHIER_PLUGINS", "light,worse")
     listing = json.loads(light_cli("plugins", "list", "--json").stdout)
-    assert set(listing) == {"components", "broken"}
-    assert [set(each) for each in listing["components"]] == [
-        {"stage", "name", "distribution", "version", "summary"}
-    ] * 2
+    assert set(listing) >= {"components", "broken"}
+    documented = {"stage", "name", "distribution", "version", "summary"}
+    assert all(set(each) >= documented for each in listing["components"])
     assert [(each["stage"], each["name"]) for each in listing["components"]] == [
         ("source", "numbered"),
         ("clean", "shout"),
     ]
     assert listing["components"][1]["summary"] == "Drop documents written mostly in capitals."
     (broken,) = listing["broken"]
-    assert set(broken) == {"name", "distribution", "error"}
+    assert set(broken) >= {"name", "distribution", "error"}
     assert broken["name"] == "worse"
     assert "no_such_module" in broken["error"]
     text = light_cli("plugins", "list")

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
-import re
 import subprocess
 import sys
 import textwrap
 import tomllib
 import venv
 import zipfile
-from collections.abc import Iterator
-from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 from luthier.plugins import FIRST_PARTY, load_plugins
+from luthier.testing.imported import undeclared_imports
 
 ROOT = Path(__file__).parents[1]
 DISTRIBUTIONS = [ROOT, *sorted((ROOT / "plugins").glob("luthier-*"))]
-# pydantic requires one exact pydantic-core, and its manual has users import from it.
-PART_OF = {"pydantic_core": "pydantic"}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +69,7 @@ def test_the_wheels_install_into_a_fresh_environment_and_list_their_components(w
 def test_the_extra_standard_names_the_first_party_plugins():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = {requirement.partition("==")[0] for requirement in extras["standard"]}
-    assert named == {path.name for path in DISTRIBUTIONS[1:]}
+    assert named == {path.name for path in DISTRIBUTIONS[1:]} - {"luthier-mlflow", "luthier-optimum"}
 
 
 def test_no_distribution_has_a_component_that_the_core_does_not_know_by_name():
@@ -86,47 +81,19 @@ def test_no_distribution_has_a_component_that_the_core_does_not_know_by_name():
     assert installed == {(distribution, name) for distribution, names in FIRST_PARTY.items() for name in names}
 
 
-def executed_imports(tree: ast.AST) -> Iterator[tuple[str, bool]]:
-    """The packages that code imports at any level, and whether it can do without: not those for types alone."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            yield from executed_imports(ast.Module(node.orelse, []))
-        elif isinstance(node, ast.Try) and any(h.type and "ImportError" in ast.unparse(h.type) for h in node.handlers):
-            yield from ((name, True) for name, _ in executed_imports(ast.Module(node.body, [])))
-            yield from executed_imports(ast.Module([*node.handlers, *node.orelse, *node.finalbody], []))
-        elif isinstance(node, ast.Import):
-            yield from ((alias.name.partition(".")[0], False) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0], False
-        else:
-            yield from executed_imports(node)
-
-
 def undeclared(source: Path, requirements: list[str]) -> set[str]:
-    """The packages that the code in `source` needs, and that are neither its own, Python's nor required."""
-    required = {normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in requirements}
-    found = [each for path in source.rglob("*.py") for each in executed_imports(ast.parse(path.read_text("utf-8")))]
-    optional = {name for name, can_do_without in found if can_do_without}
+    """The packages that the code below `source` needs, and that are neither its own, Python's nor required."""
     own = {path.name.removesuffix(".py") for path in source.iterdir()}
-    others = {name for name, _ in found} - optional - own - sys.stdlib_module_names
-    givers = packages_distributions()
-    # An editable install is not among them; our distributions are named after their packages.
-    return {
-        name
-        for name in others
-        if not required & {normal(giver) for giver in (PART_OF.get(name, name), *givers.get(name, ()))}
-    }
-
-
-def normal(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
+    return undeclared_imports(source.rglob("*.py"), own, requirements)
 
 
 @pytest.mark.parametrize("directory", DISTRIBUTIONS, ids=lambda path: path.name if path != ROOT else "luthier")
 def test_every_import_is_of_a_declared_requirement(directory):
     project = tomllib.loads((directory / "pyproject.toml").read_text("utf-8"))["project"]
     source = ROOT / "engine" if directory == ROOT else directory / "src"
-    assert undeclared(source, project["dependencies"]) == set()
+    # What conflicts with the main environment is required under this extra, and imported in an environment of its own.
+    requirements = [*project["dependencies"], *project.get("optional-dependencies", {}).get("environment", [])]
+    assert undeclared(source, requirements) == set()
 
 
 def test_an_undeclared_import_is_found_at_any_level(tmp_path):

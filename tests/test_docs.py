@@ -70,7 +70,8 @@ def test_every_hook_is_documented_tested_and_used(hook):
         path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)
     )
     assert hook in tests
-    plugins = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "plugins").glob("*/src/**/*.py"))
+    sources = [*(ROOT / "plugins").glob("*/src/**/*.py"), *(ROOT / "examples").glob("*/src/**/*.py")]
+    plugins = "".join(path.read_text(encoding="utf-8") for path in sources)
     assert f"def {hook}(" in plugins
 
 

@@ -208,7 +208,10 @@ def test_the_main_environment_can_be_asked_for(bench: Bench) -> None:
     assert "'main'" in refused.stderr
 
 
-@pytest.mark.parametrize("what", ["version", "files", "requirement"])
+@pytest.mark.parametrize(
+    "what",
+    ["version", pytest.param("files", marks=pytest.mark.slow), pytest.param("requirement", marks=pytest.mark.slow)],
+)
 def test_what_changes_in_the_main_environment_is_noticed_and_built_again(bench: Bench, what: str) -> None:
     shared = distribution("acme-shared", "1.0", {"acme_shared.py": "X = 1\n"})
     lay_down(shared, bench.main)
@@ -269,7 +272,10 @@ def test_a_file_that_was_edited_is_found_and_not_shared_in_silence(bench: Bench)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-@pytest.mark.parametrize("moment", ["linking", "installing", "checking"])
+@pytest.mark.parametrize(
+    "moment",
+    [pytest.param("linking", marks=pytest.mark.slow), "installing", pytest.param("checking", marks=pytest.mark.slow)],
+)
 def test_a_build_that_is_killed_is_never_used(bench: Bench, moment: str) -> None:
     process = bench.start("env", "build", "acme-stamp", PYTHONUNBUFFERED="1")
     assert process.stdout is not None

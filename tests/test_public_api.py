@@ -21,7 +21,9 @@ PUBLIC_MODULES = {
     "luthier.suggest",
     "luthier.testing",
 }
-SOURCES = sorted([*(ROOT / "plugins").glob("*/src"), *(ROOT / "examples").rglob("plugins.d")])
+SOURCES = sorted(
+    [*(ROOT / "plugins").glob("*/src"), *(ROOT / "examples").glob("*/src"), *(ROOT / "examples").rglob("plugins.d")]
+)
 
 
 def private_imports(code: str) -> Iterator[str]:

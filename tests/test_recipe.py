@@ -263,7 +263,7 @@ def test_text_that_is_no_recipe_is_one_clean_error(registry: Registry, text: str
         (steps("- tune: lora\n  runtime: runner"), "steps[0].runtime: only a `validate` step has a runtime"),
         (
             steps("- tune: lora\n  environment: x"),
-            "steps[0].environment: environments of a step's own are not in this version",
+            "steps[0].environment: one of own or main, not 'x'",
         ),
         (steps("- validate: rouge\n  gate: 3"), "steps[0].gate: a gate maps metrics to bounds"),
         (

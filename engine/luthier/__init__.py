@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from luthier.artifacts import Dataset, Frame, Generator, Model, OnnxModel, Report, Score
-from luthier.components import Location, component
+from luthier.components import Location, Stage, component
 from luthier.context import Context
 from luthier.errors import InputError, LuthierError, PluginError
-from luthier.hookspecs import hookimpl
+from luthier.hookspecs import hookimpl, hookspec
 
 if TYPE_CHECKING:
     from luthier.api import Recipe, plan, run
@@ -34,9 +34,11 @@ __all__ = [
     "Report",
     "Run",
     "Score",
+    "Stage",
     "StepResult",
     "component",
     "hookimpl",
+    "hookspec",
     "plan",
     "run",
 ]

@@ -45,10 +45,17 @@ def run_component(
         raise InputError(
             f"{component} does not work on rows", "plugins run takes sources, cleaners, bias filters and formatters."
         )
-    if component.inputs and component.stage.name != "source" and (source is None or not source.is_file()):
+    if _takes_rows(component) and (source is None or not source.is_file()):
         raise InputError(
             f"there is no file {source}", "--input names a .jsonl, .parquet or .csv file of rows with a `text`."
         )
+    for name in ("frame", "data"):
+        if name in component.inputs and not component.accepts(name, "documents"):
+            forms = " or ".join(sorted(component.declared.needs[name]))
+            raise InputError(
+                f"{component} takes {name} of the form {forms}, and the rows of a file are documents",
+                "Use it in a recipe, after a step that gives that form.",
+            )
     if not target.parent.is_dir():
         raise InputError(f"there is no directory {target.parent}", "Make it, or name another file with --output.")
     # Before a component has worked for an hour.
@@ -68,7 +75,7 @@ def run_component(
             "device": "auto",
         }
         unread = 0
-        if component.stage.name != "source":
+        if _takes_rows(component):
             places = {"target": str(room / "data"), "notes": str(room / "input")}
             unread = pool.call({"task": "convert", "input": str(source), **places}, listen)["quarantined"]
         if "frame" in component.inputs:
@@ -84,6 +91,10 @@ def run_component(
         pool.call({"task": "convert", "input": str(room / "output"), "target": str(target)}, listen)
         _keep_quarantined([room / "input", counts.parent], target)
         return _read_counts(counts, unread)
+
+
+def _takes_rows(component: Component) -> bool:
+    return bool({"frame", "data"} & set(component.inputs))
 
 
 @contextlib.contextmanager

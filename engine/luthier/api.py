@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from luthier import environments, hookspecs, provenance
+from luthier import environments, hookspecs, lock, provenance
 from luthier.discovery import plugin_files
 from luthier.errors import GateRefused
 from luthier.events import Event, Listener, PluginHookFailed, listeners
@@ -186,6 +186,7 @@ def run(
     step_timeout: float | None = None,
     device: str = "auto",
     build_environments: bool = False,
+    locked: bool | str | Path = False,
     listen: Listener | None = None,
     display: bool = True,
 ) -> Run:
@@ -203,6 +204,8 @@ def run(
         step_timeout: end a worker that reports nothing for so many seconds.
         device: where models run: `auto`, `cpu`, `cuda`, `mps`.
         build_environments: build what is missing of the environments that plugins need, before anything runs.
+        locked: refuse to run with other code or versions than a lock names: that file, or where True,
+            `luthier.lock` beside the recipe.
         listen: called with every event.
         display: show progress in the terminal or the notebook.
 
@@ -217,6 +220,8 @@ def run(
         recipe, overrides=overrides, plugins=plugins, home=home, until=until, start=start, force=force
     )
     prepare_environments(session.plan, build=build_environments)
+    if locked:
+        lock.check_lock(session.plan, lock_path(session) if locked is True else Path(locked))
     with contextlib.ExitStack() as stack:
         heard = [listen] if listen else []
         if display:
@@ -241,6 +246,11 @@ def prepare_environments(plan: Plan, *, build: bool, tell: Callable[[str], None]
             environments.require(distribution)
 
 
+def lock_path(session: Session) -> Path:
+    """Where the lock of a recipe is kept: beside its file, or in the working directory."""
+    return session.recipe.directory / lock.FILE_NAME
+
+
 def run_session(
     session: Session,
     heard: Sequence[Listener] = (),
@@ -261,7 +271,7 @@ def run_session(
         recipe_file=str(spec.path or ""),
         seed=spec.seed,
         started=now(),
-        environment=provenance.environment() | {"environments": _environments(session.plan)},
+        environment=provenance.environment() | {"environments": lock.environment_versions(session.plan)},
         steps=[StepResult(step.id, step.stage.name, step.component.name) for step in _planned_steps(session.plan)],
     )
     previous = session.previous()
@@ -278,19 +288,12 @@ def run_session(
         ) as pool,
     ):
         (record.path / "recipe.yaml").write_text(changes + spec.text, encoding="utf-8")
+        (record.path / lock.FILE_NAME).write_text(lock.lock_of(session.plan).to_json(), encoding="utf-8")
         write = _write_to(log, session.store.root)
         tell = _with_hooks(session.plan.registry, record, listeners(write, *heard))
         runner = Runner(session.plan, session.store, record, pool, previous=previous, listen=tell, device=device)
         runner.execute()
     return record
-
-
-def _environments(plan: Plan) -> dict[str, dict[str, str]]:
-    """The distributions of each environment of its own that the plan uses, by plugin."""
-    return {
-        name: {each: found.version for each, found in sorted(environments.require(name).distributions().items())}
-        for name in {node.environment for node in plan.nodes if node.environment}
-    }
 
 
 def _planned_steps(plan: Plan) -> list[Any]:

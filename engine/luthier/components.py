@@ -47,16 +47,17 @@ class Location(str):
 
 @dataclass(frozen=True)
 class Stage:
-    """A row in the table of stages.
+    """A row in the table of stages; plugins add theirs through `luthier_stages`.
 
     Attributes:
         name: its key in recipes (`clean`); empty for one that recipes do not list as steps (runtimes).
         hook: the registration hook (`luthier_cleaners`).
-        gives: the kind of artifact that a step of it makes; None for runtimes.
+        gives: the kind of artifact that a step of it makes: `dataset`, `model`, `onnx` or `report`; None for
+            runtimes.
+        title: what it is, for people.
         needs: inputs that a component must ask for.
         one_of: inputs of which it must ask for exactly one.
         optional: inputs that it may ask for.
-        title: what it is, for people.
         contract: the version of what the engine promises it; part of every step's key.
     """
 
@@ -69,10 +70,14 @@ class Stage:
     optional: tuple[str, ...] = ()
     contract: int = 1
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All inputs that it offers."""
+        return (*self.needs, *self.one_of, *self.optional)
+
     def check_inputs(self, inputs: Collection[str]) -> str:
         """What is wrong with a component that asks for `inputs`; empty if nothing is."""
-        offered = (*self.needs, *self.one_of, *self.optional)
-        unknown = [name for name in inputs if name not in offered]
+        unknown = [name for name in inputs if name not in self.inputs]
         if unknown:
             return f"asks for {', '.join(map(repr, unknown))}, which this stage does not offer"
         missing = [name for name in self.needs if name not in inputs]
@@ -127,6 +132,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage("", "luthier_runtimes", None, "Runtimes: load a model", one_of=("model", "onnx"), optional=("ctx",)),
 )
+"""The core's stages. Those that plugins add are in `Registry.stages`, after these."""
 
 DEFAULT_RUNTIMES: Mapping[str, str] = {"model": "transformers", "onnx": "onnxruntime-genai"}
 """The runtime that loads each kind where a recipe's `runtime` does not name another."""

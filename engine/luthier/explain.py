@@ -52,7 +52,7 @@ def _explain_part(then: Mapping[str, Any], now: Mapping[str, Any], *, several: b
             reasons.append(f"{name} changed: {was.split()[0]} → {version.split()[0]}")
     if then.get("fingerprint") != now.get("fingerprint"):
         reasons.append(f"what {now['component']} reads changed")
-    if then.get("contract") != now.get("contract"):
+    if any(then.get(name) != now.get(name) for name in ("contract", "declares")):
         reasons.append("the stage's contract changed")
     return reasons
 

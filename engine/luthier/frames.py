@@ -26,7 +26,7 @@ SHARD_BYTES = 64 * 2**20
 SAMPLES = 5
 SAMPLE_CHARACTERS = 600
 STAGES_THAT_KEEP_IDS = ("clean", "bias")
-"""The stages whose frame components drop and change rows, but add none."""
+"""The core's stages whose frame components drop and change rows, but add none."""
 
 
 @dataclass

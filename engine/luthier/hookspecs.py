@@ -1,11 +1,14 @@
 """The contract between Luthier and its plugins: every hook, with its arguments and its promise.
 
 Registration hooks (plural nouns) are called once, while plugins are loaded, in every process that
-needs components; they return plain functions. Each plugin's implementation is called and exhausted
-by itself: one that raises loses only its own components and is reported. The order of plugins never
-matters. Lifecycle hooks (`luthier_run_finished`) are called in the parent process only, observe
-what happens, and cannot change it: an error in one is recorded and stops nothing. A lifecycle hook
-is named after its event in `luthier.events` and gets it as `event`; each lands with its first plugin.
+needs components. Plugins load in two phases: first `luthier_stages` of all of them, then the hooks of
+all stages, the core's and the plugins' alike, which return plain functions. Each plugin's
+implementation is called and exhausted by itself: one that raises loses only its own components and is
+reported. The order of plugins never matters.
+
+Lifecycle hooks (`luthier_run_finished`) are called in the parent process only, observe what happens, and
+cannot change it: an error in one is recorded and stops nothing. A lifecycle hook is named after its event
+in `luthier.events` and gets it as `event`; each lands with its first plugin.
 
 Every hook here has been in the contract since version 0.1 of the core.
 """
@@ -18,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from luthier.events import RunFinished
+    from luthier.components import Stage
+    from luthier.events import GateDecided, RunFinished, RunStarted, StepFailed, StepFinished, StepStarted
     from luthier.runs import Run
 
 PROJECT = "luthier"
@@ -26,6 +30,19 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 ComponentFunction = Callable[..., Any]
+
+
+@hookspec
+def luthier_stages() -> Iterable[Stage]:
+    """Give the stages that the plugin adds to the core's.
+
+    Called in the first phase, before any plugin is asked for components. For each `luthier.Stage` the
+    plugin has the specification of the stage's hook: a function of the hook's name without parameters,
+    marked with `luthier.hookspec`, whose docstring is its reference. The plugin's own implementation of
+    that hook has another name, and says so: `@hookimpl(specname="luthier_synthesizers")`. Any plugin may
+    give components for the stage. A stage's name or hook that another one has is an error.
+    """
+    raise NotImplementedError
 
 
 @hookspec
@@ -119,6 +136,31 @@ def luthier_validators() -> Iterable[ComponentFunction]:
     `ctx.figure`. It is called once for each subject that a gate or the report needs.
     """
     raise NotImplementedError
+
+
+@hookspec
+def luthier_run_started(run: Run, event: RunStarted) -> None:
+    """Called once, before any step; `event.steps` are the ids of all of them, in order."""
+
+
+@hookspec
+def luthier_step_started(run: Run, event: StepStarted) -> None:
+    """Called before a step that is not cached is worked on; `event.why` says why it runs."""
+
+
+@hookspec
+def luthier_step_finished(run: Run, event: StepFinished) -> None:
+    """Called after each step, cached ones too, with its metrics, counts and the hash of what it gave."""
+
+
+@hookspec
+def luthier_step_failed(run: Run, event: StepFailed) -> None:
+    """Called when a step ended in an error; `luthier_run_finished` follows."""
+
+
+@hookspec
+def luthier_gate_decided(run: Run, event: GateDecided) -> None:
+    """Called for each bound of a gate that was held against what was measured."""
 
 
 @hookspec

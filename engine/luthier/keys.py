@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from luthier import environments, provenance
-from luthier.components import Component
+from luthier.components import STAGES, Component, Stage
 from luthier.errors import LuthierError
 from luthier.explain import explain
 from luthier.nodes import RecipeError, RecipeProblem
@@ -102,9 +102,16 @@ def _part(step: StepSpec, identify: Callable[[str], str], environment: str) -> d
         "config": config,
         **_code(component, environment),
     }
+    if step.stage not in STAGES:
+        part["declares"] = _declares(step.stage)
     if component.declared.fingerprint:
         part["fingerprint"] = hashlib.sha256(_fingerprint(step).encode()).hexdigest()
     return part
+
+
+def _declares(stage: Stage) -> dict[str, Any]:
+    """What a stage of a plugin's says of itself that decides what a step of it gets and gives."""
+    return {"gives": stage.gives, "needs": [*stage.needs], "one_of": [*stage.one_of], "optional": [*stage.optional]}
 
 
 def _fingerprint(step: StepSpec) -> str:

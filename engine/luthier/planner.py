@@ -12,7 +12,7 @@ from typing import Literal
 
 from luthier import environments
 from luthier.artifacts import DATASET_FORMS, Kind
-from luthier.components import STAGES, Component, Stage, plain_value
+from luthier.components import Component, Stage, plain_value
 from luthier.errors import InputError, LuthierError
 from luthier.gates import Bound, parse_gate
 from luthier.locations import check_local, identity, pinned
@@ -27,11 +27,8 @@ Task = Literal["dataset", "shards", "directory", "validate"]
 Subject = Literal["candidate", "base", "reference"]
 _KINDS: Mapping[str, Kind] = {"frame": "dataset", "data": "dataset", "model": "model", "onnx": "onnx"}
 """The kind of artifact that each input is made of; a validator's `subject` is a model of either kind."""
-
-_MAKERS: Mapping[str, str] = {
-    kind: " or ".join(f"`{stage.name}`" for stage in STAGES if stage.gives == kind and stage.name)
-    for kind in ("dataset", "model", "onnx")
-}
+_TASKS: Mapping[Kind, Task] = {"dataset": "dataset", "report": "validate"}
+"""What a worker is asked for by the kind that it is to make; the other kinds are directories."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +176,7 @@ class _Builder:
 
     def add(self, step: StepSpec) -> None:
         self._check_locations(step)
-        if step.stage.gives == "report":
+        if "subject" in step.component.inputs:
             self._add_validator(step)
             return
         inputs = self._inputs(step)
@@ -188,10 +185,11 @@ class _Builder:
             self._add_frame(step, inputs, form)
             return
         assert step.stage.gives is not None
-        task: Task = "dataset" if step.stage.gives == "dataset" else "directory"
+        task = _TASKS.get(step.stage.gives, "directory")
         self._append(Node((step,), task, step.stage.gives, form, inputs, environment=self._environment(step)))
-        if step.stage.name == "architecture":
-            self._base, self._reference = self.nodes[-1], None
+        if step.stage.gives == "report":
+            self._check_bounds(step, ["candidate"])
+        self._note_base(step.component.inputs)
 
     def add_unread(self, stage: Stage | None) -> None:
         """Let what follows find what a step that could not be read would have given."""
@@ -199,8 +197,12 @@ class _Builder:
             self._unknown = True
         elif stage.gives not in (None, "report"):
             self._append(Node((), "directory", stage.gives, ""))
-            if stage.name == "architecture":
-                self._base, self._reference = self.nodes[-1], None
+            self._note_base(stage.inputs)
+
+    def _note_base(self, inputs: Collection[str]) -> None:
+        """A model that is made of no other is what later ones are compared with."""
+        if self.nodes[-1].kind == "model" and "model" not in inputs:
+            self._base, self._reference = self.nodes[-1], None
 
     def _append(self, node: Node) -> None:
         if node.kind == "onnx" and self._reference is None:
@@ -218,10 +220,11 @@ class _Builder:
     def _refuse_without(self, step: StepSpec, kind: str) -> None:
         # A step of an unknown stage may have been meant to give it.
         if not self._unknown:
+            makers = [f"`{stage.name}`" for stage in self._registry.stages if stage.gives == kind and stage.name]
             self._refuse(
                 step,
                 f"{step.component} needs a {kind}, but no earlier step gives one",
-                f"Put a {_MAKERS[kind]} step before it.",
+                f"Put a {' or '.join(makers)} step before it.",
             )
 
     def _add_frame(self, step: StepSpec, inputs: dict[str, Node], form: str) -> None:
@@ -265,7 +268,7 @@ class _Builder:
     def _check_sources(self, step: StepSpec) -> None:
         """Refuse a `from` that would change nothing: a step takes one artifact of each kind that it asks for."""
         taken = {_KINDS[name] for name in step.component.inputs if name in _KINDS}
-        taken |= {"model", "onnx"} if step.stage.gives == "report" else set()
+        taken |= {"model", "onnx"} if "subject" in step.component.inputs else set()
         seen: set[str] = set()
         for name in step.source:
             node = self._by_id.get(name)
@@ -300,10 +303,13 @@ class _Builder:
             )
         if declared:
             return declared
-        if step.stage.name == "source":
+        if step.stage.gives == "report":
+            return "report"
+        if step.stage.gives == "dataset" and not {"frame", "data"} & set(step.component.inputs):
             return "documents"
-        same = inputs.get("data" if step.stage.gives == "dataset" else "model")
-        return same.form if same and step.stage.name != "export" else step.component.name
+        # What takes its own kind keeps the form.
+        same = next((node for node in inputs.values() if node.kind == step.stage.gives), None)
+        return same.form if same else step.component.name
 
     def _add_validator(self, step: StepSpec) -> None:
         inputs = self._inputs(step)

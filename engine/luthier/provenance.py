@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import importlib.metadata
@@ -22,10 +23,11 @@ CORE = "luthier"
 def code_of(component: Component) -> str:
     """The identity of a component's code.
 
-    A wheel's is what its RECORD says of its files, an editable package's and a local file's are those of the files.
+    A wheel's is what its RECORD says of its files. An editable package's is what the RECORD of its wheel would
+    say, so both are the same for the same files. A local file's is the hash of its bytes.
     """
     module = sys.modules[component.function.__module__.partition(".")[0]]
-    return _distribution_code(component.distribution) or _files_code(Path(str(module.__file__)))
+    return distribution_code(component.distribution) or _hash_unchanged(Path(str(module.__file__)))
 
 
 def versions_of(
@@ -44,7 +46,7 @@ def versions_of(
     for name in _requirements(component.distribution, own=there is not None):
         version = _version(name) if there is None else there[name].version if name in there else ""
         if version and name != CORE:
-            found[name] = f"{version} {_distribution_code(name)}" if _is_plugin(name) else version
+            found[name] = f"{version} {distribution_code(name)}" if _is_plugin(name) else version
     return found
 
 
@@ -89,24 +91,29 @@ def _requirements(name: str, *, own: bool) -> tuple[str, ...]:
     return tuple(sorted({requirement_name(line) for line in lines}))
 
 
-def _distribution_code(name: str) -> str:
+def distribution_code(name: str) -> str:
+    """The identity of an installed plugin's code; empty for what is no distribution."""
     distribution = _distribution(name)
     if distribution is None:
         return ""
-    if not _is_editable(name):
+    if not is_editable(name):
         return _record_code(name)
     modules = {
         point.value.partition(":")[0].partition(".")[0] for point in distribution.entry_points if point.group == CORE
     }
     files = [Path(str(sys.modules[module].__file__)) for module in sorted(modules) if module in sys.modules]
-    return hashlib.sha256("".join(_files_code(file) for file in files).encode()).hexdigest()
+    return _hash_lines([line for file in files for line in _lines_as_in_record(file)])
 
 
 @functools.cache
 def _record_code(name: str) -> str:
     distribution = _distribution(name)
     record = distribution.read_text("RECORD") if distribution else ""
-    return hashlib.sha256("\n".join(_lines_of_code(record or "")).encode()).hexdigest()
+    return _hash_lines(_lines_of_code(record or ""))
+
+
+def _hash_lines(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def _lines_of_code(record: str) -> list[str]:
@@ -115,29 +122,33 @@ def _lines_of_code(record: str) -> list[str]:
     Bytecode, scripts and notes of where the wheel came from differ from one environment to the next.
     """
     paths = {line: PurePosixPath(line.partition(",")[0].replace("\\", "/")) for line in record.splitlines()}
-    return sorted(
+    return [
         line
         for line, path in paths.items()
         if path.parts and path.suffix != ".pyc" and path.parts[0] != ".." and not path.parts[0].endswith(".dist-info")
-    )
+    ]
 
 
 @functools.cache
-def _is_editable(name: str) -> bool:
+def is_editable(name: str) -> bool:
+    """Whether a distribution is installed from its source tree, which may change."""
     distribution = _distribution(name)
     text = distribution.read_text("direct_url.json") if distribution else ""
     return bool(text and json.loads(text).get("dir_info", {}).get("editable"))
 
 
-def _files_code(module: Path) -> str:
+def _lines_as_in_record(module: Path) -> list[str]:
+    """A line for each file of a module or package, as the RECORD of its wheel would have it."""
+    packaged = module.name == "__init__.py"
+    files = list_files(module.parent) if packaged else [module]
+    root = module.parent.parent if packaged else module.parent
+    return [_line_as_in_record(path, root) for path in files if "__pycache__" not in path.parts]
+
+
+def _line_as_in_record(path: Path, root: Path) -> str:
     # Files may change while a notebook lives: each is hashed again when its size or time differs.
-    if module.name != "__init__.py":
-        return _hash_unchanged(module)
-    digest = hashlib.sha256()
-    for path in list_files(module.parent):
-        if "__pycache__" not in path.parts:
-            digest.update(f"{path.relative_to(module.parent).as_posix()}\0{_hash_unchanged(path)}\n".encode())
-    return digest.hexdigest()
+    digest = base64.urlsafe_b64encode(bytes.fromhex(_hash_unchanged(path))).rstrip(b"=").decode()
+    return f"{path.relative_to(root).as_posix()},sha256={digest},{path.stat().st_size}"
 
 
 def _hash_unchanged(path: Path) -> str:

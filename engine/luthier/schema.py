@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from luthier.components import STAGES, SUBJECTS, Component, Stage
+from luthier.components import SUBJECTS, Component, Stage
 from luthier.nodes import dump_scalar
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _any_step(components: Sequence[Component], registry: Registry) -> dict[str, 
         }
         for component in components
     ]
-    schema = {"type": "object", "anyOf": [_stage_schema(stage, registry) for stage in STAGES if stage.name]}
+    schema = {"type": "object", "anyOf": [_stage_schema(stage, registry) for stage in registry.stages if stage.name]}
     return {**schema, "allOf": choices} if choices else schema
 
 
@@ -176,6 +176,7 @@ def _step_schema(component: Component, runtimes: list[dict[str, Any]]) -> dict[s
             "description": "Bounds by metric; a refused one ends the run with exit code 4.",
             "additionalProperties": {"anyOf": [bound, {"type": "array", "items": bound}]},
         }
+    if "subject" in component.inputs:
         reserved["runtime"] = {"anyOf": runtimes, "description": "What loads the models that it measures."}
         reserved["subjects"] = {
             "type": "array",

@@ -10,7 +10,6 @@ from typing import Any
 
 from luthier.components import (
     RESERVED_KEYS,
-    STAGES,
     SUBJECTS,
     Component,
     ConfigurationError,
@@ -20,9 +19,9 @@ from luthier.components import (
 )
 from luthier.errors import LuthierError
 from luthier.nodes import Node, Position, follow, shown
-from luthier.plugins import Registry
+from luthier.plugins import Registry, UnknownStage
 from luthier.schema import nested_keys
-from luthier.substitution import resolve_name, stage_names
+from luthier.substitution import resolve_name
 from luthier.suggest import did_you_mean
 
 ENVIRONMENTS = ("own", "main")
@@ -100,8 +99,8 @@ class StepReader:
         environment = self._environment(reserved.get("environment"))
         source = self._from(reserved.get("from"))
         gate = self._gate(reserved.get("gate"), stage)
-        runtime = self._runtime(reserved.get("runtime"), stage)
-        subjects = self._subjects(reserved.get("subjects"), stage)
+        runtime = self._runtime(reserved.get("runtime"), stage, component)
+        subjects = self._subjects(reserved.get("subjects"), stage, component)
         config = self._configure(component, step, config_nodes, self._key) if component else None
         if component is None or config is None:
             return stage
@@ -125,13 +124,13 @@ class StepReader:
             self._add(step, self._key, "a step is a mapping", "write `- STAGE: COMPONENT`, then its configuration")
             return None
         first, node = next(iter(step.value.items()))
-        stage = next((stage for stage in STAGES if stage.name and stage.name == first), None)
-        if stage is None:
-            elsewhere = [key for key in step.value if key in stage_names()]
-            suggestion = f"put `{elsewhere[0]}` first" if elsewhere else did_you_mean(first, stage_names())
-            message = f"a step's first key is its stage, and {first!r} is none"
-            self._add(node, f"{self._key}.{first}", message, suggestion or f"the stages are {', '.join(stage_names())}")
-        return stage
+        try:
+            return self._registry.stage(first)
+        except UnknownStage as error:
+            elsewhere = [key for key in step.value if key in self._registry.stage_names]
+            remedy = f"put `{elsewhere[0]}` first" if elsewhere else error.remedy
+            self._add(node, f"{self._key}.{first}", error.message, remedy)
+            return None
 
     def _component(self, step: Node, stage: Stage) -> Component | None:
         node = step.value[stage.name]
@@ -173,7 +172,7 @@ class StepReader:
         return tuple(found)
 
     def _gate(self, node: Node | None, stage: Stage) -> Mapping[str, Any] | None:
-        if node is None or not self._only_validate(node, "gate", stage):
+        if node is None or not self._measures(node, "gate", stage, None):
             return None
         from luthier.gates import GateSyntax, parse_gate
 
@@ -186,9 +185,9 @@ class StepReader:
                 self._add(place, f"{self._key}.gate{key}", message)
         return gate if isinstance(gate, dict) else None
 
-    def _runtime(self, node: Node | None, stage: Stage) -> RuntimeSpec | None:
+    def _runtime(self, node: Node | None, stage: Stage, component: Component | None) -> RuntimeSpec | None:
         """`runtime: NAME`, or `runtime: {name: NAME, PARAMETER: VALUE}`."""
-        if node is None or not self._only_validate(node, "runtime", stage):
+        if node is None or not self._measures(node, "runtime", stage, component):
             return None
         key = f"{self._key}.runtime"
         nodes = dict(node.value) if isinstance(node.value, dict) else {"name": node}
@@ -197,15 +196,15 @@ class StepReader:
             self._add(name, key, f"the name of a runtime, or a mapping with its `name`, not {shown(name)}")
             return None
         try:
-            component = self._registry.runtime(name.value)
+            runtime = self._registry.runtime(name.value)
         except LuthierError as error:
             self._add(name, key, error.message, error.remedy)
             return None
-        config = self._configure(component, node, nodes, key)
-        return None if config is None else RuntimeSpec(component.name, config)
+        config = self._configure(runtime, node, nodes, key)
+        return None if config is None else RuntimeSpec(runtime.name, config)
 
-    def _subjects(self, node: Node | None, stage: Stage) -> tuple[str, ...]:
-        if node is None or not self._only_validate(node, "subjects", stage):
+    def _subjects(self, node: Node | None, stage: Stage, component: Component | None) -> tuple[str, ...]:
+        if node is None or not self._measures(node, "subjects", stage, component):
             return SUBJECTS
         named = node.to_value()
         if not isinstance(named, list) or "candidate" not in named or not set(named) <= set(SUBJECTS):
@@ -224,10 +223,16 @@ class StepReader:
             return ""
         return str(node.value)
 
-    def _only_validate(self, node: Node, key: str, stage: Stage) -> bool:
+    def _measures(self, node: Node, key: str, stage: Stage, component: Component | None) -> bool:
+        """Whether the step gives a report, and if its component is given, one of a subject."""
         if stage.gives != "report":
-            self._add(node, f"{self._key}.{key}", f"only a `validate` step has a {key}")
-        return stage.gives == "report"
+            stages = [f"`{each.name}`" for each in self._registry.stages if each.gives == "report"]
+            self._add(node, f"{self._key}.{key}", f"only a {' or '.join(stages)} step has a {key}")
+            return False
+        if component and "subject" not in component.inputs:
+            self._add(node, f"{self._key}.{key}", f"{component} measures no `subject`, so it has no {key}")
+            return False
+        return True
 
     def _configure(self, component: Component, step: Node, nodes: dict[str, Node], key: str) -> dict[str, Any] | None:
         given = replace(step, value=nodes)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from luthier.components import STAGES
 from luthier.errors import InputError
 from luthier.nodes import Node, RecipeError, RecipeProblem, node_from_value, parse_yaml, resolve_scalar
 from luthier.suggest import closest, did_you_mean
@@ -180,8 +179,3 @@ def _reference_problems(text: str, environ: Mapping[str, str]) -> Iterator[tuple
         elif name not in environ:
             near = closest(name, environ)
             yield f"the environment variable {name} is not set", f"did you mean {near}?" if near else f"export {name}=…"
-
-
-def stage_names() -> list[str]:
-    """The stages that a recipe's steps may have."""
-    return [stage.name for stage in STAGES if stage.name]

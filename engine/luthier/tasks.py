@@ -75,7 +75,9 @@ class Tasks:
         context = self._context(request, component)
         origin = describe(component.function)
         data = _artifact(request["inputs"]["data"]) if "data" in request["inputs"] else None
-        source = frames.SourceRows(component.name, origin) if component.stage.name == "source" else None
+        # A component of any stage that makes documents out of no data is as free as a source to leave ids to us.
+        makes_documents = data is None and request["form"] == "documents"
+        source = frames.SourceRows(component.name, origin) if makes_documents else None
         writer = frames.ShardWriter(context.output)
         results = self._call(component, configuration, {"ctx": context, "data": data})
         for frame in frames.as_frames(results, component):
@@ -124,7 +126,7 @@ class Tasks:
         return {"rows": sum(record["rows"] for record in records)}
 
     def _directory(self, request: Request) -> dict[str, Any]:
-        """An architecture, tuner or exporter: writes a directory."""
+        """What gives a model or an ONNX model: it writes a directory."""
         component, configuration = self._component(request)
         context = self._context(request, component)
         inputs = {name: _artifact(record) for name, record in request["inputs"].items()}
@@ -137,6 +139,7 @@ class Tasks:
         return {}
 
     def _validate(self, request: Request) -> dict[str, Any]:
+        """What gives a report: it measures a subject that is loaded for it, or only looks at its inputs."""
         component, configuration = self._component(request)
         context = self._context(request, component)
         inputs: dict[str, Any] = {"ctx": context}

@@ -82,7 +82,7 @@ def component_command(component: Component, plugins: list[Path]) -> Any:
         }
         _run(component, values, plugins, **options)
 
-    takes_rows = component.stage.name != "source"
+    takes_rows = bool({"frame", "data"} & set(component.inputs))
     signature = [*_own_parameters(takes_rows=takes_rows), *parameters]
     run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in signature}

@@ -7,6 +7,7 @@ that has its parameter's type already needs no adapter, and most have.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -62,7 +63,31 @@ class Group(TyperGroup):
 
 
 class Root(Group):
-    """The whole command line: turns what a command raises into a message and an exit code."""
+    """The whole command line: our commands and the plugins'; what one raises becomes a message and an exit code."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Our commands, then those that plugins add."""
+        return [*self.commands, *self._of_plugins]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command; a plugin's is imported when it is called, not here."""
+        return self.commands.get(cmd_name) or self._of_plugins.get(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands to the help page, the plugins' in a section of their own."""
+        sections = {"Commands": self.commands, "Commands of plugins": self._of_plugins}
+        widest = max(len(name) for commands in sections.values() for name in commands)
+        for title, commands in sections.items():
+            rows = [(name, each.get_short_help_str(formatter.width - 6 - widest)) for name, each in commands.items()]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    @cached_property
+    def _of_plugins(self) -> dict[str, Any]:
+        from luthier.cli._plugin_commands import LazyCommand, find_commands
+
+        return {name: LazyCommand(each) for name, each in find_commands().items() if name not in self.commands}
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

@@ -14,6 +14,8 @@ import typer
 from luthier.cli._dispatch import Command
 from luthier.cli._options import HomeOption, JsonOption, PluginOption, registry_here, store_here
 from luthier.cli._output import format_bytes, print_json, warn
+from luthier.cli._plugin_commands import with_commands
+from luthier.cli._plugin_state import environment_problems, environment_state
 
 if TYPE_CHECKING:
     from luthier.plugins import Registry
@@ -34,7 +36,7 @@ def doctor(plugins: PluginOption = [], home: HomeOption = None, as_json: JsonOpt
 
     Exit code 1 if something is.
     """
-    registry = registry_here(plugins)
+    registry = with_commands(registry_here(plugins))
     facts = {**_machine(), "store": _store(home), "tools": _tools(), "plugins": _plugins(registry)}
     facts["problems"] = _problems(facts, registry)
     if as_json:
@@ -99,7 +101,12 @@ def _tools() -> dict[str, str | None]:
 def _plugins(registry: Registry) -> dict[str, Any]:
     return {
         "loaded": [
-            {"name": plugin.name, "distribution": plugin.distribution, "version": plugin.version}
+            {
+                "name": plugin.name,
+                "distribution": plugin.distribution,
+                "version": plugin.version,
+                "environment": environment_state(plugin.distribution),
+            }
             for plugin in registry.plugins
         ],
         "blocked": list(registry.blocked),
@@ -116,6 +123,7 @@ def _problems(facts: dict[str, Any], registry: Registry) -> list[dict[str, str]]
         {"problem": f"the plugin {broken.name} is broken: {broken.error}", "remedy": broken.remedy}
         for broken in registry.broken
     ]
+    problems += [{"problem": problem, "remedy": remedy} for problem, remedy in environment_problems(registry)]
     if not store["writable"]:
         problems.append({"problem": f"{store['path']} cannot be written", "remedy": "Set LUTHIER_HOME, or use --home."})
     if store["free"] < ROOM:
@@ -152,6 +160,9 @@ def _print(facts: dict[str, Any]) -> None:
         typer.echo(f"{name:<9} {value}")
     loaded = [f"{plugin['name']} {plugin['version']}".strip() for plugin in facts["plugins"]["loaded"]]
     typer.echo(f"{'plugins':<9} {', '.join(loaded) or 'none'}")
+    own = [f"{each['name']} ({each['environment']})" for each in facts["plugins"]["loaded"] if each["environment"]]
+    if own:
+        typer.echo(f"{'own env':<9} {', '.join(own)}")
     if facts["plugins"]["blocked"]:
         typer.echo(f"{'blocked':<9} {', '.join(facts['plugins']['blocked'])}")
     for problem in facts["problems"]:

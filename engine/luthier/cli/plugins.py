@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from luthier.cli import _plugin_changes
 from luthier.cli._component import ComponentGroup
 from luthier.cli._dispatch import Command, command_group
 from luthier.cli._options import JsonOption, PluginOption, registry_here
 from luthier.cli._output import print_json, print_table
+from luthier.cli._plugin_commands import with_commands
+from luthier.cli._plugin_state import environment_problems, environment_state, examine, tell
 from luthier.errors import InputError
 
 if TYPE_CHECKING:
     from luthier.components import Component
-    from luthier.plugins import Broken, Registry
+    from luthier.plugins import Broken, PluginInfo, Registry
 
-app = command_group("List, show and try the components that plugins give.")
+app = command_group("Install, write, list, show and try plugins and their components.")
 
 LIST_EXAMPLES = """
 Examples:
@@ -27,6 +31,13 @@ Examples:
   luthier plugins list
   luthier plugins list --stage clean
   luthier plugins list --plugin shout.py --json
+"""
+DOCTOR_EXAMPLES = """
+Examples:
+
+\b
+  luthier plugins doctor
+  luthier plugins doctor luthier-shout --json
 """
 SHOW_EXAMPLES = """
 Examples:
@@ -52,26 +63,64 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List the components of the plugins that are installed or in ./plugins.d, and the broken plugins."""
-    registry = registry_here(plugins)
+    registry = with_commands(registry_here(plugins))
     components = [each for each in registry.components if stage in (None, stage_name(each))]
+    facts = {plugin.name: _plugin(plugin) for plugin in registry.plugins}
     if as_json:
         print_json(
             {
-                "components": [_listed(each) for each in components],
+                "components": [_listed(each, facts[each.plugin]) for each in components],
                 "broken": [_broken(each) for each in registry.broken],
+                "plugins": list(facts.values()),
             }
         )
         return
     if components:
         rows = [
-            (stage_name(each), each.name, _short(each.distribution), each.version, each.summary) for each in components
+            (
+                stage_name(each),
+                each.name,
+                _short(each.distribution),
+                each.version,
+                _origin(facts[each.plugin]),
+                each.summary,
+            )
+            for each in components
         ]
-        print_table(["STAGE", "NAME", "DISTRIBUTION", "VERSION", "SUMMARY"], rows)
+        print_table(["STAGE", "NAME", "DISTRIBUTION", "VERSION", "FROM", "SUMMARY"], rows)
     else:
         typer.echo(_none(stage, registry), err=True)
+    for problem, remedy in environment_problems(registry):
+        typer.secho(f"\n{problem}", fg="yellow")
+        typer.echo(f"  {remedy}")
     for broken in registry.broken:
         typer.secho(f"\nbroken: {broken.name} ({_short(broken.distribution) or 'not installed'})", fg="red")
         typer.echo(f"  {broken.error}\n  {broken.remedy}")
+
+
+@app.command("doctor", cls=Command, epilog=DOCTOR_EXAMPLES)
+def doctor(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Only this plugin, distribution or component.")
+    ] = None,
+    plugins: PluginOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Say of each plugin whether it loads, its hooks, components and environment; of a broken one the traceback.
+
+    Exit code 1 if something is wrong. A plugin that ends the whole process while it is imported, below
+    Python (a crash in C, os._exit), ends this command too: LUTHIER_DISABLE=NAME leaves it out.
+    """
+    found = examine(with_commands(registry_here(plugins)), name)
+    if as_json:
+        print_json({"plugins": found})
+    else:
+        for each in found:
+            tell(each)
+        if not found:
+            typer.echo("no plugins are installed", err=True)
+    if any(each["error"] for each in found):
+        raise typer.Exit(1)
 
 
 @app.command(cls=Command, epilog=SHOW_EXAMPLES)
@@ -99,6 +148,7 @@ def show(
     typer.echo(f"\n{example_step(component)}")
 
 
+_plugin_changes.add_to(app)
 run = command_group("Run one component by itself on the rows of a file, its parameters as options.", cls=ComponentGroup)
 app.add_typer(run, name="run", epilog=RUN_EXAMPLES)
 
@@ -134,18 +184,44 @@ def stage_name(component: Component) -> str:
     return component.stage.name or "runtime"
 
 
-def _listed(component: Component) -> dict[str, str]:
+def _plugin(plugin: PluginInfo) -> dict[str, Any]:
+    return {
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "origin": plugin.origin,
+        "environment": environment_state(plugin.distribution),
+    }
+
+
+def _origin(plugin: Mapping[str, Any]) -> str:
+    """Where a component comes from, in a few words; where it runs, if that is elsewhere."""
+    state = plugin["environment"]
+    if state is None:
+        return str(plugin["origin"])
+    return "own environment" if state == "built" else f"own environment ({state})"
+
+
+def _listed(component: Component, plugin: Mapping[str, Any]) -> dict[str, str | None]:
     return {
         "stage": stage_name(component),
         "name": component.name,
         "distribution": component.distribution,
         "version": component.version,
         "summary": component.summary,
+        "origin": plugin["origin"],
+        "environment": plugin["environment"],
     }
 
 
 def _broken(broken: Broken) -> dict[str, str]:
-    return {"name": broken.name, "distribution": broken.distribution, "error": broken.error}
+    return {
+        "name": broken.name,
+        "distribution": broken.distribution,
+        "version": broken.version,
+        "error": broken.error,
+        "remedy": broken.remedy,
+    }
 
 
 def _short(distribution: str) -> str:
@@ -171,7 +247,11 @@ def _shown(component: Component) -> dict[str, Any]:
     from luthier.schema import example_step
 
     return {
-        **_listed(component),
+        "stage": stage_name(component),
+        "name": component.name,
+        "distribution": component.distribution,
+        "version": component.version,
+        "summary": component.summary,
         "inputs": list(component.inputs),
         "parameters": _parameters(component),
         "doc": component.doc,

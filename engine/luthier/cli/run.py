@@ -1,10 +1,13 @@
-"""`luthier run` and `luthier plan`."""
+"""`luthier run`, `luthier plan` and `luthier lock`."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,6 +45,7 @@ Examples:
   luthier run recipe.yaml --set lora.rank=8 --set lora.max_minutes=2
   luthier run recipe.yaml --until near-duplicates
   luthier run recipe.yaml --force rouge
+  luthier run recipe.yaml --locked
   luthier run recipe.yaml --json | jq -c 'select(.type == "step_finished")'
 """
 PLAN_EXAMPLES = """
@@ -52,12 +56,20 @@ Examples:
   luthier plan recipe.yaml --set lora.rank=8
   luthier plan recipe.yaml --json
 """
+LOCK_EXAMPLES = """
+Examples:
+
+\b
+  luthier lock recipe.yaml && git add luthier.lock
+  luthier run recipe.yaml --locked
+"""
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command(cls=Command, epilog=RUN_EXAMPLES)(run)
     app.command(cls=Command, epilog=PLAN_EXAMPLES)(plan)
+    app.command(cls=Command, epilog=LOCK_EXAMPLES)(lock)
 
 
 def run(
@@ -77,6 +89,12 @@ def run(
     build_environments: Annotated[
         bool, typer.Option("--build-environments", help="First build the environments that are missing.")
     ] = False,
+    locked: Annotated[
+        bool, typer.Option("--locked", help="Refuse other code or versions than luthier.lock beside the recipe names.")
+    ] = False,
+    lock_file: Annotated[
+        Path | None, typer.Option("--lock-file", metavar="FILE", help="As --locked, with another lock.")
+    ] = None,
     plugins: PluginOption = [],  # noqa: B006
     home: RecipeHomeOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the outcome.")] = False,
@@ -89,9 +107,12 @@ def run(
     from luthier import api
     from luthier.display import show
     from luthier.events import RunFinished
+    from luthier.lock import check_lock
 
     session = _open(recipe, overrides=overrides, plugins=plugins, home=home, until=until, start=start, force=force)
     api.prepare_environments(session.plan, build=build_environments, tell=lambda line: typer.echo(line, err=True))
+    if locked or lock_file:
+        check_lock(session.plan, lock_file or api.lock_path(session))
     started: list[str] = []
 
     def note(event: Event) -> None:
@@ -143,7 +164,30 @@ def plan(
     ]
     print_table(["", "STEP", "COMPONENT", "STATE"], rows)
     cached = sum(each.state == "cached" for each in planned)
-    typer.echo("\nnothing to do: every step is cached" if cached == len(planned) else f"\nrun it: luthier run {recipe}")
+    options = {"--set": overrides, "--until": [until], "--from": [start], "--force": force, "--plugin": plugins}
+    given = [part for name, values in options.items() for value in values if value for part in (name, str(value))]
+    given += ["--home", str(home)] if home else []
+    command = shlex.join(["luthier", "run", str(recipe), *given])
+    typer.echo("\nnothing to do: every step is cached" if cached == len(planned) else f"\nrun it: {command}")
+
+
+def lock(
+    recipe: RecipeArgument,
+    *,
+    overrides: OverridesOption = [],  # noqa: B006
+    plugins: PluginOption = [],  # noqa: B006
+) -> None:
+    """Write luthier.lock beside a recipe: the plugins, their code and the versions that its results come from."""
+    from luthier import api
+    from luthier.files import REMEDY, disk_errors, write_atomically
+    from luthier.lock import lock_of
+
+    session = _open(recipe, overrides=overrides, plugins=plugins)
+    api.prepare_environments(session.plan, build=False)
+    found, path = lock_of(session.plan), api.lock_path(session)
+    with disk_errors(path.parent, REMEDY):
+        write_atomically(path, found.to_json(), path.parent)
+    typer.echo(f"{path}: {len(found.plugins)} plugins, {len(found.requirements)} versions of libraries")
 
 
 def _open(recipe: Path, *, overrides: Sequence[str], plugins: Sequence[Path], **options: Any) -> Session:
@@ -238,7 +282,20 @@ def _tell_outcome(run: Run, session: Session, *, nothing_to_do: bool) -> None:
         typer.echo(f"report: {run.report_path}")
     if run.state == "done" and any(step.kind in ("model", "onnx") and step.artifact for step in run.steps):
         home = "" if _is_default_home(session.store.root) else f" --home {shlex.quote(str(session.store.root))}"
-        typer.echo(f'try it: luthier generate {run.id} "…"{home}')
+        typer.echo(f'try it: {_this_command()} generate {run.id} "…"{home}')
+        for step in session.recipe.steps:
+            if step.stage.name == "format" and "prompt" in step.config:
+                typer.echo(
+                    f"  with a prompt as it learnt them: {json.dumps(step.config['prompt'], ensure_ascii=False)}"
+                )
+
+
+def _this_command() -> str:
+    """How the user can call luthier again: by its name where the shell finds this one, else by its path."""
+    here, found = Path(sys.argv[0]), shutil.which("luthier")
+    if found and here.exists() and Path(found).samefile(here):
+        return "luthier"
+    return shlex.quote(sys.argv[0]) if here.name.startswith("luthier") else "luthier"
 
 
 def print_gates(run: Run) -> None:

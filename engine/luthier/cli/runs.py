@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +14,7 @@ from luthier.cli._output import print_json, print_table
 from luthier.errors import InputError
 
 if TYPE_CHECKING:
-    from luthier.runs import Run, StepResult
+    from luthier.runs import Run
 
 app = command_group("List, show and compare runs.")
 
@@ -90,20 +91,14 @@ def diff(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two runs: what of each step's making changed, and what that did to the metrics."""
-    first, second = _find(before, home), _find(after, home)
-    difference = compare(first, second)
+    """Compare two runs: which recipe line, data, plugin or library changed, and what that did to the metrics."""
+    from luthier.rundiff import compare
+
+    difference = compare(_find(before, home), _find(after, home))
     if as_json:
         print_json(difference)
-        return
-    if not difference["steps"] and not difference["metrics"]:
-        typer.echo("the same steps, done the same way, with the same results")
-    if difference["steps"]:
-        print_table(["STEP", "CHANGE"], [(step["id"], step["change"]) for step in difference["steps"]])
-    if difference["steps"] and difference["metrics"]:
-        typer.echo()
-    if difference["metrics"]:
-        print_table(["STEP", "METRIC", "A", "B", "CHANGE"], [_metric_row(each) for each in difference["metrics"]])
+    else:
+        _tell_difference(difference)
 
 
 @app.command(cls=Command)
@@ -144,57 +139,91 @@ def _gates_in_brief(run: Run) -> str:
 
 # --- comparison ---------------------------------------------------------------------------------------
 
-
-def compare(before: Run, after: Run) -> dict[str, Any]:
-    """What differs between two runs: of the steps' ingredients and results, and of the metrics.
-
-    Returns:
-        `{"before", "after", "steps": [{"id", "change"}], "metrics": [{"step", "metric", "before", "after"}]}`;
-        a metric that one side lacks is None there.
-    """
-    old = {step.id: step for step in before.steps}
-    new = {step.id: step for step in after.steps}
-    ids = list(dict.fromkeys([*old, *new]))
-    changes = [{"id": name, "change": change} for name in ids if (change := _change(old.get(name), new.get(name)))]
-    metrics = [
-        {"step": name, "metric": metric, "before": was, "after": now}
-        for name in ids
-        for metric, was, now in _paired(_metrics(old.get(name)), _metrics(new.get(name)))
-        if was != now
-    ]
-    return {"before": before.id, "after": after.id, "steps": changes, "metrics": metrics}
+KINDS = {"input": "input data", "library": "library version"}
+COMMON = ("seed", "platform")
+PREFIX = 12
+"""Characters of a hash that are shown."""
 
 
-def _change(before: StepResult | None, after: StepResult | None) -> str:
-    """What changed in how a step was made, in words; empty if nothing did."""
-    if before is None or after is None:
-        return "only in B" if before is None else "only in A"
-    from luthier.explain import explain
+def _tell_difference(difference: Mapping[str, Any]) -> None:
+    if difference["recipes"]:
+        names = difference["recipes"]
+        typer.echo(f"different recipes, {names['before']} and {names['after']}: steps are compared by their ids\n")
+    if not difference["changes"] and not difference["metrics"]:
+        typer.echo("the same steps, done the same way, with the same results")
+    for title, changes in _by_step(difference["changes"]).items():
+        typer.secho(title, bold=True)
+        for change in changes:
+            _tell_change(change)
+    if difference["metrics"]:
+        typer.echo()
+        intervals = {(each["step"], each["metric"]): each for each in difference["intervals"]}
+        rows = [_metric_row(each, intervals.get((each["step"], each["metric"]))) for each in difference["metrics"]]
+        print_table(["STEP", "METRIC", "A", "B", "CHANGE", "ITS 95% INTERVAL"], rows)
+    for gate in difference["gates"]:
+        typer.secho("✓ " if gate["after"] else "✗ ", fg="green" if gate["after"] else "red", nl=False)
+        was, now = ("passed" if gate[side] else "refused" for side in ("before", "after"))
+        typer.echo(f"{gate['step']}: {was} → {now}; {gate['reason']}")
+    if difference["environment"]:
+        typer.echo("\nin the environment, and in no step's key:")
+        rows = [
+            (each["name"], each["before"] or "absent", each["after"] or "absent") for each in difference["environment"]
+        ]
+        print_table(["WHAT", "A", "B"], rows)
 
-    then = {node.id: node.ingredients for node in before.nodes if node.ingredients}
-    now = {node.id: node.ingredients for node in after.nodes if node.ingredients}
-    reasons = [explain(then[name], now[name]) for name in then if name in now and then[name] != now[name]]
-    if before.state != after.state:
-        reasons.append(f"{before.state} → {after.state}")
-    if not reasons and before.artifact != after.artifact:
-        reasons.append("another result from the same ingredients")
-    return "; ".join(dict.fromkeys(reasons))
+
+def _by_step(changes: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The changes by step; what is the same change of many steps is told once, for all of them."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for change in changes:
+        common = change["kind"] in COMMON
+        told = found.setdefault("every step that depends on it" if common else change["step"], [])
+        if not common or all(change["name"] != other["name"] for other in told):
+            told.append(change)
+    return found
 
 
-def _metrics(step: StepResult | None) -> Mapping[str, float]:
-    return step.metrics if step else {}
+def _tell_change(change: Mapping[str, Any]) -> None:
+    was, now = (_value(change, side) for side in ("before", "after"))
+    if change["kind"] == "step":
+        typer.echo(f"  only in {'B' if change['before'] is None else 'A'}: {change['after'] or change['before']}")
+    else:
+        kind = KINDS.get(change["kind"], change["kind"])
+        name = "" if change["name"] == change["kind"] else f" {change['name']}"
+        typer.echo(f"  {kind}:{name} {was} → {now}")
+    for side, run in (("before", "A"), ("after", "B")):
+        for line in change.get("lines", {}).get(side, []):
+            typer.echo(f"    {run}  {line}")
 
 
-def _paired(
-    before: Mapping[str, float], after: Mapping[str, float]
-) -> Iterable[tuple[str, float | None, float | None]]:
-    return ((name, before.get(name), after.get(name)) for name in dict.fromkeys([*before, *after]))
+def _value(change: Mapping[str, Any], side: str) -> str:
+    """One side of a change for people: hashes are cut, datasets have their size."""
+    value = change[side]
+    if value is None:
+        return "absent"
+    if change["kind"] == "input":
+        return _describe_input(value)
+    if change["kind"] == "code":
+        return f"{value['version']} ({value['code'][:PREFIX]})".strip()
+    if change["kind"] in ("data", "result"):
+        return str(value).removeprefix("sha256:")[:PREFIX]
+    if change["kind"] == "library":
+        number, _, code = str(value).partition(" ")
+        return f"{number} ({code[:PREFIX]})" if code else number
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _metric_row(difference: Mapping[str, Any]) -> tuple[str, ...]:
-    was, now = difference["before"], difference["after"]
-    change = f"{now - was:+.4g}" if was is not None and now is not None else ""
+def _describe_input(value: Mapping[str, Any]) -> str:
+    size = f"{value['rows']} rows, {value['columns']} columns, " if "rows" in value else ""
+    giver = f" of {value['from']}" if value["from"] else ""
+    return f"{size}{value['hash'][:PREFIX]}{giver}"
+
+
+def _metric_row(difference: Mapping[str, Any], interval: Mapping[str, Any] | None) -> tuple[str, ...]:
     from luthier.display import format_number
 
+    was, now = difference["before"], difference["after"]
+    change = f"{now - was:+.4g}" if was is not None and now is not None else ""
     values = ("" if value is None else format_number(value) for value in (was, now))
-    return (difference["step"], difference["metric"], *values, change)
+    between = f"{interval['low']:+.4g} to {interval['high']:+.4g}" if interval else ""
+    return (difference["step"], difference["metric"], *values, change, between)

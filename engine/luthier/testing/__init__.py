@@ -1,37 +1,13 @@
-"""What plugin authors test with."""
+"""What plugin authors test with: the conformance kit, contexts to call components with, and pytest fixtures.
+
+`conformance` makes a test of every check and component of a plugin; `luthier.testing.fixtures` is the
+pytest plugin. Importing this package loads no heavy library and not pytest either.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from luthier.testing.conformance import conformance
+from luthier.testing.contexts import make_context
+from luthier.testing.data_components import ComponentRun, run_component
 
-from luthier.context import Context
-
-
-def make_context(directory: Path, *, seed: int = 0, device: str = "cpu", name: str = "component") -> Context:
-    """A context to call a component with, outside of any run.
-
-    Its directories lie below `directory`; `events` collects what the component emits, as an attribute.
-    """
-    for part in ("output", "checkpoint", "notes"):
-        (directory / part).mkdir(parents=True, exist_ok=True)
-    events: list[Mapping[str, Any]] = []
-    context = Context(
-        seed=seed,
-        output=directory / "output",
-        checkpoint=directory / "checkpoint",
-        notes=directory / "notes",
-        emit=events.append,
-        fetch=_fetch,
-        device=device,
-        name=name,
-    )
-    context.events = events  # type: ignore[attr-defined]
-    return context
-
-
-def _fetch(location: str) -> Path:
-    from luthier.locations import fetch
-
-    return fetch(location)
+__all__ = ["ComponentRun", "conformance", "make_context", "run_component"]

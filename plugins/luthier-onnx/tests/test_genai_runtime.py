@@ -10,8 +10,9 @@ from luthier import InputError, Model
 from luthier.artifacts import hash_file, list_files
 from luthier.testing import make_context
 from luthier_models.runtime import TransformersGenerator
-from luthier_onnx import genai, runtime
-from luthier_onnx.runtime import GenaiGenerator, threads_from_environment
+from luthier_onnx import genai, one_by_one
+from luthier_onnx.one_by_one import threads_from_environment
+from luthier_onnx.runtime import GenaiGenerator
 
 LONG = " ".join(["The cache keeps every answer until it is full."] * 7)
 PROMPTS = ["Return the number of items.", LONG, "Öffne die Datei: 開く"]
@@ -47,7 +48,7 @@ def test_logits_equal_those_of_pytorch(generator, reference):
 def test_logits_do_not_depend_on_the_chunks(generator, monkeypatch):
     whole = list(generator.logits(PROMPTS, COMPLETIONS))
     for size in (1, 7, 4096):
-        monkeypatch.setattr(runtime, "_CHUNK", size)
+        monkeypatch.setattr(one_by_one, "CHUNK", size)
         for chunked, expected in zip(generator.logits(PROMPTS, COMPLETIONS), whole, strict=True):
             np.testing.assert_allclose(chunked, expected, rtol=1e-4, atol=1e-4)
 
@@ -83,12 +84,9 @@ def test_completions_are_cut_before_the_first_stop(generator):
 
 def test_generation_ends_at_an_end_token(generator, monkeypatch):
     prompt = generator.encoder.prompt(PROMPTS[0])
-    runner = generator._start(len(prompt) + 8)
-    runner.append_tokens(np.asarray(prompt, np.int32))
-    tokens = []
-    for _ in range(8):
-        runner.generate_next_token()
-        tokens.append(int(runner.get_next_tokens()[0]))
+    session = generator._start(len(prompt) + 8)
+    session.read(np.asarray(prompt, np.int32))
+    tokens = [session.write() for _ in range(8)]
     monkeypatch.setattr(generator.encoder, "_end_tokens", {tokens[3]})
     expected = generator.encoder.decode(tokens[: tokens.index(tokens[3])])
     assert generator.generate(PROMPTS[:1], max_new_tokens=8) == [expected]

@@ -1,4 +1,4 @@
-"""ONNX: the exporter `genai` and the runtime `onnxruntime-genai`.
+"""ONNX: the exporter `genai` and the runtimes `onnxruntime-genai` and `onnxruntime`.
 
 Importing this module loads no heavy library; the components import their implementations.
 """
@@ -62,11 +62,20 @@ def genai(
     export_genai(model.path, ctx, Quantization(precision, block_size, method, head, sensitive_int8, share_embedding))
 
 
+@component(needs={"onnx": {"genai"}})
 def onnxruntime_genai(onnx: OnnxModel, ctx: Context) -> Generator:
     """Run an ONNX model with onnxruntime-genai on the CPU."""
     from luthier_onnx.runtime import GenaiGenerator
 
     return GenaiGenerator(onnx.path, ctx)
+
+
+@component(needs={"onnx": {"decoder"}})
+def onnxruntime(onnx: OnnxModel, ctx: Context) -> Generator:
+    """Run a decoder graph that takes and gives its key-value cache, as optimum exports it, on the CPU."""
+    from luthier_onnx.decoder import DecoderGenerator
+
+    return DecoderGenerator(onnx.path, ctx)
 
 
 @hookimpl
@@ -78,4 +87,4 @@ def luthier_exporters() -> list[Callable[..., Any]]:
 @hookimpl
 def luthier_runtimes() -> list[Callable[..., Any]]:
     """Give the runtimes."""
-    return [onnxruntime_genai]
+    return [onnxruntime_genai, onnxruntime]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -125,7 +126,12 @@ def _results(run: Run, compared: list[Comparison]) -> list[dict[str, Any]]:
 
 
 def _hub_metric(name: str) -> str:
-    return next((hub for word, hub in HUB_METRICS.items() if name.lower().startswith(word)), _plain(name))
+    return next((hub for word, hub in HUB_METRICS.items() if _is_of(name.lower(), word)), _plain(name))
+
+
+def _is_of(name: str, family: str) -> bool:
+    """Whether `rouge1` or `rougeL` is of `rouge`; `perplexity_ratio` is no perplexity."""
+    return re.fullmatch(rf"{re.escape(family)}[a-z0-9]*", name) is not None
 
 
 def _dataset(run: Run, split: str) -> dict[str, str]:

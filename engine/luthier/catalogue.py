@@ -1,0 +1,231 @@
+"""What the plugins that loaded give: components and stages by name, and what was left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from luthier.components import DEFAULT_RUNTIMES, STAGES, Component, Stage
+from luthier.discovery import Origin
+from luthier.errors import InputError
+from luthier.stages import PluginStage
+from luthier.suggest import closest, did_you_mean
+
+FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
+    "luthier-text": (
+        "source:jsonl",
+        "source:text-files",
+        "source:docstrings",
+        "clean:unicode",
+        "clean:whitespace",
+        "clean:length",
+        "clean:normalise",
+        "clean:exact-duplicates",
+        "clean:near-duplicates",
+        "format:summarization",
+        "format:language-modelling",
+    ),
+    "luthier-bias": ("bias:toxicity", "bias:representation"),
+    "luthier-models": ("architecture:pretrained", "runtime:transformers"),
+    "luthier-tune": ("tune:lora",),
+    "luthier-onnx": ("export:genai", "runtime:onnxruntime", "runtime:onnxruntime-genai"),
+    "luthier-optimum": ("export:optimum",),
+    "luthier-validate": ("validate:perplexity", "validate:rouge", "validate:parity"),
+}
+"""Our own plugins by distribution: so that a recipe which needs one names the command that installs it."""
+
+
+class UnknownComponent(InputError):
+    """No installed and working plugin gives the component that was named."""
+
+
+class UnknownStage(InputError):
+    """Neither the core nor an installed and working plugin has the stage that was named."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Something that was left out while loading, and why.
+
+    Attributes:
+        name: the plugin's name, or `STAGE:NAME` for a component that two plugins give.
+        distribution, version: where it came from; a local file's distribution is its path.
+        error: what is wrong, in one line.
+        traceback: the whole of it; empty where there was no exception.
+        remedy: what to do.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    error: str
+    traceback: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """A plugin that was loaded.
+
+    Attributes:
+        name: the entry point's name, or the stem of the local file.
+        path: the module's file; None for one without (a namespace, a zip).
+        module: the name under which it is imported.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    origin: Origin
+    path: Path | None
+    module: str
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The components of the plugins that loaded, and what was left out.
+
+    Attributes:
+        components: sorted by stage, in the order of `stages`, then name.
+        broken: plugins that could not be loaded, and components and stages that two plugins give.
+        plugins: those that were loaded, sorted by name.
+        blocked: names that LUTHIER_PLUGINS or LUTHIER_DISABLE kept from loading.
+        stages: the core's, then those that plugins add, by name.
+        added_stages: those that plugins add, with the specifications of their hooks.
+    """
+
+    components: tuple[Component, ...] = ()
+    broken: tuple[Broken, ...] = ()
+    plugins: tuple[PluginInfo, ...] = ()
+    blocked: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = STAGES
+    added_stages: tuple[PluginStage, ...] = ()
+    _managers: tuple[tuple[str, pluggy.PluginManager], ...] = field(default=(), repr=False)
+    _clashes: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
+    _blocked_distributions: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @property
+    def stage_names(self) -> list[str]:
+        """The stages that a recipe's steps may have."""
+        return [stage.name for stage in self.stages if stage.name]
+
+    def stage(self, name: str) -> Stage:
+        """The stage that a recipe calls `name`.
+
+        Raises:
+            UnknownStage: with the closest match, or the plugins that could not add it.
+        """
+        for stage in self.stages:
+            if stage.name == name and name:
+                return stage
+        clash = next((broken for broken in self.broken if name and broken.name == f"stage {name}"), None)
+        if clash:
+            raise UnknownStage(clash.error, clash.remedy)
+        remedy = did_you_mean(name, self.stage_names)
+        if not remedy:
+            remedy = f"the stages are {', '.join(self.stage_names)}"
+            left_out = sorted({*(broken.name for broken in self.broken), *self.blocked})
+            remedy += f"; plugins that were not loaded: {', '.join(left_out)}" if left_out else ""
+        raise UnknownStage(f"a step's first key is its stage, and {name!r} is none", remedy)
+
+    def find(self, stage: str, name: str) -> Component:
+        """The component of a stage; `runtime` names the stage of runtimes.
+
+        Raises:
+            UnknownComponent: with the closest match, the command that installs it, or what broke it.
+        """
+        stage = "" if stage == "runtime" else stage
+        for component in self.components:
+            if component.stage.name == stage and component.name == name:
+                return component
+        if (stage, name) in self._clashes:
+            raise UnknownComponent(
+                self._clashes[stage, name], "Uninstall one of them, or block it with LUTHIER_DISABLE."
+            )
+        raise self._unknown(stage, name)
+
+    def runtime(self, name: str) -> Component:
+        """The runtime of that name.
+
+        Raises:
+            UnknownComponent: as `find`.
+        """
+        return self.find("", name)
+
+    def default_runtime(self, kind: str, form: str) -> Component:
+        """What loads a model where nothing else is said: its kind's default, or the one that takes its form.
+
+        Raises:
+            UnknownComponent: if none does, or several besides the default.
+        """
+        default = DEFAULT_RUNTIMES[kind]
+        able = [each for each in self.of_stage("runtime") if kind in each.inputs and each.accepts(kind, form)]
+        found = next((each for each in able if each.name == default), None)
+        if found:
+            return found
+        if len(able) == 1:
+            return able[0]
+        if able:
+            names = ", ".join(each.name for each in able)
+            raise UnknownComponent(f"several runtimes load {kind} of the form {form}", f"Name one of them: {names}.")
+        self.runtime(default)  # says how to install it, if that is what is missing
+        raise UnknownComponent(f"no installed runtime loads {kind} of the form {form!r}", "See: luthier plugins list")
+
+    def named(self, name: str) -> list[Component]:
+        """The components that `STAGE:NAME`, or `NAME` alone, names: none, one, or several."""
+        return [component for component in self.components if name in (component.name, str(component))]
+
+    def of_stage(self, stage: str) -> list[Component]:
+        """The components of a stage, by name."""
+        stage = "" if stage == "runtime" else stage
+        return [component for component in self.components if component.stage.name == stage]
+
+    def notify(self, hook: str, **arguments: Any) -> list[tuple[str, BaseException]]:
+        """Call a lifecycle hook of each plugin by itself; gives the errors, with the plugins' names."""
+        errors: list[tuple[str, BaseException]] = []
+        for name, manager in sorted(self._managers, key=lambda each: _waits(each[1], hook)):
+            try:
+                getattr(manager.hook, hook)(**arguments)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                errors.append((name, error))
+        return errors
+
+    def _unknown(self, stage: str, name: str) -> UnknownComponent:
+        label = stage or "runtime"
+        message = f"no {label} component is called {name!r}"
+        distribution = next((d for d, names in FIRST_PARTY.items() if f"{label}:{name}" in names), "")
+        for broken in self.broken:
+            if distribution and broken.distribution == distribution:
+                return UnknownComponent(
+                    f"{message}: {distribution}, which gives it, is broken: {broken.error}", broken.remedy
+                )
+        if distribution in self._blocked_distributions:
+            return UnknownComponent(
+                f"{message}: {distribution}, which gives it, is blocked", "Look at LUTHIER_PLUGINS and LUTHIER_DISABLE."
+            )
+        if distribution and all(plugin.distribution != distribution for plugin in self.plugins):
+            return UnknownComponent(
+                f"{message}: {distribution}, which gives it, is not installed", f"pip install {distribution}"
+            )
+        names = [component.name for component in self.of_stage(stage)]
+        match = closest(name, names)
+        if match:
+            return UnknownComponent(message, f"did you mean {match!r}?")
+        others = [str(component) for component in self.named(name)]
+        remedy = f"There is {', '.join(others)}. " if others else ""
+        remedy += f"Installed for {label}: {', '.join(names) or 'none'}."
+        left_out = sorted({broken.name for broken in self.broken})
+        if left_out:
+            remedy += f" Broken, so not loaded: {', '.join(left_out)} (see `luthier plugins list`)."
+        return UnknownComponent(message, remedy)
+
+
+def _waits(manager: pluggy.PluginManager, hook: str) -> bool:
+    """Whether the plugin asked to be called after the others (`hookimpl(trylast=True)`): it reads what they write."""
+    return any(each.trylast for each in getattr(manager.hook, hook).get_hookimpls())

@@ -1,0 +1,353 @@
+"""Where a plugin's components are run for their checks: samples, workers, and what came of each run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from luthier import environments
+from luthier.artifacts import Artifact, build_manifest
+from luthier.components import Component
+from luthier.errors import InputError, LuthierError
+from luthier.pool import StepError, Worker, available_cores
+from luthier.testing import guard, luthier_conformance, samples
+from luthier.testing.steps import step_requests
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Role = Literal["guarded", "plain"]
+WORKER_PLUGIN = Path(luthier_conformance.__file__)
+TIMEOUT = 300.0
+"""Seconds of silence after which a component counts as hanging."""
+
+_NO_PROXY = "http://127.0.0.1:9"
+_HASH_SEEDS = {"guarded": "1", "plain": "2"}
+"""Sets iterate in another order in each of the two, so that a result that depends on it differs."""
+
+
+class CannotRunError(Exception):
+    """A check has nothing to run on; the message says what the author can give."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of running a component once.
+
+    Attributes:
+        place: the directory with `output`, `notes` and `checkpoint`.
+        error: why it ended; None if it did what it was to do.
+        heard: what the guard heard meanwhile; empty without one.
+    """
+
+    place: Path
+    error: LuthierError | None
+    heard: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the component said that its input cannot be used, which is its right."""
+        # The worker tells of exhausted memory with the same exit code.
+        exhausted = self.error is not None and self.error.message.startswith("out of memory")
+        return isinstance(self.error, StepError) and self.error.exit_code == InputError.exit_code and not exhausted
+
+    def result(self, *, notes: bool) -> dict[str, str]:
+        """The hash of each file that was given: of the output and, for what measures, of the notes."""
+        found = {}
+        for name in ("output", *(("notes/0/tables", "notes/0/figures") if notes else ())):
+            for entry in build_manifest(self.place / name, "report", "").files:
+                found[f"{name}/{entry.path}"] = entry.sha256
+        metrics = self.place / "notes" / "0" / "metrics.json"
+        return found | ({"metrics": metrics.read_text(encoding="utf-8")} if notes and metrics.exists() else {})
+
+
+class Workshop:
+    """Runs the components of one plugin in workers, on the kit's samples and the author's.
+
+    Args:
+        plugin: the name of an entry point, or a one-file plugin.
+        room: an empty directory.
+        given: the author's samples, by the name of the input: a path or an artifact.
+        configurations: the author's configurations, by the name of the component.
+        distribution: the plugin's; empty for a one-file plugin.
+    """
+
+    def __init__(
+        self,
+        plugin: str | Path,
+        room: Path,
+        given: Mapping[str, Any],
+        configurations: Mapping[str, Mapping[str, Any]],
+        distribution: str = "",
+    ) -> None:
+        self.plugin = plugin
+        self._room = Path(os.path.realpath(room))
+        self._given = given
+        self._configurations = configurations
+        self._distribution = distribution
+        self._workers: dict[Role, Worker] = {}
+        self._outcomes: dict[tuple[str, Role], Outcome] = {}
+        self._inputs: dict[str, tuple[Artifact, str]] = {}
+        self._runs = 0
+        for name in ("runs", "inputs", "elsewhere", "temporary", "cache"):
+            (self._room / name).mkdir(parents=True, exist_ok=True)
+
+    def close(self) -> None:
+        """End the workers."""
+        while self._workers:
+            self._workers.popitem()[1].end()
+
+    def configuration(self, component: Component) -> dict[str, Any]:
+        """The author's configuration of a component, as JSON values."""
+        chosen = self._configurations.get(component.name, self._configurations.get(str(component), {}))
+        configuration: dict[str, Any] = json.loads(json.dumps(chosen, default=str))
+        return configuration
+
+    def ready(self, component: Component) -> dict[str, Any]:
+        """The configuration to run a component with.
+
+        Raises:
+            CannotRunError: if a parameter or an input is missing that only the author can give.
+        """
+        self._python()
+        configuration = self.configuration(component)
+        empty = [each.name for each in component.parameters if each.default is each.empty]
+        missing = [name for name in empty if name not in configuration]
+        if missing:
+            wanted = ", ".join(f"{name!r}: …" for name in missing)
+            raise CannotRunError(
+                f"no value for {', '.join(missing)}: configurations={{{component.name!r}: {{{wanted}}}}}"
+            )
+        lacking = samples.lacking(component, self._given)
+        if lacking:
+            raise CannotRunError(f"no sample that it takes of {', '.join(lacking)}: samples={{{lacking[0]!r}: …}}")
+        return configuration
+
+    def sample_run(self, component: Component, role: Role = "plain") -> Outcome:
+        """Run a component on its sample, once for each role."""
+        key = (str(component), role)
+        if key not in self._outcomes:
+            self._outcomes[key] = self.run(component, role=role)
+        return self._outcomes[key]
+
+    def run(
+        self,
+        component: Component,
+        *,
+        role: Role = "plain",
+        frames: Sequence[pl.DataFrame] | None = None,
+        place: Path | None = None,
+        python: Path | None = None,
+        kill_at: int | None = None,
+    ) -> Outcome:
+        """Run a component once.
+
+        Args:
+            component: of the plugin.
+            role: `plain` as in a run; `guarded` with the guard, in a directory that is not to be written.
+            frames: the shards of its rows; the sample's where None.
+            place: where to; a new directory where None, else what an earlier attempt left is tidied up.
+            python: the interpreter of an environment of its own.
+            kill_at: the guarded worker ends at this write.
+        """
+        configuration = self.ready(component)
+        pins = _pins(component, configuration)
+        place = self._next_place() if place is None else _tidied(place)
+        for name in ("output", "notes", "checkpoint"):
+            (place / name).mkdir(exist_ok=True)
+        inputs = self._inputs_of(component, frames)
+        requests = step_requests(component, configuration, pins, inputs, place)
+        if role == "plain" and python is None:
+            return Outcome(place, self._ask(self._worker("plain"), "plain", requests, place))
+        log = self._room / "heard.jsonl"
+        begun = log.stat().st_size if log.exists() else 0
+        if kill_at is None and python is None:
+            error = self._ask(self._worker("guarded"), "guarded", requests, place)
+        else:
+            worker = self._start(role, python=python, kill_at=kill_at)
+            try:
+                error = self._ask(worker, None, requests, place)
+            finally:
+                worker.end()
+        return Outcome(place, error, [*_heard(log, begun), *self._strays()])
+
+    def kill(self, component: Component, at: int) -> Outcome:
+        """Run a component in a worker that ends at its write number `at`."""
+        return self.run(component, role="guarded", kill_at=at)
+
+    def changed_inputs(self) -> list[str]:
+        """The samples whose files are no longer what they were."""
+        return [name for name, (artifact, before) in self._inputs.items() if _hash(artifact) != before]
+
+    def _next_place(self) -> Path:
+        self._runs += 1
+        place = self._room / "runs" / f"{self._runs:04d}"
+        place.mkdir()
+        return place
+
+    def _inputs_of(self, component: Component, frames: Sequence[pl.DataFrame] | None) -> dict[str, Artifact]:
+        names = [name for name in component.inputs if name != "ctx"]
+        return {name: self._input(component, name, frames) for name in names}
+
+    def _input(self, component: Component, name: str, frames: Sequence[pl.DataFrame] | None) -> Artifact:
+        rows = name in ("frame", "data")
+        if rows and frames is not None:
+            form = self.form(component)
+            return samples.write_dataset(self._room / "inputs" / f"rows-{self._runs:04d}", frames, form)
+        own = samples.chosen(component, name, self._given)
+        key = f"{name}-{own.form if own else samples.form_of(component, name)}"
+        if key not in self._inputs:
+            artifact = self._make(component, name, self._room / "inputs" / key)
+            self._inputs[key] = (artifact, _hash(artifact))
+        return self._inputs[key][0]
+
+    def _make(self, component: Component, name: str, directory: Path) -> Artifact:
+        chosen = samples.chosen(component, name, self._given)
+        if chosen:
+            return chosen if chosen.hash else type(chosen).at(chosen.path, chosen.form, _hash(chosen))
+        if name in ("subject", "reference"):
+            return samples.write_toy_model(directory, seed=int(name == "reference"))
+        form = samples.form_of(component, name)
+        return samples.write_dataset(directory, [samples.rows(form, samples.texts())], form)
+
+    def form(self, component: Component) -> str:
+        """The form of the rows that a component is tried on."""
+        name = "frame" if "frame" in component.inputs else "data"
+        sample = samples.chosen(component, name, self._given)
+        return sample.form if sample else samples.form_of(component, name)
+
+    def rows(self, component: Component) -> pl.DataFrame:
+        """The rows of a component's sample, in memory."""
+        import polars as pl
+
+        name = "frame" if "frame" in component.inputs else "data"
+        return pl.read_parquet(self._input(component, name, None).path / "shard-*.parquet")
+
+    def _python(self) -> Path | None:
+        """The interpreter of the environment that the plugin declares; None for one without."""
+        if not self._distribution or not environments.declares(self._distribution):
+            return None
+        environment = environments.current(environments.normalized(self._distribution))
+        if environment is None:
+            raise CannotRunError(f"its environment is not built: luthier env build {self._distribution}")
+        return environment.python
+
+    def _worker(self, role: Role) -> Worker:
+        if role not in self._workers:
+            self._workers[role] = self._start(role)
+        return self._workers[role]
+
+    def _start(self, role: Role, *, python: Path | None = None, kill_at: int | None = None) -> Worker:
+        local = [WORKER_PLUGIN] if isinstance(self.plugin, str) else [self.plugin, WORKER_PLUGIN]
+        with _variables(self._environment(role, kill_at)):
+            log = self._room / "workers" / f"{role}.log"
+            return Worker(
+                log, threads=available_cores(), local_plugins=local, timeout=TIMEOUT, python=python or self._python()
+            )
+
+    def _environment(self, role: Role, kill_at: int | None) -> dict[str, str]:
+        name = self.plugin if isinstance(self.plugin, str) else self.plugin.stem
+        plugins = {"LUTHIER_PLUGINS": f"{name},{WORKER_PLUGIN.stem}", "LUTHIER_DISABLE": ""}
+        common = {**plugins, "PYTHONHASHSEED": _HASH_SEEDS[role]}
+        return common | (self.guarded_environment(kill_at) if role == "guarded" else {})
+
+    def guarded_environment(self, kill_at: int | None = None) -> dict[str, str]:
+        """The variables of a process that is guarded: whatever it may write lies in the room."""
+        room = self._room
+        allowed = [str(room / name) for name in ("runs", "temporary", "cache")]
+        settings = {"log": str(room / "heard.jsonl"), "allowed": allowed, "kill_at": kill_at}
+        return {
+            guard.VARIABLE: json.dumps(settings),
+            luthier_conformance.DIRECTORY: str(room / "elsewhere"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(room / "temporary")),
+            **dict.fromkeys(("XDG_CACHE_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR"), str(room / "cache")),
+            # Libraries that are not Python's read these; nothing listens there.
+            **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), _NO_PROXY),
+        }
+
+    def fresh_import(self) -> tuple[dict[str, Any], list[dict[str, str]]]:
+        """Import the plugin in a guarded process of its own: what that loaded, and what the guard heard."""
+        from luthier.testing.fresh_import import import_fresh
+
+        log = self._room / "heard.jsonl"
+        begun = log.stat().st_size if log.exists() else 0
+        answer = import_fresh(self.plugin, self.guarded_environment())
+        return answer, _heard(log, begun)
+
+    def _ask(
+        self, worker: Worker, role: Role | None, requests: Sequence[Mapping[str, Any]], place: Path
+    ) -> LuthierError | None:
+        try:
+            for request in requests:
+                answer = worker.call(request)
+                if "completions" in answer:
+                    (place / "output" / "completions.json").write_text(json.dumps(answer["completions"]))
+        except StepError as error:
+            return error
+        except LuthierError as error:
+            if role:
+                self._workers.pop(role).end()
+            return error
+        return None
+
+    def _strays(self) -> list[dict[str, str]]:
+        """Files that lie in the working directory: what native code wrote there."""
+        found = sorted(path for path in (self._room / "elsewhere").rglob("*") if path.is_file())
+        for path in found:
+            path.unlink()
+        return [{"kind": "write", "event": "a new file", "target": path.name, "where": ""} for path in found]
+
+
+def _pins(component: Component, configuration: Mapping[str, Any]) -> dict[str, str]:
+    """Every location of a configuration, fetched, with its local path: the component itself gets no network."""
+    from luthier.locations import fetch
+
+    locations: list[str] = []
+
+    def keep(location: str) -> str:
+        locations.append(location)
+        return location
+
+    component.canonical(configuration, keep)
+    return {location: str(fetch(location).absolute()) for location in locations}
+
+
+def _tidied(place: Path) -> Path:
+    """As a run does before it tries a step again: only the checkpoint stays."""
+    for name in ("output", "notes", "generations"):
+        shutil.rmtree(place / name, ignore_errors=True)
+    return place
+
+
+def _hash(artifact: Artifact) -> str:
+    return build_manifest(artifact.path, artifact.kind, artifact.form).hash
+
+
+def _heard(log: Path, begun: int) -> list[dict[str, str]]:
+    if not log.exists():
+        return []
+    with log.open("rb") as file:
+        file.seek(begun)
+        return [json.loads(line) for line in file]
+
+
+@contextlib.contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Workers inherit the environment of this process; so it has these for a moment."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,24 @@
+"""The plugin keeps the rules for plugins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luthier import Model, OnnxModel
+from luthier.testing import conformance, make_context
+
+
+@pytest.fixture(scope="session")
+def luthier_samples(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    from luthier_onnx import genai
+
+    model = Model.at(tiny_llama, "causal-lm", "0" * 64)
+    ctx = make_context(tmp_path_factory.mktemp("exported"))
+    genai(model, ctx, precision="fp32")
+    return {"model": model, "onnx": OnnxModel.at(ctx.output, "genai")}
+
+
+test_conformance = conformance("onnx")

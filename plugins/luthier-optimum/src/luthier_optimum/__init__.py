@@ -1,0 +1,37 @@
+"""The exporter `optimum`, on optimum-onnx, which needs transformers 4 and so an environment of its own.
+
+Importing this module loads no heavy library; the component imports its implementation where it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Interval
+
+from luthier import component, hookimpl
+
+if TYPE_CHECKING:
+    from luthier import Context, Model
+
+
+@component(gives="decoder", needs={"model": {"causal-lm"}})
+def optimum(model: Model, ctx: Context, *, opset: Annotated[int, Interval(ge=14, le=21)] | None = None) -> None:
+    """Export a causal language model to ONNX with Hugging Face optimum, in float32.
+
+    The graph takes and gives its key-value cache, so that plain ONNX Runtime runs it (the runtime
+    `onnxruntime` of luthier-onnx does). For architectures that onnxruntime-genai's builder does not know.
+
+    Args:
+        opset: the ONNX operator set; what optimum chooses for the architecture if null.
+    """
+    from luthier_optimum.export import export_decoder
+
+    export_decoder(model.path, ctx, opset)
+
+
+@hookimpl
+def luthier_exporters() -> list[Callable[..., Any]]:
+    """Give the exporter."""
+    return [optimum]

@@ -1,0 +1,28 @@
+"""The plugin keeps the rules for plugins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luthier.testing import conformance
+
+
+@pytest.fixture(scope="module")
+def luthier_configurations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    directory: Path = tmp_path_factory.mktemp("documents")
+    (directory / "one.txt").write_text("One document.\n\nOf two paragraphs.", encoding="utf-8")
+    rows = [{"text": f"Document number {number}."} for number in range(20)]
+    (directory / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return {
+        "jsonl": {"path": directory / "rows.jsonl"},
+        "text-files": {"path": directory},
+        "docstrings": {"packages": ["typer"]},
+        "summarization": {"target": "text"},
+    }
+
+
+test_conformance = conformance("text")

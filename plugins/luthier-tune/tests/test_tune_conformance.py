@@ -1,0 +1,20 @@
+"""The plugin keeps the rules for plugins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from luthier import Model
+from luthier.testing import conformance
+
+
+@pytest.fixture(scope="session")
+def luthier_samples(tiny: Model) -> dict[str, Any]:
+    return {"model": tiny}
+
+
+test_conformance = conformance(
+    "tune", configurations={"lora": {"max_steps": 4, "max_length": 64, "valid_examples": 4, "checkpoint_minutes": 0.0}}
+)

@@ -1,0 +1,105 @@
+"""The lifecycle hooks: which are called, in what order, with what."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from luthier import LuthierError
+
+WATCHER = """
+import json
+from pathlib import Path
+from luthier import hookimpl
+
+def note(run, event, **more):
+    with Path("seen.jsonl").open("a") as file:
+        file.write(json.dumps({"hook": event.type, "run": run.id, **more}) + "\\n")
+
+@hookimpl
+def luthier_run_started(run, event):
+    note(run, event, steps=event.steps)
+
+@hookimpl
+def luthier_step_started(run, event):
+    note(run, event, step=event.step, why=event.why)
+
+@hookimpl
+def luthier_step_finished(run, event):
+    note(run, event, step=event.step, cached=event.cached, metrics=event.metrics, known=run.step(event.step).state)
+
+@hookimpl
+def luthier_step_failed(run, event):
+    note(run, event, step=event.step, message=event.message)
+
+@hookimpl
+def luthier_gate_decided(run, event):
+    note(run, event, step=event.step, passed=event.passed, known=len(run.gates))
+
+@hookimpl
+def luthier_run_finished(run, event):
+    note(run, event, state=event.state, known=run.state)
+"""
+RECIPE = """\
+luthier: 1
+name: watched
+steps:
+  - source: words
+  - format: riddles
+  - architecture: parrot
+  - tune: teach
+  - validate: accuracy
+    split: train
+    gate:
+      accuracy: {at_least: 0.5}
+"""
+
+
+@pytest.fixture
+def seen(project, monkeypatch):
+    """What the hooks were told since the last call."""
+    (project / "plugins.d" / "watcher.py").write_text(WATCHER)
+    (project / "recipe.yaml").write_text(RECIPE)
+    monkeypatch.setenv("LUTHIER_PLUGINS", "toys,watcher")
+    told = project / "seen.jsonl"
+
+    def call():
+        lines = told.read_text().splitlines() if told.exists() else []
+        told.unlink(missing_ok=True)
+        return list(map(json.loads, lines))
+
+    return call
+
+
+def test_every_step_is_told_in_order_with_what_is_known_by_then(run, seen):
+    done = run()
+    calls = seen()
+    steps = ["words", "riddles", "parrot", "teach", "accuracy"]
+    assert calls[0] == {"hook": "run_started", "run": done.id, "steps": steps}
+    started = [call["step"] for call in calls if call["hook"] == "step_started"]
+    assert list(dict.fromkeys(started)) == steps  # A validator starts once for each subject.
+    assert {call["why"] for call in calls if call["hook"] == "step_started"} == {"not done yet"}
+    finished = [call for call in calls if call["hook"] == "step_finished"]
+    assert [call["step"] for call in finished] == steps
+    assert {(call["cached"], call["known"]) for call in finished} == {(False, "done")}
+    assert finished[-1]["metrics"]["accuracy"] == done.metrics["accuracy"]["accuracy"]
+    *_, gate, end = calls
+    assert (gate["hook"], gate["step"], gate["passed"], gate["known"]) == ("gate_decided", "accuracy", True, 1)
+    assert (end["hook"], end["state"], end["known"]) == ("run_finished", "done", "done")
+    run()
+    assert seen() == []  # Nothing was left to do, so there was no run.
+
+
+def test_a_failure_is_told_and_then_the_end(run, seen):
+    with pytest.raises(LuthierError, match="the teacher is ill"):
+        run(overrides={"teach.fail": "value"})
+    *_, failed, end = seen()
+    assert (failed["hook"], failed["step"]) == ("step_failed", "teach")
+    assert "the teacher is ill" in failed["message"]
+    assert (end["hook"], end["state"]) == ("run_finished", "failed")
+    run()
+    calls = seen()
+    cached = {call["step"]: call["cached"] for call in calls if call["hook"] == "step_finished"}
+    assert cached == {"words": True, "riddles": True, "parrot": True, "teach": False, "accuracy": False}
+    assert {call["step"] for call in calls if call["hook"] == "step_started"} == {"teach", "accuracy"}
