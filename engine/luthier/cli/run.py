@@ -164,7 +164,13 @@ def plan(
     ]
     print_table(["", "STEP", "COMPONENT", "STATE"], rows)
     cached = sum(each.state == "cached" for each in planned)
-    options = {"--set": overrides, "--until": [until], "--from": [start], "--force": force, "--plugin": plugins}
+    options: dict[str, Sequence[object]] = {
+        "--set": overrides,
+        "--until": [until],
+        "--from": [start],
+        "--force": force,
+        "--plugin": plugins,
+    }
     given = [part for name, values in options.items() for value in values if value for part in (name, str(value))]
     given += ["--home", str(home)] if home else []
     command = shlex.join(["luthier", "run", str(recipe), *given])
