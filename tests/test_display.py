@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -116,8 +117,8 @@ def test_a_meter_starts_again_for_the_next_subject():
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), max_size=30), st.none() | st.floats(0, 1e6))
 def test_a_meter_never_fails_and_never_counts_down_below_zero(points, total):
     meter = display.Meter(0.0)
-    for done, time in points:
-        meter.advance(progress(done, time, total))
+    for done, moment in points:
+        meter.advance(progress(done, moment, total))
         assert meter.rate is None or meter.rate > 0
         assert meter.fraction is None or 0 <= meter.fraction <= 1
         assert isinstance(meter.describe(), str)
@@ -261,3 +262,29 @@ def test_a_notebook_gets_the_live_display(monkeypatch):
     assert display._can_be_live()
     IPython.get_ipython = staticmethod(lambda: None)
     assert not display._can_be_live()
+
+
+def test_nothing_is_drawn_while_a_line_is_printed(monkeypatch):
+    monkeypatch.setattr(display, "REFRESH_SECONDS", 0.001)
+
+    class Slow(io.StringIO):
+        printing = False
+
+        def write(self, text):
+            self.printing = True
+            time.sleep(0.1)
+            self.printing = False
+            return super().write(text)
+
+    stream, seen = Slow(), []
+
+    class Live:
+        def refresh(self):
+            seen.append(stream.printing)
+
+    shown = display.LiveDisplay(Console(file=stream, width=80, force_terminal=True, legacy_windows=False))
+    with shown.refreshing(Live()):
+        shown(RunStarted(run="r", recipe="r", steps=["one"]))
+        time.sleep(0.1)
+    assert len(seen) > 1
+    assert not any(seen)

@@ -30,11 +30,13 @@ from luthier.events import (
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.live import Live
     from rich.text import Text
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two progress lines of one step where the display is not live."""
 
+REFRESH_SECONDS = 0.125
 RATE_WINDOW = 30.0
 KEY_METRICS = 3
 RIGHT_MARGIN = 4
@@ -300,6 +302,7 @@ class LiveDisplay:
         self._console = console
         self._progress = Progress()
         self._lock = threading.Lock()
+        self._screen = threading.Lock()
         self._spinner = Spinner("dots", style="cyan")
 
     def __call__(self, event: Event) -> None:
@@ -308,7 +311,30 @@ class LiveDisplay:
             self._progress.take(event)
         line = self._permanent(event)
         if line is not None:
-            self._console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+            with self._screen:
+                self._console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+
+    @contextlib.contextmanager
+    def refreshing(self, live: Live) -> Iterator[None]:
+        """Draw the running step again and again, never while a line is printed.
+
+        rich's own refreshing is not held off by a print: it may draw between a line's rendering and its
+        writing, at the old height, and so wipe out a line or leave a stale one behind.
+        """
+        ended = threading.Event()
+
+        def refresh() -> None:
+            while not ended.wait(REFRESH_SECONDS):
+                with self._screen:
+                    live.refresh()
+
+        thread = threading.Thread(target=refresh, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def close(self) -> None:
         """Draw nothing any more: what was going on when a run was interrupted must not stay on the screen."""
@@ -388,8 +414,10 @@ def _live(console: Any) -> Iterator[Listener]:
 
     chosen = console or Console(stderr=True)
     display = LiveDisplay(chosen)
-    with Live(get_renderable=display.__rich__, console=chosen, refresh_per_second=8, transient=True):
+    live = Live(get_renderable=display.__rich__, console=chosen, auto_refresh=False, transient=True)
+    with live:
         try:
-            yield display
+            with display.refreshing(live):
+                yield display
         finally:
             display.close()
