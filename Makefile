@@ -25,6 +25,7 @@ $(STAMP): constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev $(EDITABLE)
 	touch $(STAMP)
 
+# mlflow is installed for its tests; a first run need not wait for it.
 quickstart: install
 	LUTHIER_DISABLE=mlflow $(BIN)/luthier run examples/quickstart/recipe.yaml
 
