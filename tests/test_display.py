@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import sys
 import time
 
 import pytest
@@ -12,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from luthier import display
+from luthier import display, formatting
+from luthier.display.drawing import repeating
+from luthier.display.plain import PlainDisplay
+from luthier.display.progress import Meter
+from luthier.display.terminal import TerminalDisplay
 from luthier.events import (
     GateDecided,
     PluginHookFailed,
@@ -24,6 +27,8 @@ from luthier.events import (
     StepStarted,
     StepWaits,
 )
+from luthier.runs import GateResult, Run, RunData
+from luthier.store import Store
 
 
 def started(step="lora", stage="tune", time=100.0):
@@ -56,7 +61,7 @@ COUNTS = {"documents_in": 24013, "kept": 23900, "changed": 0, "dropped": 113, "q
     ],
 )
 def test_seconds(seconds, text):
-    assert display.format_seconds(seconds) == text
+    assert formatting.format_seconds(seconds) == text
 
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -68,7 +73,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
     | st.builds(lambda minutes, off: abs(60 * minutes - off), st.integers(0, 10_000), st.floats(0, 1))
 )
 def test_seconds_read_back_are_near_and_never_sixty_of_anything(seconds):
-    text = display.format_seconds(seconds)
+    text = formatting.format_seconds(seconds)
     parts = [(float(number), unit) for number, unit in re.findall(r"([\d.]+) ?([smh])", text)]
     assert all(number < 60 for number, unit in parts if unit != "h"), text
     smallest = 0.1 if "." in text else UNITS[parts[-1][1]]
@@ -76,15 +81,15 @@ def test_seconds_read_back_are_near_and_never_sixty_of_anything(seconds):
 
 
 def test_counts_and_metrics():
-    assert display.describe_counts(COUNTS) == "24,013 in, 23,900 kept, 113 dropped"
-    assert display.describe_counts({"added": 5}) == "5 added"
-    assert display.format_metrics({"loss": 2.31449, "tokens_per_second": 1234.5, "c": 0, "d": 1}) == (
+    assert formatting.describe_counts(COUNTS) == "24,013 in, 23,900 kept, 113 dropped"
+    assert formatting.describe_counts({"added": 5}) == "5 added"
+    assert formatting.format_metrics({"loss": 2.31449, "tokens_per_second": 1234.5, "c": 0, "d": 1}) == (
         "loss 2.314  tokens_per_second 1,234  c 0"
     )
 
 
 def test_a_meter_tells_rate_and_time_left():
-    meter = display.Meter(100.0)
+    meter = Meter(100.0)
     assert (meter.rate, meter.left, meter.describe()) == (None, None, "")
     meter.advance(progress(10, 105.0, loss=3.0))
     assert meter.rate is None  # what came before the first report is start-up
@@ -96,7 +101,7 @@ def test_a_meter_tells_rate_and_time_left():
 
 
 def test_a_meter_forgets_a_slow_start():
-    meter = display.Meter(0.0)
+    meter = Meter(0.0)
     meter.advance(progress(1, 0.0))
     meter.advance(progress(2, 100.0))
     for second in range(1, 41):
@@ -105,7 +110,7 @@ def test_a_meter_forgets_a_slow_start():
 
 
 def test_a_meter_starts_again_for_the_next_subject():
-    meter = display.Meter(0.0)
+    meter = Meter(0.0)
     meter.advance(progress(1, 0.0))
     meter.advance(progress(90, 10.0))
     meter.advance(progress(5, 11.0))
@@ -116,7 +121,7 @@ def test_a_meter_starts_again_for_the_next_subject():
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), max_size=30), st.none() | st.floats(0, 1e6))
 def test_a_meter_never_fails_and_never_counts_down_below_zero(points, total):
-    meter = display.Meter(0.0)
+    meter = Meter(0.0)
     for done, moment in points:
         meter.advance(progress(done, moment, total))
         assert meter.rate is None or meter.rate > 0
@@ -126,7 +131,7 @@ def test_a_meter_never_fails_and_never_counts_down_below_zero(points, total):
 
 def plain(*events):
     stream = io.StringIO()
-    listener = display.PlainDisplay(stream)
+    listener = PlainDisplay(stream)
     for event in events:
         listener(event)
     return stream.getvalue().splitlines()
@@ -186,7 +191,7 @@ def test_notices_are_the_same_in_both_displays(event, text):
 def live(width, *events, force_terminal=True):
     stream = io.StringIO()
     console = Console(file=stream, width=width, force_terminal=force_terminal, no_color=True, legacy_windows=False)
-    listener = display.LiveDisplay(console)
+    listener = TerminalDisplay(console)
     for event in events:
         listener(event)
     console.print(listener)
@@ -249,24 +254,7 @@ def test_show_is_live_on_a_console_and_leaves_only_what_is_finished():
     assert "✓ 4/4  tune         lora" in without_codes(stream.getvalue())
 
 
-def test_a_notebook_gets_the_live_display(monkeypatch):
-    class ZMQInteractiveShell:
-        pass
-
-    class IPython:
-        @staticmethod
-        def get_ipython():
-            return ZMQInteractiveShell()
-
-    monkeypatch.setitem(sys.modules, "IPython", IPython)
-    assert display._can_be_live()
-    IPython.get_ipython = staticmethod(lambda: None)
-    assert not display._can_be_live()
-
-
-def test_nothing_is_drawn_while_a_line_is_printed(monkeypatch):
-    monkeypatch.setattr(display, "REFRESH_SECONDS", 0.001)
-
+def test_nothing_is_drawn_while_a_line_is_printed():
     class Slow(io.StringIO):
         printing = False
 
@@ -282,9 +270,68 @@ def test_nothing_is_drawn_while_a_line_is_printed(monkeypatch):
         def refresh(self):
             seen.append(stream.printing)
 
-    shown = display.LiveDisplay(Console(file=stream, width=80, force_terminal=True, legacy_windows=False))
-    with shown.refreshing(Live()):
+    shown = TerminalDisplay(Console(file=stream, width=80, force_terminal=True, legacy_windows=False))
+    with repeating(lambda: shown.redraw(Live()), 0.001):
         shown(RunStarted(run="r", recipe="r", steps=["one"]))
         time.sleep(0.1)
     assert len(seen) > 1
     assert not any(seen)
+
+
+@pytest.fixture
+def finished_run(tmp_path):
+    data = RunData("1-small", "small", "", 0, "", state="done", seconds=65.0)
+    data.gates = [
+        GateResult("rouge", "rougeL", 0.3, "base + 0.1", True, "rougeL is 0.3"),
+        GateResult("parity", "mean_kl", 0.5, "0.02", False, "mean_kl is 0.5"),
+    ]
+    return Run(tmp_path, Store(tmp_path), data)
+
+
+def test_the_outcome_of_a_run_that_began(finished_run):
+    assert plain_outcome(finished_run, RUN) == ["1-small  done after 1m05s  ✓ rouge rougeL  ✗ parity mean_kl"]
+    finished_run.report_path.touch()
+    assert plain_outcome(finished_run, RUN)[1:] == [f"report: {finished_run.report_path}"]
+    finished_run.data.state = "failed"
+    assert plain_outcome(finished_run, RUN)[1] == "run it again to go on from what is finished"
+
+
+def test_the_outcome_where_nothing_was_to_do(finished_run):
+    assert plain_outcome(finished_run) == [
+        "nothing to do: every step is cached; run 1-small",
+        "✓ gate rouge: rougeL is 0.3",
+        "✗ gate parity: mean_kl is 0.5",
+    ]
+
+
+def plain_outcome(finished, *events):
+    stream = io.StringIO()
+    shown = PlainDisplay(stream)
+    for event in events:
+        shown(event)
+    stream.truncate(stream.seek(0))
+    shown.tell_outcome(finished)
+    return stream.getvalue().splitlines()
+
+
+def test_a_terminal_is_told_the_outcome_whole(finished_run):
+    finished_run.path = finished_run.path / ("long" * 30)
+    finished_run.path.mkdir()
+    finished_run.report_path.touch()
+    stream = io.StringIO()
+    console = Console(file=stream, width=40, force_terminal=True, no_color=True, legacy_windows=False)
+    with display.show(console=console) as shown:
+        for event in (RUN, started(), progress(1, 101.0)):
+            shown(event)
+        shown.tell_outcome(finished_run)
+    lines = [line.strip() for line in without_codes(stream.getvalue()).splitlines() if line.strip()]
+    assert lines[-1] == f"report: {finished_run.report_path}"
+    assert "1-small  done after 1m05s  ✓ rouge rougeL  ✗ parity mean_kl" in lines
+
+
+def test_quiet_is_silent_about_the_outcome(finished_run, capsys):
+    with display.show(quiet=True) as shown:
+        shown(RUN)
+        shown.tell_outcome(finished_run)
+    assert shown.run == "1-small"
+    assert capsys.readouterr() == ("", "")
