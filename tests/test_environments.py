@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.metadata
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from luthier import InputError, environments
 
 PLUGIN = '''
 import polars as pl
@@ -73,6 +78,15 @@ def lay_down(files: dict[str, str], directory: Path) -> None:
         (directory / path).write_text(text)
 
 
+def tree(directory: Path) -> dict[str, tuple[int, int, str]]:
+    """Mode, time of change and hash of each file, but for what Python caches."""
+    files = [path for path in directory.rglob("*") if path.is_file() and path.parent.name != "__pycache__"]
+    return {
+        str(path.relative_to(directory)): (path.stat().st_mode, path.stat().st_mtime_ns, digest(path.read_text()))
+        for path in files
+    }
+
+
 def library(version: str, extra: str = "") -> dict[str, str]:
     return distribution("acme-library", version, {"acme_library.py": f"VERSION = {version!r}\n{extra}"})
 
@@ -94,15 +108,23 @@ class Bench:
         with zipfile.ZipFile(self.wheels / "acme_library-1.0-py3-none-any.whl", "w") as wheel:
             for path, text in library("1.0").items():
                 wheel.writestr(path, text)
+        self.before = tree(self.main)
 
-    def require(self, requirement: str) -> None:
-        """Install the plugin, with a requirement that is not for the main environment."""
+    def require(self, *requirements: str) -> None:
+        """Install the plugin, with requirements that are not for the main environment."""
         metadata = ("Requires-Dist: luthier", "Provides-Extra: environment")
-        extra = f'Requires-Dist: {requirement} ; extra == "environment"'
+        extras = [f'Requires-Dist: {each} ; extra == "environment"' for each in requirements]
         lay_down(
-            distribution("acme-stamp", "0.1", {"acme_stamp.py": PLUGIN}, *metadata, extra, entry="stamp = acme_stamp"),
+            distribution(
+                "acme-stamp", "0.1", {"acme_stamp.py": PLUGIN}, *metadata, *extras, entry="stamp = acme_stamp"
+            ),
             self.main,
         )
+
+    def share(self) -> None:
+        """Install a distribution that the plugin's environment will have in the same version."""
+        lay_down(distribution("acme-shared", "1.0", {"acme_shared.py": "X = 1\n"}), self.main)
+        self.require("acme-library<2", "acme-shared")
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         environment = {
@@ -173,6 +195,13 @@ def test_a_step_runs_with_its_own_versions_beside_the_main_ones(built: Bench) ->
     assert record["environment"]["distributions"]["acme-library"] == "2.0"
 
 
+def test_building_and_running_change_nothing_in_the_main_environment(built: Bench) -> None:
+    done = built.luthier("run", "recipe.yaml", "--force", "stamp")
+    assert done.returncode == 0, done.stderr
+    assert "acme_stamp.py" in built.before
+    assert tree(built.main) == built.before
+
+
 def test_what_both_have_is_linked_and_only_the_rest_takes_space(built: Bench) -> None:
     (environment,) = built.listed()
     assert environment["problems"] == []
@@ -213,15 +242,7 @@ def test_the_main_environment_can_be_asked_for(bench: Bench) -> None:
     ["version", pytest.param("files", marks=pytest.mark.slow), pytest.param("requirement", marks=pytest.mark.slow)],
 )
 def test_what_changes_in_the_main_environment_is_noticed_and_built_again(bench: Bench, what: str) -> None:
-    shared = distribution("acme-shared", "1.0", {"acme_shared.py": "X = 1\n"})
-    lay_down(shared, bench.main)
-    both = "acme-library<2, acme-shared"
-    metadata = ("Provides-Extra: environment", "Requires-Dist: luthier")
-    extras = [f'Requires-Dist: {each.strip()} ; extra == "environment"' for each in both.split(",")]
-    lay_down(
-        distribution("acme-stamp", "0.1", {"acme_stamp.py": PLUGIN}, *metadata, *extras, entry="stamp = acme_stamp"),
-        bench.main,
-    )
+    bench.share()
     assert bench.luthier("run", "recipe.yaml", "--build-environments").returncode == 0
     if what == "version":
         for path in bench.main.glob("acme_shared-1.0.dist-info/*"):
@@ -269,6 +290,154 @@ def test_a_file_that_was_edited_is_found_and_not_shared_in_silence(bench: Bench)
     assert "acme_library.py (acme-library) was edited" in checked.stdout
     assert bench.luthier("env", "build", "acme-stamp", "--rebuild").returncode == 0
     assert bench.luthier("env", "check").returncode == 0
+
+
+def test_an_edit_of_a_linked_file_is_told_from_whichever_environment_it_was_made(bench: Bench) -> None:
+    bench.share()
+    assert bench.luthier("env", "build", "acme-stamp").returncode == 0
+    here = bench.main / "acme_shared.py"
+    there = next(bench.cache.glob("environments/*/lib/**/acme_shared.py"))
+    assert here.samefile(there)
+    text = here.read_text()
+    for edited in (here, there):
+        edited.write_text("X = 'mine'\n")
+        checked = bench.luthier("env", "check")
+        assert checked.returncode == 1
+        assert "acme_shared.py (acme-shared) was edited, in the main environment too" in checked.stdout
+        assert "pip install --force-reinstall --no-deps acme-shared==1.0" in checked.stdout
+        edited.write_text(text)
+        assert bench.luthier("env", "check").returncode == 0
+    there.unlink()  # as an editor does that saves beside and renames: the link ends
+    there.write_text("X = 'mine'\n")
+    checked = bench.luthier("env", "check")
+    assert checked.returncode == 1
+    assert "acme_shared.py (acme-shared) was edited\n" in checked.stdout
+    assert here.read_text() == text
+
+
+def discard(site: Path, *patterns: str) -> None:
+    for path in [path for pattern in patterns for path in site.glob(pattern)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def put(site: Path, files: dict[str, str], *gone: str) -> None:
+    """Lay down new files in place of others and of what is gone; what they replace may be a link."""
+    discard(site, *files, *gone)
+    lay_down(files, site)
+
+
+EDITED = {"acme_library.py": "VERSION = 'mine'\n"}
+OTHER = distribution("acme-other", "1.0", {"acme_other/data.txt": "text"}, entry="other = acme_other")
+SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "own distribution removed": (lambda site: discard(site, "acme_library*"), "acme-library 1.0 is gone"),
+    "linked distribution removed": (lambda site: discard(site, "pluggy", "pluggy-*"), "pluggy {pluggy} is gone"),
+    "another version": (
+        lambda site: put(site, library("1.1"), "acme_library-*"),
+        "acme-library 1.0 is 1.1 now",
+    ),
+    "RECORD deleted and file edited": (
+        lambda site: put(site, EDITED, "acme_library-*/RECORD"),
+        "acme-library 1.0 has another RECORD than it was built with, or none",
+    ),
+    "RECORD and file edited": (
+        lambda site: put(site, distribution("acme-library", "1.0", EDITED)),
+        "acme-library 1.0 has another RECORD than it was built with, or none",
+    ),
+    "file removed": (lambda site: discard(site, "acme_library.py"), "acme_library.py (acme-library) is gone"),
+    "module added": (lambda site: put(site, {"sitecustomize.py": "X = 1\n"}), "sitecustomize.py is in no RECORD"),
+    "module added to a package": (
+        lambda site: put(site, {"polars/acme.py": "X = 1\n"}),
+        "polars/acme.py is in no RECORD",
+    ),
+    "package added": (lambda site: put(site, {"acme/x/y.py": "", "acme/z.py": ""}), "acme is in no RECORD"),
+    "path file added": (lambda site: put(site, {"acme.pth": "import sys\n"}), "acme.pth is in no RECORD"),
+    "distribution added": (lambda site: put(site, OTHER), "acme-other 1.0 was added"),
+}
+
+
+def copied(built: Bench, cache: Path) -> Path:
+    """A copy of the built environment, of hard links, in another cache; its site directory."""
+    shutil.copytree(built.cache, cache, symlinks=True, copy_function=os.link)
+    return next(cache.glob("environments/*/lib/**/acme_library.py")).parent
+
+
+@pytest.mark.parametrize("how", SPOILED)
+def test_an_environment_that_was_tampered_with_is_not_sound(built: Bench, tmp_path: Path, how: str) -> None:
+    spoil, expected = SPOILED[how]
+    spoil(copied(built, tmp_path / "cache"))
+    checked = built.luthier("env", "check", "acme-stamp", LUTHIER_CACHE=str(tmp_path / "cache"))
+    assert checked.returncode == 1, checked.stderr
+    assert f"  {expected.format(pluggy=importlib.metadata.version('pluggy'))}\n" in checked.stdout
+    assert "luthier env build acme-stamp --rebuild" in checked.stdout
+
+
+def test_what_python_and_its_libraries_leave_behind_is_no_damage(built: Bench, tmp_path: Path) -> None:
+    left = {"polars/__pycache__/gone.py": "", "__pycache__/gone.pyc": "", "polars/downloaded.json": "{}", "x/y.txt": ""}
+    put(copied(built, tmp_path / "cache"), left)
+    checked = built.luthier("env", "check", LUTHIER_CACHE=str(tmp_path / "cache"))
+    assert checked.returncode == 0, checked.stdout
+
+
+def without(manifest: dict[str, object], name: str) -> dict[str, object]:
+    return {key: value for key, value in manifest.items() if key != name}
+
+
+DAMAGED: dict[str, Callable[[dict[str, object]], object]] = {
+    "a list": lambda _: [],
+    "null": lambda _: None,
+    "text": lambda _: "",
+    "no `plugin`": lambda whole: without(whole, "plugin"),
+    "no `linked`": lambda whole: without(whole, "linked"),
+    "no `version`": lambda whole: without(whole, "version"),
+    "a key more": lambda whole: whole | {"more": 1},
+    "`plugin` a number": lambda whole: whole | {"plugin": 1},
+    "`interpreter` null": lambda whole: whole | {"interpreter": None},
+    "`declared` of numbers": lambda whole: whole | {"declared": [1]},
+    "`linked` a list": lambda whole: whole | {"linked": ["polars"]},
+    "`installed` too short": lambda whole: whole | {"installed": {"acme-library": ["1.0"]}},
+    "`own_bytes` text": lambda whole: whole | {"own_bytes": "many"},
+    "`created` null": lambda whole: whole | {"created": None},
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_damaged_manifest_counts_as_not_built(
+    built: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    (intact,) = built.cache.glob("environments/*/environment.json")
+    manifest = tmp_path / "environments" / intact.parent.name / "environment.json"
+    manifest.parent.mkdir(parents=True)
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path))
+    manifest.write_text(intact.read_text())
+    assert [each.manifest is None for each in environments.environments()] == [False]
+    manifest.write_text(json.dumps(DAMAGED[how](json.loads(intact.read_text()))))
+    with pytest.raises(InputError, match="acme-stamp runs in an environment of its own, which is not built") as refused:
+        environments.require("acme-stamp")
+    assert refused.value.remedy == "luthier env build acme-stamp"
+    (damaged,) = environments.environments()
+    assert environments.staleness(damaged) == ["its building did not end, or its environment.json is damaged"]
+    assert environments.damage(damaged) == []
+
+
+@pytest.mark.parametrize("text", ["[]", '{"version": 1}'])
+def test_commands_outlive_a_damaged_manifest(built: Bench, tmp_path: Path, text: str) -> None:
+    manifest = tmp_path / "environments" / "acme-stamp-0123456789ab" / "environment.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(text)
+    for command in (["run", "recipe.yaml"], ["env", "check"], ["env", "check", "acme-stamp"]):
+        refused = built.luthier(*command, LUTHIER_CACHE=str(tmp_path))
+        assert refused.returncode == 1, refused.stderr
+        assert "luthier env build acme-stamp" in refused.stdout + refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+def test_only_the_named_plugins_environments_are_removed(built: Bench, tmp_path: Path) -> None:
+    unfinished = tmp_path / "environments" / "acme-stamp-0123456789ab"
+    unfinished.mkdir(parents=True)
+    assert "nothing to remove" in built.luthier("env", "rm", "acme", LUTHIER_CACHE=str(tmp_path)).stdout
+    assert unfinished.exists()
+    assert built.luthier("env", "rm", "acme-stamp", LUTHIER_CACHE=str(tmp_path)).returncode == 0
+    assert not unfinished.exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")

@@ -32,7 +32,8 @@ from luthier.errors import InputError
 from luthier.files import disk_errors, measure, place_copy, remove_tree, write_atomically
 
 CORE = "luthier"
-REMEDY = "Set LUTHIER_CACHE to a directory that you can write to, on a disk with space."
+LAST_LINES = 25
+REMEDY = "Or set LUTHIER_CACHE to another directory."
 CHECK = """
 import importlib, importlib.util, sys
 from luthier.plugins import load_plugins
@@ -62,6 +63,12 @@ class Sources:
 
     find_links: tuple[str, ...] = ()
     no_index: bool = False
+
+    @property
+    def options(self) -> list[str]:
+        """As pip and uv take them."""
+        places = [option for place in self.find_links for option in ("--find-links", place)]
+        return [*places, *(["--no-index"] if self.no_index else [])]
 
 
 def build(distribution: str, *, sources: Sources = Sources(), rebuild: bool = False, tell: Tell = print) -> Environment:
@@ -184,35 +191,19 @@ class _Build:
         from uv import find_uv_bin
 
         options, variables = index_settings(self._sources)
-        done = subprocess.run(
+        call(
             [find_uv_bin(), *arguments, "--no-progress", "--color", "never", *options],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **variables},
+            failure,
+            "Its requirements and where pip looks decide; `--find-links DIR` adds a directory of wheels.",
+            variables,
         )
-        if done.returncode:
-            raise InputError(
-                f"{failure}:\n{_indented(done.stderr)}",
-                "Its requirements and where pip looks decide; `--find-links DIR` adds a directory of wheels.",
-            )
 
     def _check(self, environment: Environment) -> None:
-        done = subprocess.run(
+        call(
             [str(environment.python), "-I", "-c", CHECK, self._name, *self._to_import],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            stdin=subprocess.DEVNULL,
+            f"{self._name} does not load in its environment, {environment.path}",
+            f"Its requirements under the extra `{EXTRA}` do not fit together: tell its author.",
         )
-        if done.returncode:
-            raise InputError(
-                f"{self._name} does not load in its environment, {environment.path}:\n{_indented(done.stderr)}",
-                f"Its requirements under the extra `{EXTRA}` do not fit together: tell its author.",
-            )
 
     def _finish(self, environment: Environment, manifest: Manifest, rest: Mapping[str, str]) -> Environment:
         there = environment.distributions()
@@ -251,8 +242,7 @@ def _link(distribution: Distribution, environment: Environment) -> None:
     target = site_of(environment.path, main.get(start, "purelib"))
     for file in distribution.files or ():
         source = Path(str(file.locate()))
-        # What lies outside of the site directory is commands, whose first line names the main interpreter.
-        if ".." in file.parts or file.is_absolute() or not source.is_file():
+        if environments.lies_outside(file) or not source.is_file():
             continue
         destination = target / file
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -264,8 +254,7 @@ def index_settings(sources: Sources) -> tuple[list[str], dict[str, str]]:
 
     pip takes the best version of all indexes alike, so uv is told to.
     """
-    options = [option for place in sources.find_links for option in ("--find-links", place)]
-    options += ["--no-index"] if sources.no_index else []
+    options = sources.options
     if any(name.startswith("UV_") and ("INDEX" in name or "FIND_LINKS" in name) for name in os.environ):
         return options, {}
     settings = _pip_settings()
@@ -322,6 +311,28 @@ def _short(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _indented(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    return "\n".join(f"    {line}" for line in lines[-25:])
+def call(command: Sequence[str], failure: str, remedy: str, variables: Mapping[str, str] | None = None) -> None:
+    """Run a tool to its end, quietly and without input.
+
+    Args:
+        command: the program and its arguments.
+        failure: what it means to the user if it fails.
+        remedy: what to do then.
+        variables: environment variables besides those that are set.
+
+    Raises:
+        InputError: if it fails; its own last words are in the message.
+    """
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **(variables or {})},
+    )
+    if done.returncode:
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        said = "\n".join(f"    {line}" for line in lines[-LAST_LINES:])
+        raise InputError(f"{failure}:\n{said}", remedy)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.machinery
 import importlib.metadata
 import json
 import os
@@ -18,10 +19,10 @@ import platform
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import Distribution
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import Distribution, PackagePath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from luthier.errors import InputError
@@ -34,8 +35,10 @@ ENVIRONMENT_VERSION = 1
 MANIFEST = "environment.json"
 RECORD = "RECORD"
 
+_METADATA = {".dist-info": "METADATA", ".egg-info": "PKG-INFO"}
+
 _KNOWN: dict[str, Environment] = {}
-"""Of this process: comparing an environment with what it was built from reads every RECORD of both."""
+"""Of this process: comparing an environment with what it was built from reads every RECORD of it."""
 
 
 @dataclass(frozen=True)
@@ -78,23 +81,31 @@ class Environment:
     manifest: Manifest | None
 
     @property
+    def plugin(self) -> str:
+        """The distribution that it is for; of an unfinished one, what its directory's name says."""
+        return self.manifest.plugin if self.manifest else self.path.name.rpartition("-")[0] or self.path.name
+
+    @property
     def python(self) -> Path:
         """Its interpreter."""
         return self.path / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
     @property
-    def site(self) -> Path:
-        """Where its pure Python distributions lie."""
-        return site_of(self.path, "purelib")
+    def sites(self) -> set[Path]:
+        """Where its distributions lie: one directory, or two on some platforms."""
+        interpreter = self.manifest.interpreter if self.manifest else {}
+        version = interpreter.get("version", platform.python_version())
+        return {site_of(self.path, scheme, version) for scheme in ("purelib", "platlib")}
 
     def distributions(self) -> dict[str, Distribution]:
         """What is in it, by normalized name."""
-        return distributions_in({str(site_of(self.path, scheme)) for scheme in ("purelib", "platlib")})
+        return distributions_in(str(site) for site in sorted(self.sites))
 
 
-def site_of(prefix: Path, scheme: str) -> Path:
-    """The directory of `purelib` or `platlib` in a virtual environment of this interpreter's version."""
-    return Path(sysconfig.get_path(scheme, scheme="venv", vars={"base": str(prefix), "platbase": str(prefix)}))
+def site_of(prefix: Path, scheme: str, version: str = platform.python_version()) -> Path:
+    """The directory of `purelib` or `platlib` in a virtual environment of a Python of that version."""
+    variables = {"base": str(prefix), "platbase": str(prefix), "py_version_short": ".".join(version.split(".")[:2])}
+    return Path(sysconfig.get_path(scheme, scheme="venv", vars=variables))
 
 
 def root() -> Path:
@@ -108,19 +119,39 @@ def normalized(name: str) -> str:
 
 
 def distributions_in(paths: Iterable[str] | None = None) -> dict[str, Distribution]:
-    """The distributions on `paths` (of the running interpreter where None), by normalized name; first wins."""
+    """The distributions on `paths` (of the running interpreter where None), by normalized name; first wins.
+
+    Names are read off the directories of metadata: to parse every METADATA takes longer than all else that a
+    command of the control plane does.
+    """
     found: dict[str, Distribution] = {}
-    everywhere = importlib.metadata.distributions
-    for distribution in everywhere() if paths is None else everywhere(path=list(paths)):
-        name = distribution.metadata["Name"]
-        if name:
-            found.setdefault(normalized(name), distribution)
+    for path in sys.path if paths is None else paths:
+        for name, place in _metadata_places(path):
+            found.setdefault(normalized(name), Distribution.at(place))
     return found
 
 
+def _metadata_places(path: str) -> Iterator[tuple[str, str]]:
+    """The directories of metadata on one entry of `sys.path`, with the names of their distributions.
+
+    One without the file that names it is left out: its distribution was removed, or never installed whole.
+    """
+    try:
+        names = sorted(os.listdir(path or os.curdir))
+    except OSError:  # not there, or a zip file, which pip does not install into
+        return
+    for name in names:
+        stem, suffix = os.path.splitext(name)
+        if suffix in _METADATA and os.path.isfile(os.path.join(path, name, _METADATA[suffix])):
+            yield stem.partition("-")[0], os.path.join(path, name)
+
+
 def record_hash(distribution: Distribution) -> str:
-    """The hash of what the distribution's RECORD says; empty where there is none."""
-    text = distribution.read_text(RECORD)
+    """The hash of what the distribution's RECORD says; empty where there is none that can be read."""
+    try:
+        text = distribution.read_text(RECORD)
+    except UnicodeDecodeError:
+        return ""
     return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
 
 
@@ -178,13 +209,32 @@ def environments() -> list[Environment]:
 
 
 def _read(path: Path) -> Manifest | None:
+    """None if it is not there, of another version of luthier or damaged: the environment is built anew then."""
     try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
-    if stored.get("version") != ENVIRONMENT_VERSION:
-        return None  # of another version of luthier: it is built anew
-    return Manifest(**stored)
+    kinds = {each.name: str(each.type) for each in fields(Manifest)}
+    if not isinstance(stored, dict) or stored.keys() != kinds.keys() or stored["version"] != ENVIRONMENT_VERSION:
+        return None
+    return Manifest(**stored) if all(_IS[kind](stored[name]) for name, kind in kinds.items()) else None
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+_IS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "int": lambda value: type(value) is int and 0 <= value < 2**63,
+    "list[str]": _are_texts,
+    "dict[str, str]": lambda value: isinstance(value, dict) and _are_texts(list(value.values())),
+    "dict[str, list[str]]": lambda value: (
+        isinstance(value, dict) and all(_are_texts(each) and len(each) == 2 for each in value.values())
+    ),
+}
+"""Whether a value read from JSON is what a field of the manifest holds. pydantic's import would cost the
+control plane more than all else that `luthier plugins list` does."""
 
 
 def current(distribution: str) -> Environment | None:
@@ -192,14 +242,27 @@ def current(distribution: str) -> Environment | None:
 
     Of several, the newest. A sound one is taken for sound as long as this process lives.
     """
+    return assess(distribution)[0]
+
+
+def assess(distribution: str) -> tuple[Environment | None, list[str] | None]:
+    """The sound environment of a plugin, as `current`; without one, why the newest is out of date.
+
+    Both are None where none was built.
+    """
     known = _KNOWN.get(distribution)
     if known and (known.path / MANIFEST).exists():
-        return known
-    sound = [each for each in _of(distribution) if not staleness(each)]
-    found = max(sound, key=lambda each: each.manifest.created if each.manifest else "", default=None)
-    if found:
-        _KNOWN[distribution] = found
-    return found
+        return known, None
+    reasons: list[str] | None = None
+    for each in sorted(
+        _of(distribution), key=lambda each: each.manifest.created if each.manifest else "", reverse=True
+    ):
+        found = staleness(each)
+        if not found:
+            _KNOWN[distribution] = each
+            return each, None
+        reasons = reasons or found
+    return None, reasons
 
 
 def _of(distribution: str) -> list[Environment]:
@@ -218,11 +281,10 @@ def require(distribution: str) -> Environment:
     Raises:
         InputError: if it is not built, or something that it was built from has changed.
     """
-    sound = current(distribution)
+    sound, reasons = assess(distribution)
     if sound:
         return sound
-    reasons = [staleness(each) for each in _of(distribution)]
-    what = f"is out of date: {'; '.join(reasons[-1])}" if reasons else "is not built"
+    what = f"is out of date: {'; '.join(reasons)}" if reasons else "is not built"
     raise InputError(
         f"{distribution} runs in an environment of its own, which {what}", f"luthier env build {distribution}"
     )
@@ -232,7 +294,7 @@ def staleness(environment: Environment) -> list[str]:
     """Why an environment must be built again, a line each; empty if it need not."""
     manifest = environment.manifest
     if manifest is None:
-        return ["its building did not end"]
+        return [f"its building did not end, or its {MANIFEST} is damaged"]
     if not of_this_main(environment):
         # What became of another main environment is not known here, but for its end.
         return [] if Path(manifest.parent).exists() else [f"its main environment, {manifest.parent}, is gone"]
@@ -250,6 +312,8 @@ def staleness(environment: Environment) -> list[str]:
         there = main.get(name)
         if there is None:
             reasons.append(f"{name} {version} is gone from the main environment")
+        elif record and record_hash(there) == record:
+            continue
         elif there.version != version:
             reasons.append(f"{name} was {version} in the main environment and is {there.version}")
         elif record_hash(there) != record:
@@ -262,19 +326,94 @@ def main_distributions() -> Mapping[str, Distribution]:
     return distributions_in()
 
 
-def damaged_files(environment: Environment) -> list[str]:
-    """The files whose bytes are not those that their distribution's RECORD names: edited, or gone."""
-    wrong = []
-    for distribution in environment.distributions().values():
-        for file in distribution.files or ():
-            if file.hash is None or ".." in file.parts:
-                continue
-            path = Path(str(file.locate()))
-            if not path.is_file():
-                wrong.append(f"{file} ({distribution.name}) is gone")
-            elif _digest(path, file.hash.mode) != file.hash.value:
-                wrong.append(f"{file} ({distribution.name}) was edited")
+def lies_outside(file: PurePosixPath) -> bool:
+    """Whether a RECORD's entry is beside the site directory: a command, whose first line names an interpreter."""
+    return ".." in file.parts or file.is_absolute()
+
+
+def damage(environment: Environment) -> list[str]:
+    """What is not as it was built, a line each; empty for an environment whose building did not end.
+
+    Told are distributions that went, came or changed, files that went or were edited, and what can be
+    imported although no RECORD names it. A RECORD speaks for files only while it is the one that was
+    built with. What Python caches (`__pycache__`) is not looked at.
+    """
+    manifest = environment.manifest
+    if manifest is None:
+        return []
+    there, main = environment.distributions(), main_distributions() if of_this_main(environment) else {}
+    built = {**manifest.linked, **manifest.installed}
+    wrong = [f"{there[name].name} {there[name].version} was added" for name in there.keys() - built.keys()]
+    named: set[str] = set()
+    for name, (version, record) in built.items():
+        difference = _difference(there.get(name), version, record)
+        if difference:
+            wrong.append(f"{name} {version} {difference}")
+            continue
+        shared = name in manifest.linked
+        files = [file for file in there[name].files or () if not (shared and lies_outside(file))]
+        root = os.path.realpath(str(there[name].locate_file("")))
+        named.update(os.path.normpath(os.path.join(root, file)) for file in files)
+        # A link's other end, while the main environment has the same distribution.
+        other = main.get(name) if shared and name in main and record_hash(main[name]) == record else None
+        wrong += _altered_files(files, there[name], other)
+    for site in {os.path.realpath(site) for site in environment.sites}:
+        wrong += [f"{os.path.relpath(path, site)} is in no RECORD" for path in _unnamed(site, named)]
     return sorted(wrong)
+
+
+def _difference(found: Distribution | None, version: str, record: str) -> str:
+    """How a distribution differs from the one that was built with; empty if it does not."""
+    if found is None:
+        return "is gone"
+    if found.version != version:
+        return f"is {found.version} now"
+    return "" if record_hash(found) == record else "has another RECORD than it was built with, or none"
+
+
+def _altered_files(files: Iterable[PackagePath], of: Distribution, other: Distribution | None) -> Iterator[str]:
+    for file in files:
+        how = _altered(of, file)
+        if how and other and _altered(other, file):
+            mend = f"pip install --force-reinstall --no-deps {of.name}=={of.version}"
+            yield f"{file} ({of.name}) {how}, in the main environment too; mend that first: {mend}"
+        elif how:
+            yield f"{file} ({of.name}) {how}"
+
+
+def _altered(distribution: Distribution, file: PackagePath) -> str:
+    """What became of a file: nothing (empty) if its bytes have the hash that the RECORD names."""
+    if file.hash is None:
+        return ""
+    path = Path(str(distribution.locate_file(file)))
+    if not path.is_file():
+        return "is gone"
+    return "" if _digest(path, file.hash.mode) == file.hash.value else "was edited"
+
+
+def _unnamed(site: str, named: Iterable[str]) -> Iterator[str]:
+    """What can be imported from `site` and is not `named`; of a directory without named files, itself alone."""
+    owned = {site}
+    known = set(named)
+    for path in known:
+        folder = os.path.dirname(path)
+        while folder not in owned:
+            owned.add(folder)
+            folder = os.path.dirname(folder)
+    for folder, below, names in os.walk(site):
+        foreign = [name for name in below if name != "__pycache__" and os.path.join(folder, name) not in owned]
+        below[:] = [name for name in below if name != "__pycache__" and name not in foreign]
+        yield from (path for name in foreign if _has_modules(path := os.path.join(folder, name)))
+        modules = [name for name in names if name.endswith(_SUFFIXES) or (folder == site and name.endswith(".pth"))]
+        yield from (path for name in modules if (path := os.path.join(folder, name)) not in known)
+
+
+_SUFFIXES = tuple(importlib.machinery.all_suffixes())
+
+
+def _has_modules(directory: str) -> bool:
+    walked = os.walk(os.path.realpath(directory))
+    return any(name.endswith(_SUFFIXES) for folder, _, names in walked for name in names if "__pycache__" not in folder)
 
 
 def _digest(path: Path, algorithm: str) -> str:

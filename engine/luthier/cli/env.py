@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from luthier.cli._dispatch import Command, command_group
-from luthier.cli._options import JsonOption
+from luthier.cli._options import FindLinksOption, JsonOption, NoIndexOption
 from luthier.cli._output import format_bytes, print_json, print_table
 from luthier.errors import InputError
 
@@ -35,13 +35,8 @@ OptionalPlugin = Annotated[
 @app.command(cls=Command, epilog=BUILD_EXAMPLES)
 def build(
     distribution: PluginArgument,
-    find_links: Annotated[
-        list[str],
-        typer.Option("--find-links", metavar="DIR", help="Look for wheels here too; may be given again."),
-    ] = [],  # noqa: B006 - typer copies it
-    no_index: Annotated[
-        bool, typer.Option("--no-index", help="Look only in --find-links and in what pip is set to find.")
-    ] = False,
+    find_links: FindLinksOption = [],  # noqa: B006 - typer copies it
+    no_index: NoIndexOption = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build it again although it is sound.")] = False,
 ) -> None:
     """Build a plugin's environment; what it shares with the main environment is linked, not copied.
@@ -88,7 +83,7 @@ def list_(as_json: JsonOption = False) -> None:
 
 @app.command(cls=Command)
 def check(distribution: OptionalPlugin = None, as_json: JsonOption = False) -> None:
-    """Compare environments with what they were built from, and every file with its hash.
+    """Compare environments with what they were built from, and every file with its hash; find what was added.
 
     Exit code 1 if one must be built again.
     """
@@ -97,11 +92,7 @@ def check(distribution: OptionalPlugin = None, as_json: JsonOption = False) -> N
     found = _named(distribution)
     if distribution and not found:
         environments.require(distribution)
-    checked = []
-    for each in found:
-        problems = environments.staleness(each)
-        problems += environments.damaged_files(each) if each.manifest else []
-        checked.append((each, problems))
+    checked = [(each, environments.staleness(each) + environments.damage(each)) for each in found]
     if as_json:
         print_json({"environments": [_listed(each, problems) for each, problems in checked]})
     else:
@@ -109,8 +100,10 @@ def check(distribution: OptionalPlugin = None, as_json: JsonOption = False) -> N
             typer.echo(f"{each.path}: {'sound' if not problems else ''}")
             for problem in problems:
                 typer.echo(f"  {problem}")
-            if problems and each.manifest:
-                typer.echo(f"  build it again: luthier env build {each.manifest.plugin} --rebuild")
+            if problems:
+                typer.echo(f"  build it again: luthier env build {each.plugin} --rebuild")
+            if not each.manifest:
+                typer.echo("  or remove it: luthier env rm --stale")
     if any(problems for _, problems in checked):
         raise typer.Exit(1)
 
@@ -140,11 +133,7 @@ def _named(distribution: str | None) -> list[Environment]:
     from luthier import environments
 
     name = environments.normalized(distribution) if distribution else ""
-    return [
-        each
-        for each in environments.environments()
-        if not name or (each.manifest.plugin == name if each.manifest else each.path.name.startswith(f"{name}-"))
-    ]
+    return [each for each in environments.environments() if not name or each.plugin == name]
 
 
 def _state(environment: Environment, reasons: list[str]) -> str:
