@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,21 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         return provenance._record_code.__wrapped__("luthier-shout")
 
     return install
+
+
+def test_an_edited_source_of_the_core_is_other_code(tmp_path, monkeypatch):
+    package = tmp_path / "luthier"
+    (package / "cli").mkdir(parents=True)
+    for name in ("__init__.py", "cli/run.py"):
+        (package / name).write_text("# as released\n")
+    core = types.ModuleType("luthier")
+    core.__file__ = str(package / "__init__.py")
+    monkeypatch.setitem(sys.modules, "luthier", core)
+    monkeypatch.setattr(provenance, "is_editable", lambda name: True)
+    released = provenance.distribution_code("luthier")
+    assert released == provenance.distribution_code("luthier")
+    (package / "cli" / "run.py").write_text("# edited since\n")
+    assert provenance.distribution_code("luthier") != released
 
 
 def test_the_same_wheel_is_the_same_code_wherever_and_however_it_is_installed(code):

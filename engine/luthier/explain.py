@@ -6,6 +6,12 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+CONTENT = "sha256:"
+"""How a key names the content behind a location."""
+
+PREFIX = 12
+"""Characters of a hash that people are shown."""
+
 
 def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Why a step runs again: what differs between the ingredients then and now."""
@@ -37,13 +43,13 @@ def _explain_part(then: Mapping[str, Any], now: Mapping[str, Any], *, several: b
     reasons = []
     where = f" of {now['component']}" if several else ""
     old, new = then.get("config", {}), now.get("config", {})
-    changed = [
-        f"{name} {_short(old.get(name))} → {_short(new.get(name))}"
-        for name in sorted({*old, *new})
-        if old.get(name) != new.get(name)
-    ]
-    if changed:
-        reasons.append(f"configuration{where} changed: {', '.join(changed)}")
+    changed: dict[str, list[str]] = {"configuration": [], "data": []}
+    for name in sorted({*old, *new}):
+        was, value = old.get(name), new.get(name)
+        if was != value:
+            kind = "data" if is_content(was) and is_content(value) else "configuration"
+            changed[kind].append(f"{name} {_short(was)} → {_short(value)}")
+    reasons += [f"{kind}{where} changed: {', '.join(names)}" for kind, names in changed.items() if names]
     if then.get("code") != now["code"]:
         reasons.append(f"the code of {now['plugin']} changed")
     for name, version in now["requires"].items():
@@ -57,6 +63,22 @@ def _explain_part(then: Mapping[str, Any], now: Mapping[str, Any], *, several: b
     return reasons
 
 
+def is_content(value: Any) -> bool:
+    """Whether a value of a configuration stands for content behind a location, or is a list of such values."""
+    if isinstance(value, list):
+        return bool(value) and all(map(is_content, value))
+    return isinstance(value, str) and value.startswith(CONTENT)
+
+
+def shorten(content: str | list[Any]) -> str:
+    """Content for people: its hash is cut, and loses the word that says what it is."""
+    if isinstance(content, list):
+        return f"[{', '.join(map(shorten, content))}]"
+    return content.removeprefix(CONTENT)[:PREFIX]
+
+
 def _short(value: Any) -> str:
+    if is_content(value):
+        return shorten(value)
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else text[:39] + "…"

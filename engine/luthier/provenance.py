@@ -92,15 +92,22 @@ def _requirements(name: str, *, own: bool) -> tuple[str, ...]:
 
 
 def distribution_code(name: str) -> str:
-    """The identity of an installed plugin's code; empty for what is no distribution."""
+    """The identity of the core's or an installed plugin's code; empty for what is no distribution."""
     distribution = _distribution(name)
     if distribution is None:
         return ""
     if not is_editable(name):
         return _record_code(name)
-    modules = {
-        point.value.partition(":")[0].partition(".")[0] for point in distribution.entry_points if point.group == CORE
-    }
+    # The core has no entry point of its own group.
+    modules = (
+        {CORE}
+        if name == CORE
+        else {
+            point.value.partition(":")[0].partition(".")[0]
+            for point in distribution.entry_points
+            if point.group == CORE
+        }
+    )
     files = [Path(str(sys.modules[module].__file__)) for module in sorted(modules) if module in sys.modules]
     return _hash_lines([line for file in files for line in _lines_as_in_record(file)])
 

@@ -3,60 +3,80 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier.artifacts import Artifact, Dataset
+from luthier.environments import normalized
 from luthier.errors import InputError, LuthierError
-from luthier.explain import explain
+from luthier.explain import explain, is_content
 from luthier.gates import Bound, judge
 from luthier.lock import FILE_NAME, read_lock
-from luthier.nodes import Node, RecipeError, follow, parse_yaml
-from luthier.runs import NodeResult, Run, StepResult
-from luthier.substitution import name_steps
+from luthier.recipelines import KeyPath, RecipeAsRun, key_changes, path_text
+from luthier.runs import GateResult, NodeResult, Run, StepResult
 
 CONFIDENCE = 0.95
-RECIPE_FILE = "recipe.yaml"
-LOCATION = "sha256:"
 
 Change = dict[str, Any]
 """`step`, `kind`, `name`, `before`, `after`. The kinds: `step` (only one run has it), `component`, `configuration`,
 `data` (what a location or a source's fingerprint stands for), `input` (an earlier step's result), `code`, `library`,
-`runtime` (its configuration), `seed`, `platform`, `state`, `result` (another one from the same ingredients).
+`runtime` (which one, and its configuration), `gate`, `subjects`, `environment` and `from` (what the recipe has there),
+`seed`, `platform`, `state`, `result` (another one from the same ingredients).
 What stands in a recipe has `lines`, as both have it: `recipe.yaml:15: rank: 8`, or the `--set` that brought it in."""
 
-WRITTEN = ("component", "configuration", "data", "seed")
+WRITTEN = ("component", "configuration", "data", "runtime", "seed")
+RESERVED = ("gate", "subjects", "environment", "from", "runtime")
+"""The keys of a step that its ingredients do not have, or not as the recipe says them."""
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A run, its recipe, and of the plugins that it used the distribution and version that a code hash stands for."""
+
+    run: Run
+    recipe: RecipeAsRun
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(cls, run: Run) -> _Side:
+        return cls(run, RecipeAsRun(run), _versions(run))
 
 
 def compare(before: Run, after: Run) -> dict[str, Any]:
     """What differs between two runs.
 
     Returns:
-        `before`, `after`: the runs' ids; `recipes`: their names, where they differ;
+        `before`, `after`: the runs' ids; `recipes`: their names, and `states`: how they ended, where those differ;
         `steps`: `[{"id", "change"}]`, in words; `changes`: the same for programs, see `Change`;
         `environment`: `[{"name", "before", "after"}]`, Python, platform and the distributions that no step's key has;
-        `metrics`: `[{"step", "metric", "before", "after"}]`, where they differ; None where one side lacks it;
+        `counts`: `[{"step", "name", "before", "after"}]`, of a data step's documents, where they differ; None where
+        one side lacks the step; `metrics`: `[{"step", "metric", "before", "after"}]`, likewise;
         `intervals`: `[{"step", "metric", "difference", "low", "high", "confidence"}]`, of B's metric minus A's
         where both were measured on the same examples; `gates`: those that flipped.
     """
     old = {step.id: step for step in before.steps}
     new = {step.id: step for step in after.steps}
     ids = list(dict.fromkeys([*old, *new]))
-    changes = [change for name in ids for change in _step_changes(before, after, old.get(name), new.get(name))]
+    a, b = _Side.of(before), _Side.of(after)
+    by_step = {name: _step_changes(a, b, old.get(name), new.get(name)) for name in ids}
+    changes = [change for found in by_step.values() for change in found]
     metrics = [
         {"step": name, "metric": metric, "before": was, "after": now}
         for name in ids
         for metric, was, now in _paired(_metrics(old.get(name)), _metrics(new.get(name)))
         if was != now
     ]
-    recipes = (before.data.recipe, after.data.recipe)
+    words = {name: _in_words(old.get(name), new.get(name), found) for name, found in by_step.items()}
     return {
         "before": before.id,
         "after": after.id,
-        "recipes": {"before": recipes[0], "after": recipes[1]} if recipes[0] != recipes[1] else None,
-        "steps": [{"id": name, "change": text} for name in ids if (text := _in_words(old.get(name), new.get(name)))],
+        "recipes": _both(before.data.recipe, after.data.recipe),
+        "states": _both(before.state, after.state),
+        "steps": [{"id": name, "change": text} for name, text in words.items() if text],
         "changes": changes,
         "environment": _environment_changes(before, after, changes),
+        "counts": [each for name in ids for each in _count_changes(name, old.get(name), new.get(name))],
         "metrics": metrics,
         "intervals": list(_intervals(before, after, metrics)),
         "gates": list(_flipped(before, after)),
@@ -85,30 +105,49 @@ def interval(before: Run, after: Run, step: str, metric: str) -> tuple[float, fl
     return found if found and not any(map(math.isnan, found)) else None
 
 
+def _both(before: str, after: str) -> dict[str, str] | None:
+    return {"before": before, "after": after} if before != after else None
+
+
 # --- steps --------------------------------------------------------------------------------------------
 
 
-def _in_words(before: StepResult | None, after: StepResult | None) -> str:
+def _in_words(before: StepResult | None, after: StepResult | None, changes: Sequence[Change]) -> str:
     """What changed in how a step was made; empty if nothing did."""
     if before is None or after is None:
         return "only in B" if before is None else "only in A"
     reasons = [explain(was.ingredients, now.ingredients) for was, now in _changed_nodes(before, after)]
+    for change in changes:
+        if change["kind"] in ("gate", "subjects", "environment", "from"):
+            name = "" if change["name"] == change["kind"] else f"{change['name']} "
+            reasons.append(f"{change['kind']} changed: {name}{change['before']} → {change['after']}")
     if before.state != after.state:
         reasons.append(f"{before.state} → {after.state}")
-    if not reasons and before.artifact != after.artifact:
+    if any(change["kind"] == "result" for change in changes):
         reasons.append("another result from the same ingredients")
     return "; ".join(dict.fromkeys(reasons))
 
 
 def _changed_nodes(before: StepResult, after: StepResult) -> Iterator[tuple[NodeResult, NodeResult]]:
-    now = {node.id: node for node in after.nodes if node.ingredients}
+    """What was done for the step otherwise than before, by subject, with the ingredients that are the step's own."""
+    now = {node.subject: node for node in after.nodes if node.ingredients}
     for node in before.nodes:
-        other = now.get(node.id)
-        if node.ingredients and other and node.ingredients != other.ingredients:
-            yield node, other
+        other = now.get(node.subject)
+        if node.ingredients and other:
+            # Of a fused pass, the input is that of the first part alone: what the others get is not stored.
+            first = node.part == other.part == 0
+            own = [replace(each, part=0, ingredients=_own(each, first=first)) for each in (node, other)]
+            if own[0].ingredients != own[1].ingredients:
+                yield own[0], own[1]
 
 
-def _step_changes(a: Run, b: Run, before: StepResult | None, after: StepResult | None) -> list[Change]:
+def _own(node: NodeResult, *, first: bool) -> dict[str, Any]:
+    parts = node.ingredients.get("parts", [])
+    inputs = node.ingredients.get("inputs", {}) if first else {}
+    return {**node.ingredients, "parts": parts[node.part : node.part + 1], "inputs": inputs}
+
+
+def _step_changes(a: _Side, b: _Side, before: StepResult | None, after: StepResult | None) -> list[Change]:
     if before is None or after is None:
         there = after or before
         assert there is not None
@@ -119,18 +158,44 @@ def _step_changes(a: Run, b: Run, before: StepResult | None, after: StepResult |
     for node, other in _changed_nodes(before, after):
         told = ({"step": after.id, **change} for change in _node_changes(a, b, node, other))
         found += [change for change in told if change not in found]
-    if before.state != after.state:
-        found.append({"step": after.id, **_change("state", "state", before.state, after.state)})
-    if not found and before.artifact != after.artifact:
-        found.append({"step": after.id, **_change("result", "result", before.artifact, after.artifact)})
     for change in found:
         if change["kind"] in WRITTEN:
-            key = "" if change["kind"] == "component" else change["name"]
-            change["lines"] = {"before": _lines(a, before, key), "after": _lines(b, after, key)}
+            path = _path(change)
+            change["lines"] = {"before": _lines(a, before, path), "after": _lines(b, after, path)}
+    known = {change["kind"] for change in found}
+    found += [change for key in RESERVED if key not in known for change in _recipe_changes(a, b, before, after, key)]
+    if before.state != after.state:
+        found.append({"step": after.id, **_change("state", "state", before.state, after.state)})
+    artifacts = (before.artifact, after.artifact)
+    alike = [node.ingredients for node in before.nodes] == [node.ingredients for node in after.nodes]
+    if alike and all(artifacts) and before.artifact != after.artifact:
+        found.append({"step": after.id, **_change("result", "result", *artifacts)})
     return found
 
 
-def _node_changes(a: Run, b: Run, before: NodeResult, after: NodeResult) -> Iterator[Change]:
+def _recipe_changes(a: _Side, b: _Side, before: StepResult, after: StepResult, key: str) -> Iterator[Change]:
+    """What the recipes say under a reserved key, where that differs; what is absent has no line."""
+
+    def written(path: KeyPath, was: Any, now: Any) -> Change:
+        lines = {
+            "before": [] if was is None else _lines(a, before, path),
+            "after": [] if now is None else _lines(b, after, path),
+        }
+        return {"step": after.id, **_change(key, path_text(path[1:]) or key, was, now), "lines": lines}
+
+    found = [written(*each) for each in key_changes(a.recipe, b.recipe, after.id, key)]
+    if key == "gate" and not found:
+        # The lines are the same: a bound holds a reference, such as ${env:BOUND}.
+        gates = [[gate for gate in side.run.gates if gate.step == after.id] for side in (a, b)]
+        found = [
+            written(("gate", was.metric), was.bound, now.bound)
+            for was, now in _pair_gates(*gates)
+            if was.bound != now.bound
+        ]
+    yield from found
+
+
+def _node_changes(a: _Side, b: _Side, before: NodeResult, after: NodeResult) -> Iterator[Change]:
     was, now = _part(before), _part(after)
     yield from _code_changes(a, b, was, now)
     yield from _changed("configuration", _flat(was.get("config", {})), _flat(now.get("config", {})))
@@ -139,10 +204,11 @@ def _node_changes(a: Run, b: Run, before: NodeResult, after: NodeResult) -> Iter
     then, there = before.ingredients, after.ingredients
     for name, one, other in _paired(then.get("inputs", {}), there.get("inputs", {})):
         if one != other:
-            yield _change("input", name, _describe(a, one), _describe(b, other))
+            yield _change("input", name, _describe(a.run, one), _describe(b.run, other))
     for _, one, other in _paired(then.get("runtimes", {}), there.get("runtimes", {})):
-        yield from _code_changes(a, b, one or {}, other or {})
-        yield from _changed("runtime", _flat((one or {}).get("config", {})), _flat((other or {}).get("config", {})))
+        if one and other:  # What only one side has comes with a change of the component.
+            yield from _code_changes(a, b, one, other, kind="runtime")
+            yield from _changed("runtime", _flat(one.get("config", {})), _flat(other.get("config", {})))
     for name in ("seed", "platform"):
         if then.get(name) != there.get(name):
             yield _change(name, name, then.get(name), there.get(name))
@@ -153,9 +219,11 @@ def _part(node: NodeResult) -> Mapping[str, Any]:
     return parts[node.part] if node.part < len(parts) else {}
 
 
-def _code_changes(a: Run, b: Run, was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
+def _code_changes(
+    a: _Side, b: _Side, was: Mapping[str, Any], now: Mapping[str, Any], kind: str = "component"
+) -> Iterator[Change]:
     if was.get("component") != now.get("component"):
-        yield _change("component", "component", was.get("component"), now.get("component"))
+        yield _change(kind, kind, was.get("component"), now.get("component"))
     elif was.get("code") != now.get("code"):
         yield _change("code", str(now.get("plugin")), _code(a, was), _code(b, now))
     yield from _changed("library", was.get("requires", {}), now.get("requires", {}))
@@ -165,7 +233,7 @@ def _changed(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
     for name, was, now in sorted(_paired(before, after)):
         if was != now:
             # Of a location only the content is in a key.
-            data = kind == "configuration" and str(was).startswith(LOCATION) and str(now).startswith(LOCATION)
+            data = kind == "configuration" and is_content(was) and is_content(now)
             yield _change("data" if data else kind, name, was, now)
 
 
@@ -184,20 +252,17 @@ def _change(kind: str, name: str, before: Any, after: Any) -> Change:
     return {"kind": kind, "name": name, "before": before, "after": after}
 
 
-def _code(run: Run, part: Mapping[str, Any]) -> dict[str, str] | None:
-    if not part:
-        return None
+def _code(side: _Side, part: Mapping[str, Any]) -> dict[str, str]:
     code = str(part.get("code"))
-    return {"version": _versions(run).get(code, ""), "code": code}
+    return {"version": side.versions.get(code, ""), "code": code}
 
 
 def _versions(run: Run) -> dict[str, str]:
-    """Of the plugins that a run used, the distribution and version that a code hash stands for."""
     try:
         plugins = read_lock(run.path / FILE_NAME).plugins
     except InputError:  # A run of before locks were written.
         return {}
-    return {each["code"]: f"{name} {each['version']}".strip() for name, each in plugins.items()}
+    return {each.code: f"{name} {each.version}".strip() for name, each in plugins.items()}
 
 
 def _describe(run: Run, hash: str | None) -> dict[str, Any] | None:
@@ -219,53 +284,23 @@ def _size(artifact: Artifact) -> dict[str, int]:
     return {"rows": int(rows.select(pl.len()).collect().item()), "columns": len(rows.collect_schema())}
 
 
-# --- the recipes' lines -------------------------------------------------------------------------------
+def _path(change: Change) -> KeyPath:
+    """Where a recipe says what changed."""
+    kind, name = change["kind"], change["name"]
+    if kind == "component":
+        return ()
+    return (*(("runtime",) if kind == "runtime" and name != kind else ()), *name.split("."))
 
 
-def _lines(run: Run, step: StepResult, key: str = "") -> list[str]:
-    """The lines of the recipe as run that say so; those of overrides where there are any."""
-    try:
-        text = (run.path / RECIPE_FILE).read_text(encoding="utf-8")
-        root = parse_yaml(text, RECIPE_FILE)
-    except (OSError, UnicodeDecodeError, RecipeError):
-        return []
-    lines = text.splitlines()
-    names = ("seed",) if key == "seed" else tuple(f"{name}.{key}" for name in (step.id, step.stage))
-    numbers = [number for number, line in enumerate(lines, 1) if key and _overrides(line, names)]
-    if not numbers:
-        number = _line_of(root, step.id, key)
-        numbers = [number] if number else []
-    return [f"{RECIPE_FILE}:{number}: {lines[number - 1].strip()}" for number in numbers]
-
-
-def _overrides(line: str, names: tuple[str, ...]) -> bool:
-    """Whether a line notes a `--set` of one of the keys, of what is in it, or of what holds it."""
-    wanted, equals, _ = line.removeprefix("# --set ").partition("=")
-    if not line.startswith("# --set ") or not equals:
-        return False
-    return any(f"{name}.".startswith(f"{wanted}.") or wanted.startswith(f"{name}.") for name in names)
-
-
-def _line_of(root: Node, step: str, key: str) -> int:
-    """Where a key of a step stands, or the step itself without one; 0 where the recipe does not have it."""
-    if not isinstance(root.value, dict):
-        return 0
-    if key == "seed" and "seed" in root.value:
-        place = root.value["seed"].place
-        return place.line if place else 0
-    for name, _, node in name_steps(root.value.get("steps")):
-        if name == step:
-            found, shown = follow(node, key.split(".") if key else [])
-            place = found.place if not key or shown.strip(".") == key else None
-            return place.line if place else 0
-    return 0
+def _lines(side: _Side, step: StepResult, path: KeyPath = ()) -> list[str]:
+    return side.recipe.lines(step.id, step.stage, path)
 
 
 # --- the environment ----------------------------------------------------------------------------------
 
 
 def _environment_changes(before: Run, after: Run, changes: list[Change]) -> list[dict[str, Any]]:
-    told = {change["name"] for change in changes if change["kind"] in ("library", "platform")}
+    told = {each for change in changes for each in _versions_told(change)}
     was, now = before.data.environment, after.data.environment
     plain = [
         {"name": name, "before": was.get(name), "after": now.get(name)}
@@ -279,8 +314,20 @@ def _environment_changes(before: Run, after: Run, changes: list[Change]) -> list
         {"name": f"{name}{where}", "before": one, "after": other}
         for where, installed, there in groups
         for name, one, other in sorted(_paired(installed, there))
-        if one != other and (where or name.lower() not in told)
+        if one != other and (normalized(name), one, other) not in told
     ]
+
+
+def _versions_told(change: Change) -> Iterator[tuple[str, str | None, str | None]]:
+    """The distribution, and its versions before and after, that a step's change speaks of."""
+    was, now = change["before"], change["after"]
+    if change["kind"] == "library":
+        # Of a plugin, its code follows the version.
+        one, other = (each.partition(" ")[0] if each else None for each in (was, now))
+        yield normalized(change["name"]), one, other
+    elif change["kind"] == "code":
+        (name, _, before), (_, _, after) = (each["version"].partition(" ") for each in (was, now))
+        yield normalized(name), before, after
 
 
 # --- what was measured --------------------------------------------------------------------------------
@@ -288,6 +335,15 @@ def _environment_changes(before: Run, after: Run, changes: list[Change]) -> list
 
 def _metrics(step: StepResult | None) -> Mapping[str, float]:
     return step.metrics if step else {}
+
+
+def _count_changes(step: str, before: StepResult | None, after: StepResult | None) -> list[dict[str, Any]]:
+    was, now = (side.counts if side else {} for side in (before, after))
+    return [
+        {"step": step, "name": name, "before": one if before else None, "after": other if after else None}
+        for name, one, other in _paired(was, now)
+        if (one or 0) != (other or 0)  # A count of none is as good as no count.
+    ]
 
 
 def _paired(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -326,10 +382,8 @@ def _same_examples(one: NodeResult, other: NodeResult) -> bool:
 
 
 def _flipped(before: Run, after: Run) -> Iterator[dict[str, Any]]:
-    was = {(gate.step, gate.metric, gate.bound): gate for gate in before.gates}
-    for gate in after.gates:
-        then = was.get((gate.step, gate.metric, gate.bound))
-        if then and then.passed != gate.passed:
+    for then, gate in _pair_gates(before.gates, after.gates):
+        if then.passed != gate.passed:
             yield {
                 "step": gate.step,
                 "metric": gate.metric,
@@ -338,3 +392,25 @@ def _flipped(before: Run, after: Run) -> Iterator[dict[str, Any]]:
                 "after": gate.passed,
                 "reason": gate.reason,
             }
+
+
+def _pair_gates(before: Sequence[GateResult], after: Sequence[GateResult]) -> list[tuple[GateResult, GateResult]]:
+    """The gates of both runs on the same metric of the same step, in the order of the later run.
+
+    Of several on one metric, the same bounds go together, then those of the same relation, then what is left in order.
+    """
+    alike: tuple[Callable[[GateResult], Any], ...] = (
+        lambda gate: gate.bound,
+        lambda gate: gate.bound.split()[:2],  # `at least`, `at most`
+        lambda gate: None,
+    )
+    left, found = dict(enumerate(before)), dict[int, GateResult]()
+    for likeness in alike:
+        for place, gate in enumerate(after):
+            if place in found:
+                continue
+            for index, then in left.items():
+                if (then.step, then.metric, likeness(then)) == (gate.step, gate.metric, likeness(gate)):
+                    found[place] = left.pop(index)
+                    break
+    return [(found[place], gate) for place, gate in enumerate(after) if place in found]

@@ -30,7 +30,7 @@ Examples:
 @app.command("list", cls=Command)
 def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the runs, newest first."""
-    from luthier.display import format_seconds
+    from luthier.formatting import format_seconds
     from luthier.runs import list_runs
 
     store = store_here(home)
@@ -52,7 +52,7 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
 def show(run: RunArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show a run: its steps with their times and metrics, its gates."""
     from luthier.cli.run import print_gates
-    from luthier.display import describe_counts, format_metrics, format_seconds
+    from luthier.formatting import describe_counts, format_metrics, format_seconds
 
     found = _find(run, home)
     if as_json:
@@ -91,7 +91,10 @@ def diff(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two runs: which recipe line, data, plugin or library changed, and what that did to the metrics."""
+    """Compare two runs: which recipe line, data, plugin or library changed, and what that did.
+
+    What it did is told of the documents of each data step, and of the metrics.
+    """
     from luthier.rundiff import compare
 
     difference = compare(_find(before, home), _find(after, home))
@@ -140,21 +143,25 @@ def _gates_in_brief(run: Run) -> str:
 # --- comparison ---------------------------------------------------------------------------------------
 
 KINDS = {"input": "input data", "library": "library version"}
+COUNTS = {"documents_in": "in"}
 COMMON = ("seed", "platform")
-PREFIX = 12
-"""Characters of a hash that are shown."""
 
 
 def _tell_difference(difference: Mapping[str, Any]) -> None:
     if difference["recipes"]:
         names = difference["recipes"]
         typer.echo(f"different recipes, {names['before']} and {names['after']}: steps are compared by their ids\n")
-    if not difference["changes"] and not difference["metrics"]:
+    if difference["states"]:
+        typer.echo(f"A is {difference['states']['before']}, B is {difference['states']['after']}\n")
+    if not any(difference[part] for part in ("states", "changes", "counts", "metrics", "gates")):
         typer.echo("the same steps, done the same way, with the same results")
     for title, changes in _by_step(difference["changes"]).items():
         typer.secho(title, bold=True)
         for change in changes:
             _tell_change(change)
+    if difference["counts"]:
+        typer.echo()
+        print_table(["STEP", "DOCUMENTS", "A", "B", "CHANGE"], [_count_row(each) for each in difference["counts"]])
     if difference["metrics"]:
         typer.echo()
         intervals = {(each["step"], each["metric"]): each for each in difference["intervals"]}
@@ -198,6 +205,8 @@ def _tell_change(change: Mapping[str, Any]) -> None:
 
 def _value(change: Mapping[str, Any], side: str) -> str:
     """One side of a change for people: hashes are cut, datasets have their size."""
+    from luthier.explain import PREFIX, is_content, shorten
+
     value = change[side]
     if value is None:
         return "absent"
@@ -205,8 +214,8 @@ def _value(change: Mapping[str, Any], side: str) -> str:
         return _describe_input(value)
     if change["kind"] == "code":
         return f"{value['version']} ({value['code'][:PREFIX]})".strip()
-    if change["kind"] in ("data", "result"):
-        return str(value).removeprefix("sha256:")[:PREFIX]
+    if change["kind"] in ("data", "result") or is_content(value):
+        return shorten(value)
     if change["kind"] == "library":
         number, _, code = str(value).partition(" ")
         return f"{number} ({code[:PREFIX]})" if code else number
@@ -214,13 +223,22 @@ def _value(change: Mapping[str, Any], side: str) -> str:
 
 
 def _describe_input(value: Mapping[str, Any]) -> str:
+    from luthier.explain import PREFIX
+
     size = f"{value['rows']} rows, {value['columns']} columns, " if "rows" in value else ""
     giver = f" of {value['from']}" if value["from"] else ""
     return f"{size}{value['hash'][:PREFIX]}{giver}"
 
 
+def _count_row(difference: Mapping[str, Any]) -> tuple[str, ...]:
+    was, now = difference["before"], difference["after"]
+    change = f"{now - was:+,}" if was is not None and now is not None else ""
+    values = ("" if value is None else f"{value:,}" for value in (was, now))
+    return (difference["step"], COUNTS.get(difference["name"], difference["name"]), *values, change)
+
+
 def _metric_row(difference: Mapping[str, Any], interval: Mapping[str, Any] | None) -> tuple[str, ...]:
-    from luthier.display import format_number
+    from luthier.formatting import format_number
 
     was, now = difference["before"], difference["after"]
     change = f"{now - was:+.4g}" if was is not None and now is not None else ""
