@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from luthier.scaffold import Naming, find_stage, write
+from luthier.testing.imported import undeclared_imports, unused_requirements
 
 # pytester forgets what a run in this process imports, and puts the import system back. polars loads once
 # only, and importlib_metadata takes over what finds distributions: both must be there before.
@@ -17,6 +22,8 @@ for _name in ("polars", "importlib_metadata"):
         importlib.import_module(_name)
 
 pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[1]
 
 TEST = """
 import luthier.testing
@@ -98,7 +105,11 @@ def luthier_tuners():
 CLEANERS = {
     "silent": ("documented", "return frame", "at_least"),
     "wordy": ("documented", "return frame", "full stop"),
-    "mute": ("schema", "return frame", "do not pass: at_least"),
+    "two__lines": ("documented", "return frame", "without double _"),
+    "Loud": ("documented", "return frame", "in lower case"),
+    "null": ("documented", "return frame", "YAML reads 'null'"),
+    "on": ("documented", "return frame", "YAML reads 'on'"),
+    "mute": ("schema", "return frame", "at_least*integer, not None"),
     "strange": ("schema", "return frame", "no JSON Schema"),
     "fatal": ("worker", "__import__('os')._exit(7)", "status 7"),
     "sociable": (
@@ -149,6 +160,17 @@ CLEANERS = {
 SIGNATURES = {"silent": "at_least: int = 4", "mute": "at_least: int = None", "strange": "at_least: type = int"}
 SUMMARIES = {"wordy": "Keep everything", "mute": "Use at_least.", "strange": "Use at_least."}
 OTHERS = {
+    "clean:thieving/own-directories": (
+        """
+        def thieving(data, ctx):
+            'Write into the input, from native code.'
+            import polars as pl
+            for shard in sorted(data.path.glob("*.parquet")):
+                pl.read_parquet(shard).write_parquet(shard, compression="uncompressed")
+            return data.frame()
+        """,
+        "thieving* changed its input data",
+    ),
     "architecture:forgetful/killed": (
         """
         def forgetful(ctx) -> None:
@@ -192,6 +214,13 @@ OWN_DEFECTS = {
         "luthier_cleaners",
     ),
     "heavy library": ("light-import", f"import pydantic\n{GOOD}", "loads pydantic"),
+    "engine's own": (
+        "public-interface",
+        GOOD.replace(
+            "    import polars as pl\n", "    from luthier.frames import check_form\n    import polars as pl\n", 1
+        ),
+        "luthier.frames.check_form",
+    ),
     "written file": ("light-import", f"{GOOD}\n\nopen(__file__ + '.cache', 'w')", "acme.py.cache"),
     "network": (
         "light-import",
@@ -211,7 +240,7 @@ def broken_plugin() -> str:
             textwrap.indent(body, "    "),
         ]
     lines += [textwrap.dedent(text) for text, _ in OTHERS.values()]
-    hooks = {"cleaners": [*CLEANERS], "architectures": ["forgetful", "torn"], "validators": ["divided"]}
+    hooks = {"cleaners": [*CLEANERS, "thieving"], "architectures": ["forgetful", "torn"], "validators": ["divided"]}
     for hook, names in hooks.items():
         lines += ["@hookimpl", f"def luthier_{hook}():", f"    return [{', '.join(names)}]"]
     return "\n".join(lines)
@@ -224,10 +253,10 @@ Check = Callable[..., pytest.RunResult]
 def check(pytester: pytest.Pytester) -> Check:
     """Run the kit on a one-file plugin; the options are pytest's."""
 
-    def run(plugin: str, *options: str, conftest: str = "") -> pytest.RunResult:
+    def run(plugin: str, *options: str, conftest: str = "", settings: str = "") -> pytest.RunResult:
         pytester.path.joinpath("acme.py").write_text(plugin, encoding="utf-8")
         pytester.makeconftest(conftest)
-        pytester.makepyfile(TEST.format(plugin="acme.py"))
+        pytester.makepyfile(TEST.replace("{plugin!r}", f"'acme.py', {settings}"))
         return pytester.runpytest_inprocess("-rsf", *WITH_FIXTURES, *options)
 
     return run
@@ -235,7 +264,7 @@ def check(pytester: pytest.Pytester) -> Check:
 
 def test_a_good_plugin_passes_with_a_test_for_each_check_and_component(check: Check) -> None:
     result = check(GOOD, "-v")
-    result.assert_outcomes(passed=35, skipped=5)
+    result.assert_outcomes(passed=37, skipped=5)
     text = result.stdout.str()
     names = set(re.findall(r"\[(\S+)\] PASSED", text))
     assert {"hooks", "light-import", "clean:tidy/sharding", "architecture:parrot/killed"} <= names
@@ -247,7 +276,7 @@ def test_a_good_plugin_passes_with_a_test_for_each_check_and_component(check: Ch
 
 
 def test_each_check_of_components_fails_on_what_breaks_it(check: Check) -> None:
-    expected = {f"clean:{name}/{rule}": says for name, (rule, _, says) in CLEANERS.items()}
+    expected = {f"clean:{name.replace('_', '-')}/{rule}": says for name, (rule, _, says) in CLEANERS.items()}
     expected |= {name: says for name, (_, says) in OTHERS.items()}
     result = check(broken_plugin(), "-k", " or ".join(expected))
     parts = re.split(r"^_+ test_conformance\[(\S+)\] _+$", result.stdout.str(), flags=re.MULTILINE)
@@ -263,6 +292,84 @@ def test_each_check_of_the_plugin_fails_on_what_breaks_it(check: Check, defect: 
     result = check(plugin, "-k", name)
     result.assert_outcomes(failed=1)
     assert says in result.stdout.str()
+
+
+def told(result: pytest.RunResult) -> str:
+    """What is printed, which has no frames: pytest marks those of an exception with an E."""
+    text = result.stdout.str()
+    assert not re.search(r"^E  ", text, re.MULTILINE)
+    return text
+
+
+def test_what_breaks_every_run_is_told_once(check: Check) -> None:
+    dropping = GOOD.replace("return frame.filter(pl.col(", "return frame.drop('id').filter(pl.col(")
+    result = check(dropping, "-k", "tidy")
+    result.assert_outcomes(passed=2, failed=1, skipped=6)
+    assert "see clean:tidy/worker" in result.stdout.str()
+
+
+def test_a_bad_default_is_told_once(check: Check) -> None:
+    result = check(GOOD.replace("at_least: int = 4", "at_least: int = '4'"), "-k", "tidy")
+    result.assert_outcomes(passed=1, failed=1, skipped=7)
+    text = told(result)
+    assert "input should be a valid integer, not '4'" in text
+    assert "see clean:tidy/schema" in text
+
+
+def test_a_bad_default_is_a_message_where_the_schema_is_not_checked(check: Check) -> None:
+    result = check(GOOD.replace("at_least: int = 4", "at_least: int = '4'"), "-k", "tidy/worker")
+    result.assert_outcomes(failed=1)
+    assert "input should be a valid integer, not '4'" in told(result)
+
+
+def test_a_configuration_of_an_unknown_key_is_told_once(check: Check) -> None:
+    result = check(GOOD, "-k", "tidy", settings="configurations={'tidy': {'at_leest': 3}}")
+    result.assert_outcomes(passed=1, failed=1, skipped=7)
+    assert "at_leest: unknown key, did you mean 'at_least'?" in told(result)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("configurations={'tidier': {}}", "configurations names the component 'tidier', did you mean 'tidy'?"),
+        ("samples={'modle': 'x'}", "samples names the input 'modle', did you mean 'model'?"),
+        ("samples={'onnx': 'x'}", "There are: data, frame, model, subject."),
+        ("configurations={'clean:tidy': {'at_least': 3}, 'words': {}}", ""),
+    ],
+)
+def test_what_is_given_for_nothing_is_refused(check: Check, settings: str, says: str) -> None:
+    result = check(GOOD, "-k", "settings", settings=settings)
+    result.assert_outcomes(failed=bool(says), passed=not says)
+    assert says in told(result)
+
+
+def test_what_a_new_plugin_skips_says_why_in_the_quietest_run(pytester: pytest.Pytester) -> None:
+    write(Naming.of("acme"), find_stage("clean"), pytester.path)
+    (pytester.path / "acme" / "pyproject.toml").replace(pytester.path / "pyproject.toml")
+    tests = pytester.mkdir("tests")
+    (tests / "acme.py").write_text(GOOD.replace("at_least: int = 4", "at_least: int"))
+    (tests / "test_acme.py").write_text(TEST.format(plugin="acme.py"))
+    result = pytester.runpytest_inprocess(*WITH_FIXTURES, "-q", "-k", "tidy/worker")
+    result.assert_outcomes(skipped=1)
+    assert "no value for at_least: configurations={'tidy': {'at_least': …}}" in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("plugin", "says"),
+    [
+        ("acne.py", "acne.py: its path starts at the test's folder; did you mean 'acme.py'?"),
+        ("biass", "no plugin is called 'biass'; did you mean 'bias'? Installed: bias, "),
+        ("nothing-like-it", "no plugin is called 'nothing-like-it'; Install it first"),
+    ],
+)
+def test_a_plugin_that_is_not_there_is_one_message(pytester: pytest.Pytester, plugin: str, says: str) -> None:
+    pytester.makepyfile(acme=GOOD)
+    pytester.makepyfile(TEST.format(plugin=plugin))
+    result = pytester.runpytest_inprocess("-rf", *WITH_FIXTURES)
+    result.assert_outcomes(failed=1)
+    text = told(result)
+    assert says in text
+    assert "LUTHIER_PLUGINS" not in text
 
 
 def test_samples_and_configurations_come_from_fixtures_too(check: Check, tmp_path: Path) -> None:
@@ -292,18 +399,79 @@ def test_a_component_that_refuses_the_kits_sample_is_skipped_with_what_it_says(c
     assert "no stars" in result.stdout.str()
 
 
-def test_an_undeclared_library_is_found(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def install(site: Path, module: str, code: str, *requirements: str) -> None:
+    """Lay down the distribution acme-plugin with one module, as an installer would."""
+    info = "acme_plugin-1.0.dist-info"
+    metadata = ["Metadata-Version: 2.1", "Name: acme-plugin", "Version: 1.0"]
+    files = {
+        f"{module}.py": code,
+        f"{info}/METADATA": "\n".join([*metadata, *(f"Requires-Dist: {name}" for name in requirements), ""]),
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[luthier]\n{module.replace('_', '-')} = {module}\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    (site / info).mkdir()
+    for path, text in files.items():
+        (site / path).write_text(text, encoding="utf-8")
+
+
+OTHER_SYSTEM = "linux" if sys.platform == "win32" else "win32"
+# By what they show: the code, its requirements, and which are undeclared and unused.
+DECLARATIONS = {
+    "none": ("import rich", [], {"rich"}, set()),
+    "another extra": ("import rich", ['rich; extra == "dev"'], {"rich"}, set()),
+    "another system": ("import rich", [f'rich>=14; sys_platform == "{OTHER_SYSTEM}"'], {"rich"}, set()),
+    "in an environment of its own": ("import rich", ['rich; extra == "environment"'], set(), set()),
+    "below a test of the system": ("import sys\nif sys.platform == 'cygwin':\n    import rich", [], set(), set()),
+    "unused": ("", ["rich"], set(), {"rich"}),
+    "unused but luthier": ("", ["luthier"], set(), set()),
+    "unused where that holds": ("", [f'rich; sys_platform == "{OTHER_SYSTEM}"'], set(), set()),
+    "unused in an extra": ("", ['rich; extra == "environment"'], set(), set()),
+    "for types": ("if TYPE_CHECKING:\n    import rich", ["rich"], set(), set()),
+    "by name": ("BACKEND = 'rich.console'", ["rich"], set(), set()),
+    "required by another": ("import typer", ["typer", "rich"], set(), set()),
+    "imported by another": ("import transformers", ["transformers", "gguf"], set(), set()),
+    "a plugin of pytest": ("", ["pytest-xdist"], set(), set()),
+    "of another name": ("import ruamel.yaml", ["ruamel.yaml"], set(), set()),
+    "not installed": ("", ["acme-is-nowhere"], set(), set()),
+}
+
+
+@pytest.mark.parametrize("case", DECLARATIONS)
+def test_what_is_undeclared_and_what_is_unused(tmp_path: Path, case: str) -> None:
+    code, requirements, undeclared, unused = DECLARATIONS[case]
+    (tmp_path / "acme.py").write_text(code)
+    assert undeclared_imports([tmp_path / "acme.py"], {"acme"}, requirements) == undeclared
+    assert unused_requirements([tmp_path / "acme.py"], requirements) == unused
+
+
+@pytest.mark.parametrize(
+    ("requirements", "says"),
+    [
+        (["luthier"], "acme-plugin imports polars and does not require it"),
+        (["luthier", "polars", "jsonschema"], "acme-plugin requires jsonschema, which neither its code"),
+    ],
+    ids=["undeclared", "unused"],
+)
+def test_an_undeclared_and_an_unused_library_are_found(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, requirements: list[str], says: str
+) -> None:
     site = pytester.mkdir("site")
-    info = site / "acme_plugin-1.0.dist-info"
-    info.mkdir()
-    (site / "acme_conformed.py").write_text(GOOD)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-plugin\nVersion: 1.0\nRequires-Dist: luthier\n")
-    (info / "entry_points.txt").write_text("[luthier]\nacme-conformed = acme_conformed\n")
+    module = f"acme_{len(requirements)}"  # another one each time, as registries are kept
+    install(site, module, GOOD, *requirements)
     monkeypatch.syspath_prepend(site)
-    pytester.makepyfile(TEST.format(plugin="acme-conformed"))
+    pytester.makepyfile(TEST.format(plugin=module.replace("_", "-")))
     result = pytester.runpytest_inprocess(*WITH_FIXTURES, "-k", "declared-libraries or hooks")
     result.assert_outcomes(passed=1, failed=1)
-    assert "acme-plugin imports polars and does not require it" in result.stdout.str()
+    assert says in result.stdout.str()
+
+
+def test_every_plugin_of_ours_is_held_to_the_kit() -> None:
+    plugins = sorted((ROOT / "plugins").glob("luthier-*"))
+    assert plugins
+    for plugin in [*plugins, ROOT / "examples" / "plugin"]:
+        tests = [path.read_text(encoding="utf-8") for path in (plugin / "tests").glob("test_*.py")]
+        assert any(re.search(r"^test_\w+ = (\w+\.)*conformance\(", text, re.MULTILINE) for text in tests), plugin.name
 
 
 @pytest.mark.slow
@@ -314,6 +482,29 @@ def test_a_plugin_runs_in_an_environment_of_its_own(
     pytester.makepyfile(TEST.replace("{plugin!r}", "'bias', own_environment=True"))
     result = pytester.runpytest_inprocess(*WITH_FIXTURES, "-k", "representation/own-environment")
     result.assert_outcomes(passed=1)
+
+
+@pytest.mark.slow
+def test_a_plugin_that_needs_more_than_it_requires_fails_in_an_environment_of_its_own(
+    pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path / "cache"))
+    site = pytester.mkdir("site")
+    # By name, so that the code alone does not tell.
+    needy = GOOD.replace("return frame.filter", "__import__('ftfy')\n    return frame.filter")
+    # Does without it, with another result.
+    needy = needy.replace("range(count)]", "range(count + bool(importlib.util.find_spec('ftfy')))]")
+    needy = needy.replace("import json", "import importlib.util\nimport json", 1)
+    install(site, "acme_needy", needy, "luthier", "polars")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+    pytester.makepyfile(TEST.replace("{plugin!r}", "'acme-needy', own_environment=True"))
+    result = pytester.runpytest_inprocess(*WITH_FIXTURES, "-k", "(tidy or words) and (own-environment or worker)")
+    result.assert_outcomes(passed=2, failed=2)
+    text = result.stdout.str()
+    assert "No module named 'ftfy'" in text
+    assert "run here and in the environment" in text
+    assert "gives other bytes: output/shard-00000.parquet. Require what it uses" in text
 
 
 FIXTURES = """

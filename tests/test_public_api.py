@@ -2,55 +2,26 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import luthier
 from luthier.testing import make_context
+from luthier.testing.public_interface import private_imports
 
 ROOT = Path(__file__).parents[1]
-PUBLIC_MODULES = {
-    "luthier",
-    "luthier.errors",
-    "luthier.events",
-    "luthier.hookspecs",
-    "luthier.jsonlines",
-    "luthier.suggest",
-    "luthier.testing",
-}
 SOURCES = sorted(
     [*(ROOT / "plugins").glob("*/src"), *(ROOT / "examples").glob("*/src"), *(ROOT / "examples").rglob("plugins.d")]
 )
 
 
-def private_imports(code: str) -> Iterator[str]:
-    """What a plugin's code imports of the engine, at any level and for types too, that is not public."""
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-            yield from (name for name in modules if name.startswith("luthier.") and name not in PUBLIC_MODULES)
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            names = [alias.name for alias in node.names]
-            if node.module == "luthier":
-                yield from (f"luthier.{name}" for name in names if not is_public(name))
-            elif node.module.startswith("luthier."):
-                private = node.module not in PUBLIC_MODULES
-                yield from (f"{node.module}.{name}" for name in names if private or name.startswith("_"))
-
-
-def is_public(name: str) -> bool:
-    return name in luthier.__all__ or f"luthier.{name}" in PUBLIC_MODULES
-
-
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_plugins_use_nothing_but_the_public_interface(source):
     found = {
-        f"{path.relative_to(ROOT).as_posix()}: {name}"
+        f"{path.relative_to(ROOT).as_posix()}:{line}: {name}"
         for path in source.rglob("*.py")
-        for name in private_imports(path.read_text(encoding="utf-8"))
+        for line, name in private_imports(path.read_text(encoding="utf-8"))
     }
     assert found == set()
 
@@ -69,7 +40,7 @@ def test_plugins_use_nothing_but_the_public_interface(source):
     ],
 )
 def test_private_imports_are_found(code, private):
-    assert list(private_imports(code)) == private
+    assert [name for _, name in private_imports(code)] == private
 
 
 @pytest.mark.parametrize("name", luthier.__all__)

@@ -14,9 +14,11 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from luthier.cli import app
-from luthier.components import STAGES
+from luthier.core_stages import STAGES
 from luthier.errors import InputError
-from luthier.scaffold import Naming, find_stage
+from luthier.plugins import load_plugins
+from luthier.scaffold import Naming, find_stage, write
+from luthier.stages import PluginStage
 
 NAMES = [stage.name or "runtime" for stage in STAGES]
 HEAVY = {"architecture", "tune", "export", "runtime"}
@@ -51,7 +53,7 @@ def path_of(project: Path) -> str:
 def test_a_new_plugin_is_tidy_and_listed(cli, tmp_path, stage):
     made = cli("acme-thing", "--stage", stage)
     assert made.exit_code == 0, made.stderr
-    assert "next: pip install --editable acme-thing" in made.stdout
+    assert "next: cd acme-thing, then pip install --group dev --editable ., pytest" in made.stdout
     project = tmp_path / "acme-thing"
     assert {path.name for path in project.iterdir()} >= {"pyproject.toml", "README.md", "src", "tests", ".github"}
     workflow = YAML(typ="safe").load((project / ".github" / "workflows" / "test.yml").read_text())
@@ -142,6 +144,130 @@ def test_every_stage_is_found_by_its_names():
 def test_a_name_that_python_or_pip_cannot_use_is_refused(name):
     with pytest.raises(InputError):
         Naming.of(name)
+
+
+@pytest.mark.parametrize("name", ["null", "True", "false", "yes", "no", "on", "off", "y", "n", "luthier-null"])
+def test_a_name_that_yaml_reads_as_something_else_is_refused(name):
+    with pytest.raises(InputError):
+        Naming.of(name)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        ("clean", "frame"),
+        ("clean", "kept"),
+        ("clean", "letters"),
+        ("format", "rows"),
+        ("format", "make-context"),
+        ("tune", "tiny-model"),
+        ("validate", "test"),
+        ("clean", "test-set"),
+    ],
+)
+def test_a_name_that_the_new_files_or_pytest_use_is_refused(cli, tmp_path, stage, name):
+    refused = cli(name, "--stage", stage)
+    assert refused.exit_code == 1
+    assert "Choose another name" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_only_other_stages_use_is_fine(cli):
+    assert cli("rows", "--stage", "clean").exit_code == 0
+
+
+ADDED = """
+from luthier import Stage, hookimpl, hookspec
+
+@hookspec
+def luthier_augmenters():
+    'Give the augmenters.'
+@hookspec
+def luthier_drawers():
+    'Give the drawers.'
+
+@hookimpl
+def luthier_stages():
+    return [
+        Stage("augment", "luthier_augmenters", "dataset", "Augmenters", {inputs}),
+        Stage("draw", "luthier_drawers", "model", "Drawers", optional=("ctx",)),
+    ]
+"""
+
+
+def adding(directory: Path, inputs: str) -> str:
+    """Lay down acme-stages, a distribution that adds stages; gives what to put on PYTHONPATH."""
+    project = directory / "stages" / "acme-stages"
+    (project / "src").mkdir(parents=True)
+    (project / "src" / "acme_stages.py").write_text(ADDED.format(inputs=inputs))
+    (project / "pyproject.toml").write_text(
+        '[project]\nname = "acme-stages"\nversion = "1.2"\ndependencies = ["luthier"]\n'
+        '[project.entry-points.luthier]\nstages = "acme_stages"\n'
+    )
+    return path_of(project)
+
+
+@pytest.fixture
+def added(tmp_path, monkeypatch):
+    """Install a distribution that adds stages, whose components ask for `inputs`; gives its stages."""
+
+    def install(inputs: str = 'one_of=("frame", "data"), optional=("ctx",)') -> tuple[PluginStage, ...]:
+        paths = adding(tmp_path, inputs)
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (paths, os.environ.get("PYTHONPATH")))))
+        for path in paths.split(os.pathsep):
+            monkeypatch.syspath_prepend(path)
+        monkeypatch.delitem(sys.modules, "acme_stages", raising=False)
+        return load_plugins(environ={"LUTHIER_PLUGINS": "stages"}).added_stages
+
+    return install
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        'one_of=("frame", "data"), optional=("ctx",)',
+        pytest.param('needs=("data",), optional=("ctx",)', marks=pytest.mark.slow),
+    ],
+    ids=["frame", "data"],
+)
+def test_a_plugin_for_a_stage_that_a_plugin_adds_passes_its_tests(cli, tmp_path, added, inputs):
+    added(inputs)
+    made = cli("acme", "--stage", "augmenter")
+    assert made.exit_code == 0, made.stderr
+    project = tmp_path / "acme"
+    assert '"acme-stages>=1.2",' in (project / "pyproject.toml").read_text()
+    assert "- augment: acme" in (project / "README.md").read_text()
+    for check in (["check"], ["format", "--check"]):
+        done = python("-m", "ruff", *check, "--no-cache", str(project))
+        assert done.returncode == 0, done.stdout
+    paths = os.pathsep.join((path_of(project), os.environ["PYTHONPATH"]))
+    done = python("-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", str(project), PYTHONPATH=paths)
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
+
+
+def test_a_stage_that_a_plugin_adds_and_that_has_no_template_says_so(tmp_path, added):
+    stages = added()
+    stage = find_stage("draw", [each.stage for each in stages])
+    with pytest.raises(InputError) as caught:
+        write(Naming.of("acme"), stage, tmp_path, added=stages)
+    assert (
+        caught.value.message
+        == "there is no template for the stage 'draw', which acme-stages 1.2 (plugin 'stages') adds"
+    )
+    assert "luthier_drawers" in caught.value.remedy
+    assert not (tmp_path / "acme").exists()
+
+
+def test_a_distribution_cannot_be_written_for_a_stage_of_a_local_file(tmp_path):
+    (tmp_path / "adds.py").write_text(ADDED.format(inputs='one_of=("frame", "data"), optional=("ctx",)'))
+    stages = load_plugins(local=[tmp_path / "adds.py"], environ={"LUTHIER_PLUGINS": "adds"}).added_stages
+    stage = find_stage("augment", [each.stage for each in stages])
+    with pytest.raises(InputError, match="no distribution can require"):
+        write(Naming.of("acme"), stage, tmp_path, added=stages)
+    (path,) = write(Naming.of("acme"), stage, tmp_path, single_file=True, added=stages)
+    loaded = load_plugins(local=[tmp_path / "adds.py", path], environ={"LUTHIER_PLUGINS": "adds,acme"})
+    assert [str(component) for component in loaded.components] == ["augment:acme"]
 
 
 def test_a_name_with_the_prefix_is_the_same_plugin():

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import keyword
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 
-from luthier.components import STAGES, Stage
+from luthier.core_stages import STAGES, Stage
 from luthier.errors import InputError
+from luthier.stages import PluginStage
 from luthier.suggest import did_you_mean
 
 TEMPLATES = Path(__file__).parent / "cli" / "templates"
 PREFIX = "luthier-"
+YAML_WORDS = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", "n"))
+"""Names that are something else in YAML: in recipes, or for the editors and tools that still read YAML 1.1."""
 
 _TORCH = ("torch>=2.6", "transformers>=5.0,<6")
 _NEEDS_TINY_MODEL = ("tune", "export", "runtime")
@@ -33,6 +37,8 @@ _EXAMPLES: Mapping[str, str] = {
 }
 _TAKEN = frozenset(("annotations", "component", "hookimpl", "luthier", "re", "tempfile", "pl", "np", "pytest"))
 """Names that the templates' modules use for something else."""
+_ROWS = "rows"
+"""The template for stages of plugins that make rows of rows."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,10 @@ class Naming:
             )
         if keyword.iskeyword(function) or function in _TAKEN or hasattr(builtins, function):
             raise InputError(f"{name!r} means something else in Python", f"Choose another name: {plugin}-text.")
+        if plugin in YAML_WORDS:
+            raise InputError(f"{name!r} means something else in YAML", f"Choose another name: {plugin}-text.")
+        if function.startswith("test"):
+            raise InputError(f"pytest would take {name!r} for a test", f"Choose another name: my-{plugin}.")
         return cls(name, plugin, plugin, function)
 
     @property
@@ -85,28 +95,46 @@ def stage_names(stage: Stage) -> tuple[str, ...]:
     return tuple(dict.fromkeys((stage.name or "runtime", plural.removesuffix("s"), plural, stage.hook)))
 
 
-def find_stage(name: str) -> Stage:
-    """The stage that people mean.
+def find_stage(name: str, stages: Sequence[Stage] = STAGES) -> Stage:
+    """The stage that people mean, of the core's or of all that plugins add too.
 
     Raises:
         InputError: with the closest match.
     """
     wanted = name.strip().lower().replace("_", "-")
-    for stage in STAGES:
+    for stage in stages:
         if wanted in (known.replace("_", "-") for known in stage_names(stage)):
             return stage
-    known = [each for stage in STAGES for each in stage_names(stage)]
-    remedy = did_you_mean(name, known) or f"There are: {', '.join(stage_names(stage)[0] for stage in STAGES)}."
+    known = [each for stage in stages for each in stage_names(stage)]
+    remedy = did_you_mean(name, known) or f"There are: {', '.join(stage_names(stage)[0] for stage in stages)}."
     raise InputError(f"there is no stage {name!r}", remedy)
 
 
-def write(naming: Naming, stage: Stage, directory: Path, *, single_file: bool = False) -> list[Path]:
+def write(
+    naming: Naming, stage: Stage, directory: Path, *, single_file: bool = False, added: Sequence[PluginStage] = ()
+) -> list[Path]:
     """Write the plugin below `directory`; gives the files.
 
+    Args:
+        naming: what everything is called.
+        stage: of the core, or of `added`.
+        directory: the one that the user is in.
+        single_file: only `plugins.d/NAME.py`.
+        added: the stages that plugins add; the new distribution requires the one that adds its stage.
+
     Raises:
-        InputError: if something is there already, or cannot be written; nothing is overwritten.
+        InputError: if the name means something else in the files, or there is no template for the stage; if
+            something is there already, or cannot be written. Nothing is overwritten.
     """
-    files = single_file_plugin(naming, stage) if single_file else _distribution(naming, stage)
+    giver = next((each for each in added if each.stage == stage), None)
+    if not has_template(stage):
+        raise _no_template(stage, giver)
+
+    def filled(naming: Naming) -> dict[str, str]:
+        return single_file_plugin(naming, stage) if single_file else _distribution(naming, stage, giver)
+
+    _refuse_identifiers(naming, filled(replace(naming, function="_of_the_plugin")))
+    files = filled(naming)
     root = directory if single_file else directory / naming.directory
     taken = root / next(iter(files)) if single_file else root
     if taken.is_file() or (not single_file and taken.is_dir() and any(taken.iterdir())):
@@ -127,22 +155,72 @@ def write(naming: Naming, stage: Stage, directory: Path, *, single_file: bool = 
 
 def single_file_plugin(naming: Naming, stage: Stage) -> dict[str, str]:
     """A plugin of one file: its path within a project, and what it holds."""
-    return {f"plugins.d/{naming.plugin}.py": _fill(f"{_label(stage)}.py.in", naming, stage)}
+    return {f"plugins.d/{naming.plugin}.py": _fill(f"{_template(stage)}.py.in", naming, stage)}
 
 
-def _distribution(naming: Naming, stage: Stage) -> dict[str, str]:
+def has_template(stage: Stage) -> bool:
+    """Whether a plugin for the stage can be written: for one of the core's, and for one from rows to rows."""
+    return (TEMPLATES / f"{_template(stage)}.py.in").exists()
+
+
+def _template(stage: Stage) -> str:
+    """The name of the stage's template; of one that is not there, if there is none."""
     label = _label(stage)
+    if stage in STAGES:
+        return label
+    rows_to_rows = stage.gives == "dataset" and {"frame", "data"} & set(stage.inputs) and "ctx" in stage.inputs
+    return _ROWS if rows_to_rows and set(stage.needs) <= {"frame", "data", "ctx"} else f"{label}-of-a-plugin"
+
+
+def _no_template(stage: Stage, giver: PluginStage | None) -> InputError:
+    whose = f", which {giver.giver} adds" if giver else ""
+    return InputError(
+        f"there is no template for the stage {_label(stage)!r}{whose}",
+        f"Templates are for the core's stages, and for those from rows to rows. Write the hook {stage.hook} by hand: "
+        "its docstring, where it is specified, says what it takes and gives.",
+    )
+
+
+def _refuse_identifiers(naming: Naming, files: Mapping[str, str]) -> None:
+    """The function would hide, or be hidden by, what has its name in the plugin's own code and tests."""
+    code = [text for path, text in files.items() if path.endswith(".py")]
+    if naming.function in {name for text in code for name in _identifiers(text)}:
+        raise InputError(
+            f"{naming.plugin!r} means something else in the files that would be written",
+            f"Choose another name: {naming.plugin}-text.",
+        )
+
+
+def _identifiers(code: str) -> Iterable[str]:
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.alias):
+            yield node.asname or node.name.partition(".")[0]
+
+
+def _distribution(naming: Naming, stage: Stage, giver: PluginStage | None) -> dict[str, str]:
+    label, template = _label(stage), _template(stage)
+    if giver and not giver.version:
+        raise InputError(
+            f"the stage {label!r} is of {giver.distribution}, which no distribution can require", "Add --single-file."
+        )
+    requires = (f"{giver.distribution}>={giver.version}",) if giver else ()
     templates = {
         "pyproject.toml": "pyproject.toml.in",
         "README.md": "README.md.in",
         ".gitignore": "gitignore.in",
         ".github/workflows/test.yml": "test.yml.in",
-        f"src/{naming.package}/__init__.py": f"{label}.py.in",
-        f"tests/test_{naming.function}.py": f"{label}_test.py.in",
+        f"src/{naming.package}/__init__.py": f"{template}.py.in",
+        f"tests/test_{naming.function}.py": f"{template}_test.py.in",
     }
     if label in _NEEDS_TINY_MODEL:
         templates["tests/conftest.py"] = "tiny_model.py.in"
-    files = {path: _fill(template, naming, stage) for path, template in templates.items()}
+    files = {path: _fill(source, naming, stage, requires) for path, source in templates.items()}
     return {**files, f"src/{naming.package}/py.typed": ""}
 
 
@@ -153,10 +231,11 @@ def example_steps(naming: Naming, stage: Stage) -> str:
     return f"steps:\n{step}"
 
 
-def _fill(template: str, naming: Naming, stage: Stage) -> str:
+def _fill(template: str, naming: Naming, stage: Stage, requires: Iterable[str] = ()) -> str:
     label = _label(stage)
-    module = (TEMPLATES / f"{label}.py.in").read_text(encoding="utf-8")
-    requirements = sorted(["luthier>=0.1,<0.2", "polars>=1.30", *_HEAVY.get(label, ())])
+    module = (TEMPLATES / f"{_template(stage)}.py.in").read_text(encoding="utf-8")
+    requirements = sorted(["luthier>=0.1,<0.2", "polars>=1.30", *_HEAVY.get(label, ()), *requires])
+    sharded = "frame" in stage.inputs
     return Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(
         distribution=naming.distribution,
         package=naming.package,
@@ -164,6 +243,10 @@ def _fill(template: str, naming: Naming, stage: Stage) -> str:
         component=naming.component,
         function=naming.function,
         stage=label,
+        hook=stage.hook,
+        argument="frame: Frame" if sharded else "data: Dataset",
+        rows="frame" if sharded else "data.frame()",
+        types="Context, Frame" if sharded else "Context, Dataset, Frame",
         summary=module.splitlines()[0].strip('"').partition(": ")[2],
         example=example_steps(naming, stage),
         dependencies="\n".join(f'    "{requirement}",' for requirement in requirements),
@@ -171,7 +254,4 @@ def _fill(template: str, naming: Naming, stage: Stage) -> str:
 
 
 def _label(stage: Stage) -> str:
-    label = stage.name or "runtime"
-    if not (TEMPLATES / f"{label}.py.in").exists():
-        raise InputError(f"there is no template for the stage {label!r} yet", f"Its hook is {stage.hook}.")
-    return label
+    return stage.name or "runtime"

@@ -6,22 +6,25 @@ import importlib.metadata
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from luthier.components import Component, ConfigurationError, describe
+from luthier.errors import PluginError
 from luthier.plugins import PluginInfo, Registry
+from luthier.scaffold import YAML_WORDS
+from luthier.suggest import did_you_mean
 from luthier.testing import samples
-from luthier.testing.imported import undeclared_imports
-from luthier.testing.workshop import CannotRunError, Outcome, Workshop
+from luthier.testing.imported import undeclared_imports, unused_requirements
+from luthier.testing.public_interface import PUBLIC_MODULES, private_imports
+from luthier.testing.verdicts import BrokenRuleError, CannotRunError, explain
+from luthier.testing.workshop import Outcome, Workshop
 
 SUMMARY_CHARACTERS = 120
+DETERMINISM = "Take randomness from ctx.seed or ctx.rng, sort what comes from sets and directories, and leave times out"
+ELSEWHERE = "Require what it uses in `dependencies`, instead of doing without what is not installed"
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-
-
-class BrokenRuleError(AssertionError):
-    """A plugin breaks a rule; the message says which component, what it did and what to do."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,27 @@ def check_hooks(workshop: Workshop, registry: Registry) -> None:
         raise BrokenRuleError("\n".join(filter(None, (broken.error, broken.remedy, broken.traceback))))
 
 
+def check_settings(workshop: Workshop, registry: Registry) -> None:
+    """What the author gives, samples and configurations, is for inputs and components that there are."""
+    if not registry.components:
+        return
+    components = [name for each in registry.components for name in (each.name, str(each))]
+    inputs = sorted({name for each in registry.components for name in each.inputs if name != "ctx"})
+    wrong = [
+        *_unknown("configurations", "component", workshop.configurations, components, components[::2]),
+        *_unknown("samples", "input", workshop.given, inputs, inputs),
+    ]
+    if wrong:
+        raise BrokenRuleError("\n".join(wrong))
+
+
+def _unknown(what: str, kind: str, given: Iterable[str], known: Sequence[str], told: Sequence[str]) -> Iterator[str]:
+    for name in sorted(set(given) - set(known)):
+        there_are = f"There are: {', '.join(dict.fromkeys(told)) or 'none'}."
+        hint = did_you_mean(name, known)
+        yield f"{what} names the {kind} {name!r}, {hint or 'which is not there.'} {there_are}"
+
+
 def check_light_import(workshop: Workshop, registry: Registry) -> None:
     """Importing the plugin loads no heavy library, reaches no network and writes nothing."""
     answer, heard = workshop.fresh_import()
@@ -62,17 +86,46 @@ def check_light_import(workshop: Workshop, registry: Registry) -> None:
 
 
 def check_declared(workshop: Workshop, registry: Registry) -> None:
-    """Every library that the code imports is a requirement of the distribution."""
-    for plugin in registry.plugins:
-        if plugin.path is None:
-            raise CannotRunError(f"{plugin.module} has no file to read")
+    """Every library that the code imports is a requirement of the distribution, and none is required for nothing."""
+    for plugin in _readable(registry):
         requirements = importlib.metadata.requires(plugin.distribution) or []
-        missing = undeclared_imports(_sources(plugin), _packages(plugin), [*requirements, plugin.distribution])
+        files = _sources(plugin)
+        missing = undeclared_imports(files, _packages(plugin), [*requirements, plugin.distribution])
         if missing:
             raise BrokenRuleError(
                 f"{plugin.distribution} imports {', '.join(sorted(missing))} and does not require it: "
-                "add it to `dependencies` in pyproject.toml"
+                "add it to `dependencies` in pyproject.toml, with no marker that leaves it out here"
             )
+        unused = unused_requirements(files, requirements)
+        if unused:
+            raise BrokenRuleError(
+                f"{plugin.distribution} requires {', '.join(sorted(unused))}, which neither its code nor another of "
+                "its requirements imports: take it out of `dependencies` in pyproject.toml"
+            )
+
+
+def check_public_interface(workshop: Workshop, registry: Registry) -> None:
+    """Of the engine the code imports nothing but what is public; the rest may change in any version."""
+    for plugin in _readable(registry):
+        assert plugin.path is not None
+        files = _sources(plugin) if isinstance(workshop.plugin, str) else [plugin.path]
+        private = [
+            f"  {path}:{line}: {name}" for path in files for line, name in private_imports(path.read_text("utf-8"))
+        ]
+        if private:
+            public = "`luthier` itself, " + ", ".join(sorted(PUBLIC_MODULES - {"luthier"}))
+            remedy = f"imports what is the engine's own and may change in any version; public are {public}"
+            raise BrokenRuleError("\n".join([f"{plugin.name} {remedy}", *private]))
+
+
+def _readable(registry: Registry) -> Iterator[PluginInfo]:
+    """The plugins whose files can be read."""
+    if not registry.plugins:
+        raise CannotRunError("the plugin does not load: see hooks")
+    for plugin in registry.plugins:
+        if plugin.path is None:
+            raise CannotRunError(f"{plugin.module} has no file to read")
+        yield plugin
 
 
 def _packages(plugin: PluginInfo) -> set[str]:
@@ -95,6 +148,8 @@ def check_documented(workshop: Workshop, component: Component) -> None:
     where = describe(component.function)
     if not _NAME.fullmatch(component.name):
         raise BrokenRuleError(f"{where}: recipes write {component.name!r}; name it in lower case, without double _")
+    if component.name in YAML_WORDS:
+        raise BrokenRuleError(f"{where}: YAML reads {component.name!r} as a value, not as a name; choose another")
     if len(component.summary) > SUMMARY_CHARACTERS or not component.summary.endswith("."):
         raise BrokenRuleError(
             f"{where}: the docstring's first line is what listings show: one sentence with a full stop, of at most "
@@ -113,19 +168,19 @@ def check_schema(workshop: Workshop, component: Component) -> None:
     except Exception as error:
         raise BrokenRuleError(f"{where}: the configuration has no JSON Schema: {error}") from error
     configuration = workshop.configuration(component)
+    # The checks that run it ask for what has no default.
+    missing = {
+        (each.name,) for each in component.parameters if each.default is each.empty and each.name not in configuration
+    }
     try:
         canonical = component.canonical(configuration)
     except ConfigurationError as error:
-        missing = (
-            {(each.name,) for each in component.parameters if each.default is each.empty}
-            if not configuration
-            else set()
-        )
         wrong = [problem for problem in error.problems if problem.key not in missing]
         if wrong:
-            keys = "; ".join(": ".join(filter(None, (".".join(map(str, p.key)), p.message))) for p in wrong)
-            raise BrokenRuleError(f"{where}: the defaults do not pass: {keys}") from error
+            raise BrokenRuleError(explain(component, configuration, wrong)) from error
         return
+    except PluginError as error:
+        raise BrokenRuleError(str(error)) from error
     again = component.canonical(json.loads(json.dumps(canonical)))
     if again != canonical:
         raise BrokenRuleError(f"{where}: {canonical} comes back from JSON as {again}")
@@ -139,6 +194,7 @@ def check_worker(workshop: Workshop, component: Component) -> None:
 def _working(workshop: Workshop, component: Component, outcome: Outcome) -> Outcome:
     if outcome.error is None:
         return outcome
+    workshop.refer(component)
     if outcome.refused and not workshop.configuration(component):
         raise CannotRunError(f"it refuses the kit's sample, so give one: {outcome.error.message}")
     raise BrokenRuleError(f"{describe(component.function)} failed in a worker: {_told(outcome)}")
@@ -156,8 +212,8 @@ def check_directories(workshop: Workshop, component: Component) -> None:
     """It writes into `ctx.output`, `ctx.checkpoint` and temporary files only, and leaves its inputs as they are."""
     outcome = workshop.sample_run(component, "guarded")
     remedy = "write into ctx.output (the result) or ctx.checkpoint"
+    changed = workshop.changed_inputs(component)
     _refuse_all(describe(component.function), outcome.heard, ("write",), remedy)
-    changed = workshop.changed_inputs()
     if changed:
         raise BrokenRuleError(
             f"{describe(component.function)} changed its input {', '.join(changed)}: inputs are shared"
@@ -179,15 +235,14 @@ def check_bytes(workshop: Workshop, component: Component) -> None:
     _same(component, first, second, "run twice on the same input with the same seed")
 
 
-def _same(component: Component, first: Outcome, second: Outcome, what: str) -> None:
+def _same(component: Component, first: Outcome, second: Outcome, what: str, remedy: str = DETERMINISM) -> None:
     # Elsewhere the notes may say how long things took.
     measures = component.stage.gives == "report"
     before, after = first.result(notes=measures), second.result(notes=measures)
     differing = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if differing:
         raise BrokenRuleError(
-            f"{describe(component.function)}, {what}, gives other bytes: {', '.join(differing[:8])}. Take randomness "
-            "from ctx.seed or ctx.rng, sort what comes from sets and directories, and leave times out"
+            f"{describe(component.function)}, {what}, gives other bytes: {', '.join(differing[:8])}. {remedy}"
         )
 
 
@@ -215,6 +270,7 @@ def check_sharding(workshop: Workshop, component: Component) -> None:
 def check_hostile(workshop: Workshop, component: Component) -> None:
     """No row makes it crash; to refuse one with an InputError is fine."""
     workshop.ready(component)
+    workshop.refer(component)
     together = component.stage.gives != "dataset"
     hostile = samples.hostile_rows(workshop.form(component), together=together)
     crashes = []
@@ -252,7 +308,11 @@ def _moments(outcome: Outcome) -> list[int]:
 
 
 def check_environment(workshop: Workshop, component: Component) -> None:
-    """It gives the same in an environment of its own, where only what its distribution requires is installed."""
+    """It works in an environment where only what its distribution requires is installed; datasets are the same there.
+
+    Models and measurements may differ in their last bits: numeric libraries use what else is installed (a faster
+    kernel, an accelerator), and round as that does.
+    """
     from luthier.environment_build import build
 
     if isinstance(workshop.plugin, Path):
@@ -261,9 +321,13 @@ def check_environment(workshop: Workshop, component: Component) -> None:
     environment = build(component.distribution, tell=lambda line: None)
     outcome = workshop.run(component, python=environment.python)
     if outcome.error:
+        workshop.refer(component)
         raise BrokenRuleError(
             f"{describe(component.function)} failed in the environment {environment.path}: {_told(outcome)}"
         )
+    if component.stage.gives == "dataset":
+        here = _working(workshop, component, workshop.sample_run(component))
+        _same(component, here, outcome, f"run here and in the environment {environment.path}", ELSEWHERE)
 
 
 def _told(outcome: Outcome) -> str:
@@ -279,7 +343,9 @@ def takes_rows(component: Component) -> bool:
 
 PLUGIN_CHECKS = (
     PluginCheck("hooks", check_hooks),
+    PluginCheck("settings", check_settings),
     PluginCheck("light-import", check_light_import),
+    PluginCheck("public-interface", check_public_interface),
     PluginCheck("declared-libraries", check_declared),
 )
 COMPONENT_CHECKS = (

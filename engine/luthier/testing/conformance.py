@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
+from importlib.metadata import requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from luthier.discovery import installed_candidates
+from luthier.environments import normalized, requirement_name
 from luthier.errors import InputError
 from luthier.plugins import Registry, load_plugins
+from luthier.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import pytest
 
     from luthier.components import Component
+    from luthier.testing.checks import ComponentCheck
     from luthier.testing.workshop import Workshop
 
 Samples = Mapping[str, Any]
@@ -61,8 +67,7 @@ def conformance(
 
     @pytest.mark.parametrize("check", parameters)
     def test_conformance(check: str, request: pytest.FixtureRequest) -> None:
-        from luthier.testing.checks import BrokenRuleError
-        from luthier.testing.workshop import CannotRunError
+        from luthier.testing.verdicts import BrokenRuleError, CannotRunError
 
         shop = shops.get("")
         if shop is None:
@@ -103,7 +108,24 @@ def _located(plugin: str | Path, beside: Path) -> str | Path:
 def _load(plugin: str | Path) -> Registry:
     if isinstance(plugin, Path):
         return load_plugins(local=[plugin], environ={"LUTHIER_PLUGINS": plugin.stem})
-    return load_plugins(environ={"LUTHIER_PLUGINS": plugin})
+    companions = companions_of(plugin)
+    registry = load_plugins(environ={"LUTHIER_PLUGINS": ",".join([plugin, *companions])})
+    return replace(
+        registry,
+        components=tuple(each for each in registry.components if each.distribution not in companions),
+        plugins=tuple(each for each in registry.plugins if each.distribution not in companions),
+        broken=tuple(each for each in registry.broken if each.distribution not in companions),
+    )
+
+
+def companions_of(plugin: str | Path) -> list[str]:
+    """The distributions of plugins that a plugin's distribution requires: one may add the stage that it is for."""
+    if isinstance(plugin, Path):
+        return []
+    candidates = installed_candidates()
+    own = {each.distribution for each in candidates if each.name == plugin and not each.problem}
+    required = {normalized(requirement_name(line)) for name in own for line in requires(name) or ()}
+    return sorted({each.distribution for each in candidates if normalized(each.distribution) in required} - own)
 
 
 def _cases(
@@ -111,6 +133,10 @@ def _cases(
 ) -> Iterator[tuple[str, Callable[[Workshop], None]]]:
     from luthier.testing.checks import COMPONENT_CHECKS, ENVIRONMENT_CHECK, PLUGIN_CHECKS
 
+    absent = _absence(plugin)
+    if absent:
+        yield "hooks", lambda shop: _refuse(absent)
+        return
     for check in PLUGIN_CHECKS:
         # A one-file plugin declares no libraries.
         if check.name != "declared-libraries" or isinstance(plugin, str):
@@ -119,11 +145,35 @@ def _cases(
     for component in registry.components:
         for each in chosen:
             if each.applies(component):
-                yield f"{component}/{each.name}", _bound(each.run, component)
+                yield f"{component}/{each.name}", _bound(each, component)
 
 
-def _bound(run: Callable[[Workshop, Component], None], component: Component) -> Callable[[Workshop], None]:
-    return lambda shop: run(shop, component)
+def _absence(plugin: str | Path) -> str:
+    """Why there is no such plugin at all; empty if there is one."""
+    if isinstance(plugin, Path):
+        hint = did_you_mean(plugin.name, sorted(path.name for path in plugin.parent.glob("*.py")))
+        told = f"there is no plugin file {plugin}: its path starts at the test's folder"
+        return "" if plugin.is_file() else f"{told}; {hint}".removesuffix("; ")
+    candidates = installed_candidates()
+    if any(plugin in (each.name, each.distribution) for each in candidates):
+        return ""
+    names = sorted({each.name for each in candidates})
+    hint = did_you_mean(plugin, names) or "Install it first: pip install --editable ."
+    return f"no plugin is called {plugin!r}; {hint} Installed: {', '.join(names) or 'none'}."
+
+
+def _refuse(why: str) -> None:
+    from luthier.testing.verdicts import BrokenRuleError
+
+    raise BrokenRuleError(why)
+
+
+def _bound(check: ComponentCheck, component: Component) -> Callable[[Workshop], None]:
+    def run(shop: Workshop) -> None:
+        with shop.checking(component, check.name):
+            check.run(shop, component)
+
+    return run
 
 
 def _open_workshop(
@@ -147,6 +197,7 @@ def _open_workshop(
         {**_fixture(request, SAMPLES_FIXTURE), **samples},
         {**_fixture(request, CONFIGURATIONS_FIXTURE), **configurations},
         distribution,
+        companions=companions_of(plugin),
     )
 
     def close() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.artifacts import Dataset, Frame
-from luthier.components import STAGES, Component, read_component
+from luthier.components import Component, read_component
 from luthier.context import Context
+from luthier.core_stages import STAGES
 from luthier.testing.contexts import make_context
 
 if TYPE_CHECKING:

@@ -7,12 +7,13 @@ import shutil
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 if TYPE_CHECKING:
     import luthier
+    from luthier import Frame
     from luthier.testing import ComponentRun
 
 
@@ -29,12 +30,32 @@ def luthier_context(tmp_path: Path) -> luthier.Context:
     return make_context(tmp_path / "context")
 
 
+class RunComponent(Protocol):
+    """Calls a data component in this process, where a debugger reaches it."""
+
+    def __call__(
+        self,
+        function: Callable[..., Any],
+        rows: Frame | Sequence[str] | Sequence[Mapping[str, Any]] = (),
+        *,
+        seed: int = 0,
+        **configuration: Any,
+    ) -> ComponentRun:
+        """Run a source, cleaner, bias filter or formatter on texts or rows, checked as in a run."""
+
+
 @pytest.fixture
-def run_component(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ComponentRun]:
-    """Run a data component on rows, checked as in a run: `run_component(shout, ["TEXT"], max_capitals=0.2).texts`."""
+def run_component(tmp_path_factory: pytest.TempPathFactory) -> RunComponent:
+    """Run a data component on rows: `run_component(shout, ["TEXT"], max_capitals=0.2).texts`."""
     from luthier.testing import run_component
 
-    def call(function: Callable[..., Any], rows: Any = (), *, seed: int = 0, **configuration: Any) -> ComponentRun:
+    def call(
+        function: Callable[..., Any],
+        rows: Frame | Sequence[str] | Sequence[Mapping[str, Any]] = (),
+        *,
+        seed: int = 0,
+        **configuration: Any,
+    ) -> ComponentRun:
         directory = tmp_path_factory.mktemp("component")
         return run_component(function, rows, directory=directory, seed=seed, **configuration)
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from luthier import environments
 from luthier.artifacts import Artifact, build_manifest
-from luthier.components import Component
-from luthier.errors import InputError, LuthierError
+from luthier.components import Component, ConfigurationError
+from luthier.errors import InputError, LuthierError, PluginError
 from luthier.pool import StepError, Worker, available_cores
 from luthier.testing import guard, luthier_conformance, samples
 from luthier.testing.steps import step_requests
+from luthier.testing.verdicts import BrokenRuleError, CannotRunError, explain
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,8 +33,8 @@ _HASH_SEEDS = {"guarded": "1", "plain": "2"}
 """Sets iterate in another order in each of the two, so that a result that depends on it differs."""
 
 
-class CannotRunError(Exception):
-    """A check has nothing to run on; the message says what the author can give."""
+TELLING = ("schema", "worker")
+"""The checks that fail first where nothing of a component works."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Workshop:
         given: the author's samples, by the name of the input: a path or an artifact.
         configurations: the author's configurations, by the name of the component.
         distribution: the plugin's; empty for a one-file plugin.
+        companions: distributions of plugins that it requires, which are loaded with it.
     """
 
     def __init__(
@@ -85,15 +87,19 @@ class Workshop:
         given: Mapping[str, Any],
         configurations: Mapping[str, Mapping[str, Any]],
         distribution: str = "",
+        *,
+        companions: Sequence[str] = (),
     ) -> None:
         self.plugin = plugin
         self._room = Path(os.path.realpath(room))
-        self._given = given
-        self._configurations = configurations
+        self.given = given
+        self.configurations = configurations
         self._distribution = distribution
+        self._companions = companions
         self._workers: dict[Role, Worker] = {}
         self._outcomes: dict[tuple[str, Role], Outcome] = {}
         self._inputs: dict[str, tuple[Artifact, str]] = {}
+        self._failed: dict[str, str] = {}
         self._runs = 0
         for name in ("runs", "inputs", "elsewhere", "temporary", "cache"):
             (self._room / name).mkdir(parents=True, exist_ok=True)
@@ -105,16 +111,40 @@ class Workshop:
 
     def configuration(self, component: Component) -> dict[str, Any]:
         """The author's configuration of a component, as JSON values."""
-        chosen = self._configurations.get(component.name, self._configurations.get(str(component), {}))
+        chosen = self.configurations.get(component.name, self.configurations.get(str(component), {}))
         configuration: dict[str, Any] = json.loads(json.dumps(chosen, default=str))
         return configuration
+
+    @contextlib.contextmanager
+    def checking(self, component: Component, check: str) -> Iterator[None]:
+        """Do a check; if a later one of the same component fails for the same reason, it refers to this one."""
+        if self._failed.get(str(component)) == check:
+            del self._failed[str(component)]  # done again
+        try:
+            yield
+        except BrokenRuleError:
+            if check in TELLING:
+                self._failed.setdefault(str(component), check)
+            raise
+
+    def refer(self, component: Component, *checks: str) -> None:
+        """Leave it at the check that has told why the component fails: one of `checks`, or any.
+
+        Raises:
+            CannotRunError: if one has.
+        """
+        told = self._failed.get(str(component))
+        if told and told in (checks or TELLING):
+            raise CannotRunError(f"see {component}/{told}")
 
     def ready(self, component: Component) -> dict[str, Any]:
         """The configuration to run a component with.
 
         Raises:
             CannotRunError: if a parameter or an input is missing that only the author can give.
+            BrokenRuleError: if the configuration, or a default, is refused.
         """
+        self.refer(component, "schema")
         self._python()
         configuration = self.configuration(component)
         empty = [each.name for each in component.parameters if each.default is each.empty]
@@ -124,9 +154,15 @@ class Workshop:
             raise CannotRunError(
                 f"no value for {', '.join(missing)}: configurations={{{component.name!r}: {{{wanted}}}}}"
             )
-        lacking = samples.lacking(component, self._given)
+        lacking = samples.lacking(component, self.given)
         if lacking:
             raise CannotRunError(f"no sample that it takes of {', '.join(lacking)}: samples={{{lacking[0]!r}: …}}")
+        try:
+            component.configure(configuration)
+        except ConfigurationError as error:
+            raise BrokenRuleError(explain(component, configuration, error.problems)) from error
+        except PluginError as error:
+            raise BrokenRuleError(str(error)) from error
         return configuration
 
     def sample_run(self, component: Component, role: Role = "plain") -> Outcome:
@@ -181,9 +217,18 @@ class Workshop:
         """Run a component in a worker that ends at its write number `at`."""
         return self.run(component, role="guarded", kill_at=at)
 
-    def changed_inputs(self) -> list[str]:
-        """The samples whose files are no longer what they were."""
-        return [name for name, (artifact, before) in self._inputs.items() if _hash(artifact) != before]
+    def changed_inputs(self, component: Component) -> list[str]:
+        """The component's inputs whose files are no longer what they were when this was last asked."""
+        changed = []
+        for name in (name for name in component.inputs if name != "ctx"):
+            key = self._key(component, name)
+            artifact, before = self._inputs[key]
+            now = _hash(artifact)
+            # Other components have the same samples, and are not to blame.
+            self._inputs[key] = (artifact, now)
+            if now != before:
+                changed.append(name)
+        return changed
 
     def _next_place(self) -> Path:
         self._runs += 1
@@ -200,15 +245,18 @@ class Workshop:
         if rows and frames is not None:
             form = self.form(component)
             return samples.write_dataset(self._room / "inputs" / f"rows-{self._runs:04d}", frames, form)
-        own = samples.chosen(component, name, self._given)
-        key = f"{name}-{own.form if own else samples.form_of(component, name)}"
+        key = self._key(component, name)
         if key not in self._inputs:
             artifact = self._make(component, name, self._room / "inputs" / key)
             self._inputs[key] = (artifact, _hash(artifact))
         return self._inputs[key][0]
 
+    def _key(self, component: Component, name: str) -> str:
+        own = samples.chosen(component, name, self.given)
+        return f"{name}-{own.form if own else samples.form_of(component, name)}"
+
     def _make(self, component: Component, name: str, directory: Path) -> Artifact:
-        chosen = samples.chosen(component, name, self._given)
+        chosen = samples.chosen(component, name, self.given)
         if chosen:
             return chosen if chosen.hash else type(chosen).at(chosen.path, chosen.form, _hash(chosen))
         if name in ("subject", "reference"):
@@ -219,7 +267,7 @@ class Workshop:
     def form(self, component: Component) -> str:
         """The form of the rows that a component is tried on."""
         name = "frame" if "frame" in component.inputs else "data"
-        sample = samples.chosen(component, name, self._given)
+        sample = samples.chosen(component, name, self.given)
         return sample.form if sample else samples.form_of(component, name)
 
     def rows(self, component: Component) -> pl.DataFrame:
@@ -253,7 +301,10 @@ class Workshop:
 
     def _environment(self, role: Role, kill_at: int | None) -> dict[str, str]:
         name = self.plugin if isinstance(self.plugin, str) else self.plugin.stem
-        plugins = {"LUTHIER_PLUGINS": f"{name},{WORKER_PLUGIN.stem}", "LUTHIER_DISABLE": ""}
+        plugins = {
+            "LUTHIER_PLUGINS": ",".join([name, *self._companions, WORKER_PLUGIN.stem]),
+            "LUTHIER_DISABLE": "",
+        }
         common = {**plugins, "PYTHONHASHSEED": _HASH_SEEDS[role]}
         return common | (self.guarded_environment(kill_at) if role == "guarded" else {})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,16 @@ from luthier.testing import conformance, make_context
 def luthier_samples(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     from luthier_onnx import genai
 
+    def exported(room: str) -> Path:
+        ctx = make_context(tmp_path_factory.mktemp(room))
+        genai(model, ctx, precision="fp32")
+        return ctx.output
+
     model = Model.at(tiny_llama, "causal-lm", "0" * 64)
-    ctx = make_context(tmp_path_factory.mktemp("exported"))
-    genai(model, ctx, precision="fp32")
-    return {"model": model, "onnx": OnnxModel.at(ctx.output, "genai")}
+    # optimum's exports have the same inputs and outputs, and the model's own configuration.
+    decoder = exported("decoder")
+    shutil.copy(tiny_llama / "config.json", decoder / "config.json")
+    return {"model": model, "onnx": [OnnxModel.at(exported("genai"), "genai"), OnnxModel.at(decoder, "decoder")]}
 
 
 test_conformance = conformance("onnx")

@@ -7,7 +7,8 @@ import pytest
 
 import luthier
 import luthier_onnx
-from luthier.components import STAGES, read_component
+from luthier.components import read_component
+from luthier.core_stages import STAGES
 
 HEAVY = ("torch", "transformers", "onnxruntime", "onnxruntime_genai", "onnx", "polars", "pyarrow", "numpy", "pydantic")
 
