@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import sysconfig
+import venv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
+from luthier import environments
 from luthier.cli import app
 
 Call = Callable[..., Result]
@@ -142,3 +147,89 @@ def test_a_component_that_breaks_the_contract_is_named(capitals, project):
     assert result.exit_code == 3
     assert "gave rows of new ids: 'x'" in result.stderr
     assert "toys.py" in result.stderr
+
+
+# --- an environment of its own ------------------------------------------------------------------------
+
+WHERE = '''
+from luthier import hookimpl
+
+def where_frame(frame):
+    """Write where it runs."""
+    import sys
+    import polars as pl
+    return frame.with_columns(text=pl.lit(sys.prefix))
+
+def where_data(data):
+    """Write where it runs."""
+    yield from map(where_frame, data.frames())
+
+def where_model(model):
+    """Say where it runs."""
+    import sys
+
+    class Runtime:
+        def generate(self, prompts, **options):
+            return [sys.prefix for _ in prompts]
+
+    return Runtime()
+
+@hookimpl
+def luthier_cleaners():
+    return [where_frame, where_data]
+
+@hookimpl
+def luthier_runtimes():
+    return [where_model]
+'''
+
+
+@pytest.fixture
+def apart(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Install a plugin that declares an environment of its own, which is not built; gives its site directory."""
+    site = project / "site"
+    info = site / "acme_where-1.0.dist-info"
+    info.mkdir(parents=True)
+    extra = 'Provides-Extra: environment\nRequires-Dist: acme-library<2 ; extra == "environment"\n'
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: acme-where\nVersion: 1.0\n{extra}")
+    (info / "entry_points.txt").write_text("[luthier]\nwhere = acme_where\n")
+    (site / "acme_where.py").write_text(WHERE)
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+    monkeypatch.setenv("LUTHIER_PLUGINS", "where")
+    monkeypatch.delitem(sys.modules, "acme_where", raising=False)
+    environments.declares.cache_clear()
+    write(*GOOD)
+    (project / "model").mkdir()
+    (project / "model" / "config.json").write_text("{}")
+    return site
+
+
+COMMANDS = (
+    ("plugins", "run", "where-frame", "--input", "data.jsonl", "--output", "out.jsonl"),
+    ("plugins", "run", "where-data", "--input", "data.jsonl", "--output", "out.jsonl"),
+    ("generate", "model", "hello", "--runtime", "where-model"),
+)
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments[2])
+def test_a_plugin_that_declares_an_environment_is_not_run_without_it(apart, arguments):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert "acme-where runs in an environment of its own, which is not built" in result.stderr
+    assert "luthier env build acme-where" in result.stderr
+
+
+def test_a_plugin_runs_in_the_environment_that_it_declares(apart, project, monkeypatch):
+    own = project / "own"
+    venv.create(own, with_pip=False, symlinks=os.name != "nt")
+    lines = [each for each in sys.path if each and Path(each).is_dir() and Path(each).name != "lib-dynload"]
+    lines = [each for each in lines if each not in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))]
+    lines.append(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})")
+    (environments.site_of(own, "purelib") / "all.pth").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(environments, "require", lambda name: environments.Environment(own, None))
+    for arguments in COMMANDS[:2]:
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.stderr
+        assert {row["text"] for row in rows()} == {str(own)}
+    assert CliRunner().invoke(app, COMMANDS[2]).stdout == f"{own}\n"

@@ -250,7 +250,7 @@ def test_a_refused_gate_exits_4_shows_the_numbers_and_stays_refused(cli):
         (["run", "recipe.yaml", "--plugin", "nothing.py"], "nothing.py"),
         (["runs", "show", "latest"], "there are no runs"),
         (["runs", "report", "latest"], "there are no runs"),
-        (["generate", "nowhere", "hello"], "there are no runs"),
+        (["generate", "nowhere", "hello"], "there is no directory nowhere, nor a run 'nowhere' in "),
         (["plugins", "show", "lnger"], "did you mean 'longer'?"),
         (["store", "show", "abcdef"], "no artifact 'abcdef'"),
     ],
@@ -365,6 +365,20 @@ def test_generate_asks_the_model_of_a_run(cli):
     assert piped.stdout == answers[0]["completion"] + "\n"
 
 
+@pytest.mark.parametrize("runs", [False, True])
+def test_generate_with_what_is_neither_a_directory_nor_a_run(light_cli, runs):
+    if runs:
+        light_cli("run", "recipe.yaml", "--quiet")
+    result = light_cli("generate", "path/to/modle", "hello")
+    assert result.exit_code == 1
+    assert "there is no directory path/to/modle, nor a run 'path/to/modle' in " in result.stderr
+    assert "Name the directory that holds the model, or a run that made one" in result.stderr
+    assert ("luthier runs list" if runs else "luthier run RECIPE") in result.stderr
+    assert "data.jsonl is no directory" in light_cli("generate", "data.jsonl", "hello").stderr
+    latest = light_cli("generate", "latest", "hello").stderr
+    assert ("model" if runs else "there are no runs") in latest
+
+
 def test_generate_without_a_prompt_is_an_error(cli):
     result = cli("generate", "latest", input=" \n")
     assert result.exit_code == 1
@@ -452,8 +466,56 @@ def test_plugins_list_as_json_has_the_documented_shape(light_cli, light, monkeyp
     assert "no_such_module" in broken["error"]
     text = light_cli("plugins", "list")
     assert text.exit_code == 0
-    assert "broken: worse (plugins.d/worse.py)" in text.stdout
+    assert broken["origin"] == "local file"
+    assert "broken: worse (plugins.d/worse.py, local file)" in text.stdout
     assert "LUTHIER_DISABLE=worse" in text.stdout
+
+
+OBSERVER = """
+from luthier import hookimpl
+
+@hookimpl
+def luthier_run_finished(run, event):
+    pass
+"""
+
+
+def test_plugins_list_has_the_plugins_without_components(light_cli, light, monkeypatch):
+    (light / "plugins.d" / "observer.py").write_text(OBSERVER)
+    monkeypatch.setenv("LUTHIER_PLUGINS", "observer")
+    alone = light_cli("plugins", "list")
+    assert "no components are installed" not in alone.output
+    assert alone.stdout.splitlines()[0] == "plugins without components:"
+    assert [line.split() for line in alone.stdout.splitlines()][2] == [
+        *("observer", "plugins.d/observer.py", "local", "file", "luthier_run_finished")
+    ]
+    monkeypatch.setenv("LUTHIER_PLUGINS", "light,observer")
+    both = light_cli("plugins", "list").stdout
+    assert both.index("clean") < both.index("plugins without components:") < both.index("observer")
+    assert "observer" not in light_cli("plugins", "list", "--stage", "clean").stdout
+    listed = {each["name"]: each for each in json.loads(light_cli("plugins", "list", "--json").stdout)["plugins"]}
+    assert listed["observer"]["hooks"] == ["luthier_run_finished"]
+    assert listed["light"]["hooks"] == ["luthier_cleaners", "luthier_sources"]
+    assert set(listed["light"]) >= {"name", "distribution", "version", "origin", "hooks", "commands"}
+    monkeypatch.setenv("LUTHIER_PLUGINS", "")
+    assert "no components are installed" in light_cli("plugins", "list").stderr
+
+
+def test_a_component_of_a_broken_plugin_is_told_with_the_remedy(light_cli, light, monkeypatch):
+    (light / "plugins.d" / "phones.py").write_text("def (\n")
+    monkeypatch.setenv("LUTHIER_PLUGINS", "light,phones")
+    options = ["--input", "data.jsonl", "--output", "out.jsonl"]
+    for arguments in (["show"], ["run"]):
+        named, other, typo = (
+            light_cli("plugins", *arguments, name, *(options if arguments == ["run"] else []))
+            for name in ("phones", "telephone-numbers", "shuot")
+        )
+        assert {each.exit_code for each in (named, other, typo)} == {1}
+        assert "the plugin 'phones' is broken: SyntaxError: " in named.stderr
+        assert "may be of a plugin that is broken (phones: SyntaxError: " in other.stderr
+        for told in (named.stderr, other.stderr):
+            assert f"Mend {light / 'plugins.d' / 'phones.py'}; or leave it out" in told
+        assert "did you mean 'shout'?" in typo.stderr
 
 
 def test_plugins_list_by_stage_and_from_a_named_file(light_cli, light, tmp_path, monkeypatch):
@@ -482,6 +544,30 @@ def test_plugins_show(light_cli):
     assert parameters["words"]["type"] == "list of string"
     assert parameters["input"]["type"] == "integer or null"
     assert parameters["case"]["description"] == "how the rest is written."
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "remedy"),
+    [
+        ("LUTHIER_DISABLE", "luthier-tune", "Take it out of LUTHIER_DISABLE."),
+        ("LUTHIER_PLUGINS", "light", "Name it in LUTHIER_PLUGINS too."),
+    ],
+)
+def test_plugins_show_says_which_variable_blocks_the_plugin(light_cli, monkeypatch, variable, value, remedy):
+    monkeypatch.delenv("LUTHIER_PLUGINS")
+    monkeypatch.setenv(variable, value)
+    for name in ("lora", "tune:lora"):
+        result = light_cli("plugins", "show", name)
+        assert result.exit_code == 1
+        assert f"luthier-tune, which gives it, is blocked by {variable}" in result.stderr
+        assert remedy in result.stderr
+
+
+def test_plugins_show_and_doctor_know_a_blocked_plugin_by_its_own_name(light_cli, monkeypatch):
+    monkeypatch.setenv("LUTHIER_DISABLE", "light")
+    for command in ("show", "doctor"):
+        assert "the plugin 'light' is blocked by LUTHIER_DISABLE" in light_cli("plugins", command, "light").stderr
+    assert "Blocked by LUTHIER_DISABLE" in light_cli("plugins", "show", "clean:shout").stderr
 
 
 def rows_after(light_cli, *options):
@@ -517,7 +603,9 @@ def test_plugins_run_help_shows_the_parameters(light_cli):
     for part in ("--max-capitals", "[default: 0.3]", "--keep / --no-keep", "upper|lower|as-is", "--config-input"):
         assert part in text
     assert "Drop documents written mostly in capitals." in text
+    assert "append this number. [the parameter 'input']" in " ".join(text.split())
     assert "numbered" in light_cli("plugins", "run", "--help").stdout
+    assert "--config-seed" in light_cli("plugins", "run", "--help").stdout
 
 
 @pytest.mark.parametrize(
@@ -539,6 +627,21 @@ def test_plugins_run_with_wrong_options(light_cli, options, code, message):
     assert result.exit_code == code
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_default_that_its_own_type_refuses_is_the_plugins_mistake(light_cli, light):
+    plugin = light / "plugins.d" / "light.py"
+    plugin.write_text(plugin.read_text().replace("keep: bool = False", "keep: bool = 'no'"))
+    where = ["--input", "data.jsonl", "--output", "out.jsonl"]
+    for code, arguments in ((3, ["plugins", "run", "shout", *where]), (1, ["plan", "recipe.yaml"])):
+        result = light_cli(*arguments)
+        assert result.exit_code == code
+        assert f"shout ({plugin}:" in result.stderr
+        assert (
+            "the default of 'keep' is refused by its own type: input should be a valid boolean, not 'no'"
+            in result.stderr
+        )
+    assert light_cli("plugins", "run", "shout", *where, "--keep").exit_code == 0
 
 
 def test_plugins_run_takes_a_plugin_file_before_and_after_the_name(light_cli, light, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,7 +47,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
 
     def call(distribution: str, command: str, source: str, *, attribute: str = "app") -> None:
         module = distribution.replace("-", "_")
@@ -73,6 +75,14 @@ def test_a_plugins_commands_are_listed_in_a_group_of_their_own_and_run(install):
     assert "Greet someone." in call("acme", "--help").output
     assert call("acme", "greet", "world", "--times", "2").output == "hello world\nhello world\n"
     assert call("acme", "greet").exit_code == 2
+
+
+def test_what_an_app_prints_at_import_is_kept_out_of_the_answer(install):
+    install("acme-tools", "acme", f"print('imported')\n{dedent(APP)}")
+    command = [sys.executable, "-c", "from luthier.cli import main; main()", "plugins", "list", "--json"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert answer.stdout.startswith("{")
+    assert "imported" in answer.stderr
 
 
 def test_an_app_of_one_command_is_a_group_too(install):
@@ -178,8 +188,30 @@ def test_a_misspelt_command_of_a_plugin_is_suggested(install):
     assert "acme" in call("acmee").stderr
 
 
+def test_working_commands_are_in_the_lists_of_plugins(install, monkeypatch):
+    install("acme-tools", "acme", APP)
+    monkeypatch.setenv("LUTHIER_PLUGINS", "acme")
+    listed = call("plugins", "list").output
+    assert "no components are installed" not in listed
+    assert listed.splitlines()[2].split() == ["acme", "acme-tools", "1.0", "entry", "point", "luthier", "acme"]
+    (plugin,) = json.loads(call("plugins", "list", "--json").stdout)["plugins"]
+    assert (plugin["distribution"], plugin["hooks"], plugin["commands"]) == ("acme-tools", [], ["acme"])
+    for name in ("acme", "acme-tools"):
+        examined = call("plugins", "doctor", name)
+        assert examined.exit_code == 0, examined.output
+        assert "commands    luthier acme" in examined.output
+    assert "did you mean 'acme'?" in call("plugins", "doctor", "acmee").stderr
+
+
+def test_a_broken_command_is_examined_by_its_own_name(install):
+    install("acme-tools", "acme", BROKEN)
+    examined = call("plugins", "doctor", "acme")
+    assert examined.exit_code == 1
+    assert "out of order" in examined.output
+
+
 def test_broken_commands_are_in_the_lists_of_what_is_broken(install):
     install("acme-tools", "acme", BROKEN)
-    assert "broken: command acme (acme-tools)" in call("plugins", "list").output
+    assert "broken: command acme (acme-tools 1.0" in call("plugins", "list").output
     assert "out of order" in call("plugins", "doctor").output
     assert "command acme is broken" in call("doctor").output

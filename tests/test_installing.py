@@ -59,8 +59,9 @@ class Place:
         base = {"base": str(self.home), "platbase": str(self.home)}
         self.site = Path(sysconfig.get_path("purelib", "venv", vars=base))
         self.python = Path(sysconfig.get_path("scripts", "venv", vars=base)) / "python"
-        line = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
-        (self.site / "tests.pth").write_text(line)
+        named = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+        line = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})"
+        (self.site / "tests.pth").write_text("\n".join([*named, line]) + "\n")
 
     def wheel(self, name: str, version: str, module: str = "", *metadata: str, plugin: str = "") -> None:
         path = self.wheels / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
@@ -68,13 +69,15 @@ class Place:
             for inside, text in files_of(name, version, module, *metadata, plugin=plugin).items():
                 archive.writestr(inside, text)
 
-    def luthier(self, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+    def luthier(
+        self, *arguments: str, answer: str = "", group: tuple[str, ...] = ("plugins",)
+    ) -> subprocess.CompletedProcess[str]:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "LUTHIER", "PYTHON"))
         }
         settings = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels), "PIP_CONFIG_FILE": os.devnull}
         return subprocess.run(
-            [self.python, "-m", "luthier.cli", "plugins", *arguments],
+            [self.python, "-m", "luthier.cli", *group, *arguments],
             cwd=self.project,
             env={**clean, **settings, "LUTHIER_CACHE": str(self.project / "cache")},
             input=answer,
@@ -157,6 +160,7 @@ def test_of_a_plugin_with_an_environment_of_its_own_the_command_that_builds_it_i
         (["install", "acme-none"], "No matching distribution found for acme-none"),
         (["uninstall", "luthier"], "luthier itself is no plugin"),
         (["uninstall", "polars"], "polars is no plugin of Luthier"),
+        (["install", "text"], "text is a plugin of luthier-text, which is installed"),
         (["uninstall", "luthier-txt"], "did you mean 'luthier-text'?"),
     ],
 )
@@ -177,10 +181,35 @@ def test_what_lies_outside_of_the_environment_is_left(place):
     assert list(Path(sysconfig.get_path("purelib")).glob("luthier_text-*.dist-info"))
 
 
-def test_a_distribution_that_is_no_plugin_is_called_so(place):
-    place.wheel("acme-plain", "1.0", "")
-    done = place.luthier("install", "acme-plain", "--yes")
-    assert "acme-plain is no plugin" in done.stderr
+def test_what_is_no_plugin_is_refused_before_anything_is_installed(place):
+    place.wheel("acme-plain", "1.0", "", "Requires-Dist: acme-library")
+    before = place.installed()
+    for name in ("acme-plain", str(place.wheels / "acme_plain-1.0-py3-none-any.whl")):
+        done = place.luthier("install", name, "acme-greedy", "--yes")
+        assert done.returncode == 1
+        assert "acme-plain is no plugin: no entry point in the group `luthier`" in done.stderr
+        assert "To install it all the same: pip install acme-plain" in done.stderr
+    assert "polars is no plugin" in place.luthier("install", "polars", "--yes").stderr
+    assert place.installed() == before
+
+
+def test_a_plugins_name_is_not_taken_for_a_distributions(place):
+    place.wheel("calm", "1.0")
+    place.wheel("acme-calm", "1.0", SHOUT.format(name="calm"), plugin="calm")
+    assert place.luthier("install", "acme-calm", "--yes").returncode == 0
+    done = place.luthier("install", "calm", "--yes")
+    assert done.returncode == 1
+    assert "calm is a plugin of acme-calm, which is installed" in done.stderr
+    assert "luthier plugins install --upgrade acme-calm" in done.stderr
+    assert place.luthier("uninstall", "calm", "--yes").returncode == 0
+
+
+def test_doctor_tells_of_requirements_that_do_not_hold(place):
+    assert place.luthier("install", "acme-shout", "--yes").returncode == 0
+    assert place.luthier("install", "acme-greedy", "--yes").returncode == 0
+    problems = json.loads(place.luthier("doctor", "--json", group=()).stdout)["problems"]
+    told = {each["problem"]: each["remedy"] for each in problems}
+    assert told["acme-shout 1.0 requires acme-library<2, which is 2.0"] == 'pip install "acme-library<2"'
 
 
 def test_without_pip_or_in_the_systems_environment_nothing_is_tried(tmp_path, monkeypatch):
@@ -252,3 +281,70 @@ def test_doctor_tells_the_hooks_and_components_of_what_works(cli, monkeypatch):
     unknown = cli("doctor", "fin")
     assert unknown.exit_code == 1
     assert "did you mean 'fine'?" in unknown.stderr
+
+
+# --- mistakes in signatures ---------------------------------------------------------------------------
+
+SIGNATURES = '''
+from __future__ import annotations
+import threading
+from typing import TYPE_CHECKING, Annotated
+import luthier
+from annotated_types import Gt
+from luthier import hookimpl
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+def fine(frame, *, size: int, limit: Annotated[int, Gt(0)] = 3):
+    """Do nothing."""
+
+def strange(frame, *, lock: threading.Thread):
+    """Do nothing."""
+
+def unknown(frame, *, share: Decimal = 1):
+    """Do nothing."""
+
+def wrong(frame, *, size: int, limit: Annotated[int, Gt(0)] = 0):
+    """Do nothing."""
+
+def senseless(frame, *, word: Annotated[str, Gt(3)] = "x"):
+    """Do nothing."""
+
+def formless(frame):
+    """Do nothing."""
+
+@luthier.component(gives="poems")
+def poetic(frame):
+    """Do nothing."""
+
+@hookimpl
+def luthier_cleaners():
+    return [{cleaner}]
+
+@hookimpl
+def luthier_formatters():
+    return [{formatter}]
+'''
+
+
+@pytest.mark.parametrize(
+    ("cleaner", "formatter", "told"),
+    [
+        ("fine", "", ""),
+        ("strange", "", "a parameter has a type that cannot be configured"),
+        ("unknown", "", "the annotation of 'share' (Decimal) cannot be evaluated"),
+        ("wrong", "", "the default of 'limit' is refused by its own type: input should be greater than 0, not 0"),
+        ("senseless", "", "cannot be configured: TypeError"),
+        ("", "formless", "does not say which form it gives"),
+        ("", "poetic", "gives the unknown form 'poems'"),
+    ],
+)
+def test_a_closer_look_finds_mistakes_in_signatures(cli, cleaner, formatter, told):
+    Path("plugins.d/bad.py").write_text(SIGNATURES.format(cleaner=cleaner, formatter=formatter))
+    assert cli("list").exit_code == 0
+    examined = cli("doctor", "bad")
+    whole = CliRunner().invoke(app, ["doctor"])
+    assert examined.exit_code == bool(told), examined.stdout
+    for told_by in (examined.stdout, whole.stderr):
+        assert told in told_by
+        assert not told or "bad.py:" in told_by

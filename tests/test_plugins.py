@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,9 +62,20 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))
 
-    def call(distribution: str, entry: str, module: str, source: str | None, version: str = "1.0") -> None:
+    def call(
+        distribution: str,
+        entry: str,
+        module: str,
+        source: str | None,
+        version: str = "1.0",
+        requires: str = "",
+        url: dict[str, object] | None = None,
+    ) -> None:
         info = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
-        write(info / "METADATA", f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        write(info / "METADATA", f"{metadata}Requires-Dist: {requires}\n" if requires else metadata)
+        if url:
+            write(info / "direct_url.json", json.dumps(url))
         write(info / "entry_points.txt", f"[luthier]\n{entry} = {module}\n")
         if source is not None:
             write(site / f"{module}.py", source)
@@ -204,8 +216,16 @@ def test_a_file_that_is_not_there_is_broken(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_passes_through(load: Load) -> None:
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        load(bad="raise KeyboardInterrupt")
+        load(bad="import signal\nsignal.raise_signal(signal.SIGINT)\nsignal.pause()")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_plugin_that_raises_keyboard_interrupt_itself_is_broken(load: Load) -> None:
+    registry = load(bad="raise KeyboardInterrupt", good=cleaner("fine"))
+    assert error_of(registry, "bad") == "KeyboardInterrupt"
+    assert [component.name for component in registry.components] == ["fine"]
 
 
 def test_what_a_plugin_prints_goes_to_stderr(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,6 +258,17 @@ def luthier_source(): return []
         assert right in error
     assert registry.components == ()
     assert registry.notify("luthier_run_finished", run=None, event=None) == []
+
+
+def test_a_misspelt_hook_with_a_good_guess_is_not_taken_for_that_of_another_stage(load: Load) -> None:
+    registry = load(
+        near="from luthier import hookimpl\n@hookimpl\ndef luthier_cleaner(): return []\n",
+        odd="from luthier import hookimpl\n@hookimpl\ndef luthier_xylophones(): return []\n",
+        zero="1 / 0",
+    )
+    assert error_of(registry, "near") == "there is no hook 'luthier_cleaner'; did you mean 'luthier_cleaners'?"
+    assert "if it is the hook of a stage that another plugin adds" in error_of(registry, "odd")
+    assert error_of(registry, "odd").endswith(", zero)")
 
 
 def test_a_hook_without_its_mark_is_reported(load: Load) -> None:
@@ -338,7 +369,43 @@ def test_a_damaged_distribution_does_not_take_the_others_along(install: Install,
 def test_an_entry_point_whose_module_is_gone_names_the_pip_command(install: Install) -> None:
     install("acme-gone", "gone", "acme_gone", None)
     (broken,) = load_plugins(environ=only("gone")).broken
-    assert broken.remedy == "Install what it needs: pip install acme-gone; or leave it out: LUTHIER_DISABLE=gone"
+    command = "pip install --force-reinstall --no-deps acme-gone"
+    assert broken.remedy == f"Its files are gone; install it again: {command}; or leave it out: LUTHIER_DISABLE=gone"
+
+
+@pytest.mark.parametrize(
+    ("requires", "remedy"),
+    [
+        ("acme-library-that-is-not-there", "Install what it needs: pip install acme-needy; or"),
+        ("polars", "acme-needy imports no_such_library without requiring it, which its author must declare; "),
+        ("", "until then: pip install no_such_library; or leave it out: LUTHIER_DISABLE=needy"),
+        ('acme-none ; extra == "more"', "until then: pip install no_such_library; or"),
+    ],
+)
+def test_a_missing_library_is_the_users_to_install_or_the_authors_to_declare(
+    install: Install, requires: str, remedy: str
+) -> None:
+    install("acme-needy", "needy", "acme_needy", "import no_such_library.part", requires=requires)
+    (broken,) = load_plugins(environ=only("needy")).broken
+    assert remedy in broken.remedy
+
+
+def test_what_an_installed_library_does_not_have_is_not_installed_again(install: Install) -> None:
+    install("acme-needy", "needy", "acme_needy", "import json.no_such_part")
+    (broken,) = load_plugins(environ=only("needy")).broken
+    assert broken.remedy == "Upgrade it: pip install --upgrade acme-needy; or leave it out: LUTHIER_DISABLE=needy"
+
+
+def test_a_mistake_is_mended_where_the_source_lies(install: Install, tmp_path: Path) -> None:
+    wrong = "from luthier import hookimpl\n@hookimpl\ndef luthier_cleaner(): return []\n"
+    directory = {"url": (tmp_path / "a b").as_uri()}
+    install("acme-edit", "edit", "acme_edit", wrong, url={**directory, "dir_info": {"editable": True}})
+    install("acme-copy", "copy", "acme_copy", wrong, url={**directory, "dir_info": {}})
+    install("acme-index", "index", "acme_index", wrong)
+    remedies = {each.name: each.remedy for each in load_plugins(environ=only("edit", "copy", "index")).broken}
+    assert remedies["edit"].startswith(f"Mend {tmp_path / 'site' / 'acme_edit.py'}; or")
+    assert remedies["copy"].startswith(f"Mend it in {tmp_path / 'a b'}, and install it again: ")
+    assert remedies["index"].startswith("Upgrade it: pip install --upgrade acme-index; or")
 
 
 def test_blocking(load: Load) -> None:
@@ -418,6 +485,12 @@ def test_a_component_of_a_broken_or_blocked_plugin_says_so(install: Install) -> 
 def test_an_unknown_component_mentions_what_is_broken(load: Load) -> None:
     with pytest.raises(UnknownComponent, match="Broken, so not loaded: bad"):
         load(bad="1 / 0").find("clean", "xylophone")
+
+
+def test_the_hooks_of_a_plugin(load: Load) -> None:
+    registry = load(shout=cleaner("shout"), bad="1 / 0")
+    assert registry.hooks("shout") == ["luthier_cleaners"]
+    assert registry.hooks("bad") == registry.hooks("nobody") == []
 
 
 def test_each_plugin_is_notified_by_itself(load: Load) -> None:

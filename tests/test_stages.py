@@ -168,6 +168,10 @@ def test_stages_that_clash_are_both_left_out_and_named(load, other, what):
         (stage(more=', needs=("subject",)'), "offers `subject`, but gives no report"),
         (stage(gives="report", more=', optional=("reference",)'), "offers `reference` without the need of a `subject`"),
         (stage().replace("@hookspec\n", ""), "has no specification: write `@luthier.hookspec` above"),
+        (
+            stage() + "\n@hookimpl\ndef luthier_augmenters():\n    return []\n",
+            "takes the name away; rename it and mark it `@luthier.hookimpl(specname='luthier_augmenters')`",
+        ),
         (stage().replace('"""Give the augment components."""', "pass"), "has a hook without a docstring"),
         (stage().replace("def luthier_augmenters()", "def luthier_augmenters(config)"), "has a hook with parameters"),
         (stage().replace("@hookspec\n", "@hookspec(firstresult=True)\n"), "has a hook with options"),
@@ -440,7 +444,8 @@ def example(tmp_path: Path) -> dict[str, str]:
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: luthier-synthesize\nVersion: 0.1.0\n")
     (info / "entry_points.txt").write_text("[luthier]\nsynthesize = luthier_synthesize\n")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(info.parent), str(EXAMPLE / "src")])}
+    before = filter(None, [os.environ.get("PYTHONPATH")])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(info.parent), str(EXAMPLE / "src"), *before])}
 
 
 def call(directory: Path, environment: dict[str, str], *command: object) -> str:

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from luthier import environments
 from luthier.artifacts import ARTIFACTS, ROW_FILES, Artifact
 from luthier.components import Component
 from luthier.errors import InputError, WorkerError
 from luthier.files import remove_tree
+from luthier.plugins import load_plugins
 from luthier.pool import Message, Pool
-from luthier.runs import find_run
+from luthier.runs import LATEST, find_run
 from luthier.store import Store
+from luthier.suggest import did_you_mean
 
 Listen = Callable[[Message], None]
 
@@ -39,7 +42,8 @@ def run_component(
         What became of the rows: `documents_in`, `kept`, `changed`, `dropped`, `quarantined`, `added`.
 
     Raises:
-        InputError: if the component does not work on rows, or a file cannot be read or written.
+        InputError: if the component does not work on rows, the environment of its own that its plugin declares is
+            not built, or a file cannot be read or written.
     """
     if component.stage.gives != "dataset":
         raise InputError(
@@ -63,6 +67,7 @@ def run_component(
         if path.suffix not in ROW_FILES:
             raise InputError(f"{path}: rows are in {', '.join(ROW_FILES)} files", "Name a file that ends in one.")
     component.configure(configuration)
+    python = _interpreter(component)
     with _workplace(local) as (room, pool):
         for name in ("data", "input", "output", "notes", "checkpoint"):
             (room / name).mkdir()
@@ -79,18 +84,27 @@ def run_component(
             places = {"target": str(room / "data"), "notes": str(room / "input")}
             unread = pool.call({"task": "convert", "input": str(source), **places}, listen)["quarantined"]
         if "frame" in component.inputs:
-            counts = _over_shards(pool, request, room, listen)
+            counts = _over_shards(pool, request, room, listen, python)
         else:
             data = {"kind": "dataset", "form": "documents", "path": str(room / "data"), "hash": ""}
             places = {name: str(room / name) for name in ("output", "checkpoint")}
             inputs = {"data": data} if "data" in component.inputs else {}
-            pool.call(
-                {"task": "dataset", **request, **places, "notes": str(room / "notes" / "0"), "inputs": inputs}, listen
-            )
+            whole = {"task": "dataset", **request, **places, "notes": str(room / "notes" / "0"), "inputs": inputs}
+            pool.call(whole, listen, python)
             counts = room / "notes" / "0" / "outcome.json"
         pool.call({"task": "convert", "input": str(room / "output"), "target": str(target)}, listen)
         _keep_quarantined([room / "input", counts.parent], target)
         return _read_counts(counts, unread)
+
+
+def _interpreter(component: Component) -> Path | None:
+    """Of the environment that the component's plugin declares; None for the main one.
+
+    Raises:
+        InputError: if it is not built, with the command that builds it.
+    """
+    needed = component.distribution
+    return environments.require(needed).python if environments.declares(needed) else None
 
 
 def _takes_rows(component: Component) -> bool:
@@ -130,7 +144,7 @@ def _keep_quarantined(notes: Sequence[Path], target: Path) -> None:
                     shutil.copyfileobj(records, kept)
 
 
-def _over_shards(pool: Pool, request: Mapping[str, Any], room: Path, listen: Listen) -> Path:
+def _over_shards(pool: Pool, request: Mapping[str, Any], room: Path, listen: Listen, python: Path | None) -> Path:
     shards = sorted((room / "data").glob("shard-*.parquet"))
     done = [room / "checkpoint" / shard.stem for shard in shards]
     for shard, finished in zip(shards, done, strict=True):
@@ -145,6 +159,7 @@ def _over_shards(pool: Pool, request: Mapping[str, Any], room: Path, listen: Lis
                 "attempt": attempt,
             },
             listen,
+            python,
         )
     join = {
         "task": "join",
@@ -155,7 +170,7 @@ def _over_shards(pool: Pool, request: Mapping[str, Any], room: Path, listen: Lis
         "shards": list(map(str, done)),
         "parts": 1,
     }
-    pool.call(join, listen)
+    pool.call(join, listen, python)
     return room / "notes" / "0" / "outcome.json"
 
 
@@ -183,7 +198,13 @@ def find_model(name: str, store: Store) -> Artifact:
             f"{path} holds no model",
             "A model directory has a config.json, an exported one a genai_config.json or a model.onnx.",
         )
-    return find_run(store, name).model()
+    runs = sorted(entry.name for entry in store.runs.glob("*"))
+    if name == LATEST or any(run.startswith(name) for run in runs):
+        return find_run(store, name).model()
+    there = f"{name} is no directory" if path.exists() else f"there is no directory {name}"
+    remedy = "Name the directory that holds the model, or a run that made one: "
+    remedy += did_you_mean(name, runs) or ("see `luthier runs list`." if runs else "luthier run RECIPE")
+    raise InputError(f"{there}, nor a run {name!r} in {store.root}", remedy)
 
 
 def generate(
@@ -195,7 +216,13 @@ def generate(
     local: Sequence[Path] = (),
     device: str = "auto",
 ) -> list[str]:
-    """The model's greedy completion of each prompt."""
+    """The model's greedy completion of each prompt, by the runtime that is named or that loads such models.
+
+    Raises:
+        InputError: if there is no such runtime, or the environment of its own that its plugin declares is not built.
+    """
+    registry = load_plugins(local=local)
+    python = _interpreter(registry.runtime(runtime) if runtime else registry.default_runtime(model.kind, model.form))
     with _workplace(local) as (room, pool):
         request = {
             "task": "generate",
@@ -207,5 +234,5 @@ def generate(
             "device": device,
             **{name: str(room / name) for name in ("output", "notes", "checkpoint")},
         }
-        completions: list[str] = pool.call(request, lambda message: None)["completions"]
+        completions: list[str] = pool.call(request, lambda message: None, python)["completions"]
         return completions

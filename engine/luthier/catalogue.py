@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pluggy
 
-from luthier.components import DEFAULT_RUNTIMES, STAGES, Component, Stage
+from luthier.components import Component
+from luthier.core_stages import DEFAULT_RUNTIMES, STAGES, Stage
 from luthier.discovery import Origin
 from luthier.errors import InputError
 from luthier.stages import PluginStage
@@ -39,6 +43,13 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
 """Our own plugins by distribution: so that a recipe which needs one names the command that installs it."""
 
 
+UNBLOCK: Mapping[str, str] = {
+    "LUTHIER_DISABLE": "Take it out of LUTHIER_DISABLE.",
+    "LUTHIER_PLUGINS": "Name it in LUTHIER_PLUGINS too.",
+}
+"""What lets a plugin load again, by the variable that blocks it."""
+
+
 class UnknownComponent(InputError):
     """No installed and working plugin gives the component that was named."""
 
@@ -57,6 +68,7 @@ class Broken:
         error: what is wrong, in one line.
         traceback: the whole of it; empty where there was no exception.
         remedy: what to do.
+        origin: where it was found; empty for what several plugins give.
     """
 
     name: str
@@ -65,6 +77,7 @@ class Broken:
     error: str
     traceback: str
     remedy: str
+    origin: Origin | Literal[""] = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +119,7 @@ class Registry:
     added_stages: tuple[PluginStage, ...] = ()
     _managers: tuple[tuple[str, pluggy.PluginManager], ...] = field(default=(), repr=False)
     _clashes: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
-    _blocked_distributions: frozenset[str] = field(default=frozenset(), repr=False)
+    _blocked_by: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def stage_names(self) -> list[str]:
@@ -185,16 +198,36 @@ class Registry:
         return [component for component in self.components if component.stage.name == stage]
 
     def notify(self, hook: str, **arguments: Any) -> list[tuple[str, BaseException]]:
-        """Call a lifecycle hook of each plugin by itself; gives the errors, with the plugins' names."""
+        """Call a lifecycle hook of each plugin by itself; gives the errors, with the plugins' names.
+
+        Each plugin has copies of its own: it observes, and what it changes nobody else sees. What it prints
+        goes to stderr, since stdout may be read by a program.
+        """
         errors: list[tuple[str, BaseException]] = []
         for name, manager in sorted(self._managers, key=lambda each: _waits(each[1], hook)):
+            caller = getattr(manager.hook, hook)
+            if not caller.get_hookimpls():
+                continue
             try:
-                getattr(manager.hook, hook)(**arguments)
+                with contextlib.redirect_stdout(sys.stderr):
+                    caller(**copy.deepcopy(arguments))
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
                 errors.append((name, error))
         return errors
+
+    def blocked_by(self, name: str) -> str:
+        """The variable that kept a plugin, or a distribution's plugins, from loading; empty if none did."""
+        return self._blocked_by.get(name, "")
+
+    def hooks(self, plugin: str) -> list[str]:
+        """The hooks that a plugin implements, by name; none of one that was not loaded."""
+        for name, manager in self._managers:
+            if name == plugin:
+                callers = manager.get_hookcallers(manager.get_plugin(plugin)) or []
+                return sorted(caller.name for caller in callers)
+        return []
 
     def _unknown(self, stage: str, name: str) -> UnknownComponent:
         label = stage or "runtime"
@@ -205,10 +238,9 @@ class Registry:
                 return UnknownComponent(
                     f"{message}: {distribution}, which gives it, is broken: {broken.error}", broken.remedy
                 )
-        if distribution in self._blocked_distributions:
-            return UnknownComponent(
-                f"{message}: {distribution}, which gives it, is blocked", "Look at LUTHIER_PLUGINS and LUTHIER_DISABLE."
-            )
+        by = self.blocked_by(distribution)
+        if by:
+            return UnknownComponent(f"{message}: {distribution}, which gives it, is blocked by {by}", UNBLOCK[by])
         if distribution and all(plugin.distribution != distribution for plugin in self.plugins):
             return UnknownComponent(
                 f"{message}: {distribution}, which gives it, is not installed", f"pip install {distribution}"
@@ -223,6 +255,9 @@ class Registry:
         left_out = sorted({broken.name for broken in self.broken})
         if left_out:
             remedy += f" Broken, so not loaded: {', '.join(left_out)} (see `luthier plugins list`)."
+        if self.blocked:
+            by = " and ".join(sorted({self.blocked_by(each) for each in self.blocked}))
+            remedy += f" Blocked by {by}, so not loaded: {', '.join(self.blocked)}."
         return UnknownComponent(message, remedy)
 
 

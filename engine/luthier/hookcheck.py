@@ -9,10 +9,12 @@ from typing import Any
 import pluggy
 
 from luthier import hookspecs
-from luthier.components import STAGES, describe
+from luthier.components import describe
+from luthier.core_stages import STAGES
 from luthier.suggest import closest, did_you_mean
 
 Specification = Callable[..., Any]
+PREFIX = f"{hookspecs.PROJECT}_"
 
 
 def is_specification(function: object) -> bool:
@@ -67,11 +69,11 @@ def hook_problems(
 
 def _unknown_hook(hook: str, known: Iterable[str], not_loaded: Sequence[str]) -> str:
     left_out = f" (not loaded: {', '.join(not_loaded)})" if not_loaded else ""
-    guess = did_you_mean(hook, known)
-    return (
-        f"there is no hook {hook!r}; {f'{guess} ' if guess else ''}"
-        f"If it is the hook of a stage that another plugin adds, that plugin is not there{left_out}"
-    )
+    other = f"if it is the hook of a stage that another plugin adds, that plugin is not there{left_out}"
+    # The beginning that all hooks have would make any two of them alike.
+    names = {name.removeprefix(PREFIX): name for name in known}
+    guess = closest(hook.removeprefix(PREFIX), names)
+    return f"there is no hook {hook!r}; {f'did you mean {names[guess]!r}?' if guess else other}"
 
 
 def _unmarked_problems(plugin: object, marked: Iterable[str], specifications: Iterable[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """What installing or uninstalling a plugin changes in the running environment: shown first, then made, by pip.
 
 pip resolves (`--dry-run --report`) and installs; where distributions come from is what pip is set to. pip
-does not say which installed distributions a change leaves without what they require. That is worked out
-here, from the metadata of what is installed and of what would come.
+does not say which installed distributions a change leaves without what they require, nor whether what comes
+is a plugin. Both are worked out here, from the metadata of what is installed and of what would come.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from luthier.catalogue import FIRST_PARTY
 from luthier.discovery import GROUP
-from luthier.environments import main_distributions, normalized
+from luthier.environment_build import Sources, call
+from luthier.environments import main_distributions, normalized, requirement_name
 from luthier.errors import InputError
+from luthier.scaffold import PREFIX
 from luthier.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -33,7 +36,6 @@ GROUPS = (GROUP, f"{GROUP}.commands")
 """Entry points by which a distribution is a plugin."""
 Action = Literal["install", "upgrade", "downgrade", "reinstall", "remove"]
 _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
-_LAST_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -91,20 +93,6 @@ class Plan:
     breaks: tuple[Break, ...]
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Where pip looks besides what it is set to: directories of wheels, and whether nowhere else."""
-
-    find_links: tuple[str, ...] = ()
-    no_index: bool = False
-
-    @property
-    def options(self) -> list[str]:
-        """For pip."""
-        places = [option for place in self.find_links for option in ("--find-links", place)]
-        return [*places, *(["--no-index"] if self.no_index else [])]
-
-
 # --- what pip would do --------------------------------------------------------------------------------
 
 
@@ -112,18 +100,74 @@ def plan_install(requirements: Sequence[str], *, sources: Sources, upgrade: bool
     """What installing `requirements` (names, versions, paths, URLs: what pip takes) would change.
 
     Raises:
-        InputError: if pip is missing, may not change the environment, or finds no versions that fit.
+        InputError: if pip is missing, may not change the environment, finds no versions that fit, or if what is
+            named is no plugin.
     """
     require_pip()
-    report = _report(requirements, sources, upgrade)
     before = _installed()
+    _refuse_plugin_names(requirements, before)
+    report = _report(requirements, sources, upgrade)
     coming = {normalized(item["metadata"]["name"]): item for item in report["install"]}
+    _refuse_others(requirements, coming, before, sources)
     after = {**before, **{name: _State.of_report(item["metadata"]) for name, item in coming.items()}}
     changes = tuple(
         Change(name, before[name].version if name in before else "", after[name].version, bool(item.get("requested")))
         for name, item in coming.items()
     )
     return Plan(tuple(sorted(changes, key=lambda each: (not each.requested, each.name))), _breaks(before, after))
+
+
+def _refuse_plugin_names(requirements: Sequence[str], installed: Mapping[str, _State]) -> None:
+    """Refuse the name of an installed plugin in place of its distribution's: on an index it may be anyone's."""
+    for line in requirements:
+        givers = [each for each, names in plugin_names().items() if line in names]
+        if givers and normalized(line) not in installed:
+            raise InputError(
+                f"{line} is a plugin of {givers[0]}, which is installed",
+                f"To upgrade it: luthier plugins install --upgrade {givers[0]}",
+            )
+
+
+def _refuse_others(
+    requirements: Sequence[str],
+    coming: Mapping[str, Mapping[str, Any]],
+    installed: Mapping[str, _State],
+    sources: Sources,
+) -> None:
+    """Refuse what is no plugin, before anything of it is installed."""
+    named = {name: item for name, item in coming.items() if item.get("requested") and name != CORE}
+    there = [name for name in map(requirement_name, requirements) if name in installed and name not in coming]
+    others = [name for name in there if not installed[name].is_plugin and name != CORE]
+    others += sorted(named.keys() - _plugins_among(named, requirements, sources))
+    if not others:
+        return
+    known = {*FIRST_PARTY, *(name for name, state in installed.items() if state.is_plugin)}
+    guesses = [f"{PREFIX}{name}" for name in others if f"{PREFIX}{name}" in known]
+    guess = f"did you mean {guesses[0]!r}?" if guesses else did_you_mean(others[0], known)
+    remedy = guess or f"Plugins are often called {PREFIX}NAME."
+    pip = f"To install it all the same: pip install {' '.join(others)}"
+    groups = " or ".join(f"`{group}`" for group in GROUPS)
+    verb = "are no plugins" if len(others) > 1 else "is no plugin"
+    raise InputError(f"{', '.join(others)} {verb}: no entry point in the group {groups}", f"{remedy} {pip}")
+
+
+def _plugins_among(named: Mapping[str, Mapping[str, Any]], requirements: Sequence[str], sources: Sources) -> set[str]:
+    """Which of the distributions that would come are plugins: pip's report has no entry points, their wheels do."""
+    if not named:
+        return set()
+    with tempfile.TemporaryDirectory(prefix="luthier-") as scratch:
+        pins = _pins(Path(scratch), {name: item["metadata"]["version"] for name, item in named.items()})
+        options = ["--quiet", "--no-deps", "--wheel-dir", scratch, "--constraint", str(pins), *sources.options]
+        wanted = [line for line in requirements if requirement_name(line) not in main_distributions().keys() - named]
+        _pip(["wheel", *options, "--", *wanted], f"{' '.join(wanted)} cannot be fetched")
+        return {normalized(wheel.name.partition("-")[0]) for wheel in Path(scratch).glob("*.whl") if _is_plugin(wheel)}
+
+
+def _is_plugin(wheel: Path) -> bool:
+    with zipfile.ZipFile(wheel) as archive:
+        files = [name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt")]
+        texts = [archive.read(name).decode("utf-8", errors="replace") for name in files if name.count("/") == 1]
+    return any(f"[{group}]" in map(str.strip, text.splitlines()) for text in texts for group in GROUPS)
 
 
 def plan_uninstall(names: Sequence[str]) -> Plan:
@@ -213,12 +257,17 @@ def install(requirements: Sequence[str], plan: Plan, *, sources: Sources, upgrad
         InputError: if pip fails; its own words are in the message.
     """
     with tempfile.TemporaryDirectory(prefix="luthier-") as scratch:
-        pins = Path(scratch) / "constraints.txt"
-        lines = [f"{change.name}=={change.after}\n" for change in plan.changes]
-        pins.write_text("".join(lines), encoding="utf-8")
+        pins = _pins(Path(scratch), {change.name: change.after for change in plan.changes})
         options = ["--quiet", "--constraint", str(pins), *_install_options(sources, upgrade)]
         _pip(["install", *options, "--", *requirements], f"{' '.join(requirements)} could not be installed")
     importlib.invalidate_caches()
+
+
+def _pins(directory: Path, versions: Mapping[str, str]) -> Path:
+    """A file of constraints, which holds pip to what it resolved."""
+    path = directory / "constraints.txt"
+    path.write_text("".join(f"{name}=={version}\n" for name, version in versions.items()), encoding="utf-8")
+    return path
 
 
 def uninstall(plan: Plan) -> None:
@@ -240,20 +289,8 @@ def uninstall(plan: Plan) -> None:
 
 
 def _pip(arguments: Sequence[str], failure: str) -> None:
-    done = subprocess.run(
-        [*_PIP, *arguments],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    if done.returncode:
-        lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()]
-        said = "\n".join(f"    {line}" for line in lines[-_LAST_LINES:])
-        raise InputError(
-            f"{failure}:\n{said}", "Check the names; where pip looks is what it is set to: see `pip config list`."
-        )
+    remedy = "Check the names; where pip looks is what it is set to: see `pip config list`."
+    call([*_PIP, *arguments], failure, remedy)
 
 
 # --- what a change breaks -----------------------------------------------------------------------------
@@ -294,10 +331,17 @@ def _breaks(before: Mapping[str, _State], after: Mapping[str, _State]) -> tuple[
     return tuple(sorted(broken, key=lambda each: (not each.needed, each)))
 
 
-def _unmet(states: Mapping[str, _State]) -> Iterator[tuple[str, str, str]]:
-    """Each requirement that does not hold: whose, which, and the version that is there."""
-    for name, state in states.items():
-        for requirement in _active(state):
+def unmet() -> list[Break]:
+    """The requirements of Luthier and of its plugins that do not hold as the environment is."""
+    states = _installed()
+    ours = [name for name, state in states.items() if name == CORE or state.is_plugin]
+    return sorted(Break(name, states[name].version, line, found, True) for name, line, found in _unmet(states, ours))
+
+
+def _unmet(states: Mapping[str, _State], of: Iterable[str] | None = None) -> Iterator[tuple[str, str, str]]:
+    """Each requirement that does not hold, of these or of all: whose, which, and the version that is there."""
+    for name in states if of is None else of:
+        for requirement in _active(states[name]):
             there = states.get(normalized(requirement.name))
             if there is None:
                 yield name, str(requirement), ""

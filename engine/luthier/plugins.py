@@ -9,10 +9,13 @@ phases: the stages that plugins add (`luthier.stages`), then the components.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import inspect
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +25,8 @@ import pluggy
 
 from luthier import hookspecs
 from luthier.catalogue import FIRST_PARTY, Broken, PluginInfo, Registry, UnknownComponent, UnknownStage
-from luthier.components import Component, Stage, describe, read_component
+from luthier.components import Component, describe, read_component
+from luthier.core_stages import Stage
 from luthier.discovery import Candidate, installed_candidates, local_candidates, names_in
 from luthier.errors import LuthierError, PluginError
 from luthier.hookcheck import hook_problems
@@ -74,18 +78,24 @@ def load_plugins(*, local: Sequence[Path] = (), environ: Mapping[str, str] | Non
     imported: list[_Imported] = []
     loaded: list[_Loaded] = []
     broken: list[Broken] = []
-    blocked: list[Candidate] = []
+    blocked: list[tuple[Candidate, str]] = []
+    chosen: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda each: (each.name, each.distribution)):
         names = {candidate.name, candidate.distribution}
-        if names & disabled or (wanted is not None and not names & wanted):
-            blocked.append(candidate)
-            continue
-        _sort_in(_guarded(candidate, _import_or_raise), imported, broken)
-    table = make_table(stage for found in imported for stage in found.stages)
-    left_out = sorted({each.name for each in broken} | {each.name for each in blocked})
-    for found in imported:
-        register = partial(_register_or_raise, plugin=found, table=table, left_out=left_out)
-        _sort_in(_guarded(found.candidate, register), loaded, broken)
+        if names & disabled:
+            blocked.append((candidate, "LUTHIER_DISABLE"))
+        elif wanted is not None and not names & wanted:
+            blocked.append((candidate, "LUTHIER_PLUGINS"))
+        else:
+            chosen.append(candidate)
+    with _interrupts() as interrupted:
+        for candidate in chosen:
+            _sort_in(_guarded(candidate, _import_or_raise, interrupted), imported, broken)
+        table = make_table(stage for found in imported for stage in found.stages)
+        left_out = sorted({each.name for each in broken} | {each.name for each, _ in blocked})
+        for found in imported:
+            register = partial(_register_or_raise, plugin=found, table=table, left_out=left_out)
+            _sort_in(_guarded(found.candidate, register, interrupted), loaded, broken)
     known = [name for candidate in candidates for name in (candidate.name, candidate.distribution)]
     broken += _missing(wanted or frozenset(), known)
     broken += [_stage_clash(what, several) for what, several in sorted(table.clashes.items())]
@@ -94,12 +104,12 @@ def load_plugins(*, local: Sequence[Path] = (), environ: Mapping[str, str] | Non
         components=tuple(components),
         broken=(*broken, *clashes.values()),
         plugins=tuple(plugin.info for plugin in loaded),
-        blocked=tuple(candidate.name for candidate in blocked),
+        blocked=tuple(candidate.name for candidate, _ in blocked),
         stages=table.stages,
         added_stages=table.added,
         _managers=tuple((plugin.info.name, plugin.manager) for plugin in loaded),
         _clashes={key: clash.error for key, clash in clashes.items()},
-        _blocked_distributions=frozenset(candidate.distribution for candidate in blocked),
+        _blocked_by={name: by for candidate, by in blocked for name in (candidate.name, candidate.distribution)},
     )
 
 
@@ -140,7 +150,9 @@ def _sort_in(result: Result | Broken, good: list[Result], broken: list[Broken]) 
         good.append(result)
 
 
-def _guarded(candidate: Candidate, work: Callable[[Candidate], Result]) -> Result | Broken:
+def _guarded(
+    candidate: Candidate, work: Callable[[Candidate], Result], interrupted: Callable[[], bool]
+) -> Result | Broken:
     """What `work` gives for a candidate; whatever goes wrong is told of the candidate alone."""
     if candidate.problem:
         rename = "Give the file another name."
@@ -149,10 +161,10 @@ def _guarded(candidate: Candidate, work: Callable[[Candidate], Result]) -> Resul
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return work(candidate)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
         # SystemExit, and whatever else a module's top level raises, is the plugin's loss only.
+        if isinstance(error, KeyboardInterrupt) and interrupted():
+            raise
         import traceback
 
         details = "".join(traceback.format_exception(error))
@@ -160,7 +172,35 @@ def _guarded(candidate: Candidate, work: Callable[[Candidate], Result]) -> Resul
 
 
 def _broken(candidate: Candidate, error: str, remedy: str, traceback: str = "") -> Broken:
-    return Broken(candidate.name, candidate.distribution, candidate.version, error, traceback, remedy)
+    facts = (candidate.name, candidate.distribution, candidate.version)
+    return Broken(*facts, error, traceback, remedy, candidate.origin)
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Within the block, whether a signal interrupted it: a plugin may raise KeyboardInterrupt of its own accord.
+
+    Only the main thread hears signals. A handler that a plugin sets stays.
+    """
+    came: list[int] = []
+    ours: dict[signal.Signals, tuple[Any, Any]] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.getsignal(number)
+            if callable(before):
+                ours[number] = (before, partial(_note, came, before))
+                signal.signal(number, ours[number][1])
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, (before, handler) in ours.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, before)
+
+
+def _note(came: list[int], handler: Callable[[int, Any], Any], number: int, frame: Any) -> None:
+    came.append(number)
+    handler(number, frame)
 
 
 def _import_or_raise(candidate: Candidate) -> _Imported:
@@ -282,9 +322,38 @@ def _remedy(candidate: Candidate, error: BaseException) -> str:
     leave_out = f"leave it out: LUTHIER_DISABLE={candidate.name}"
     if isinstance(error, LuthierError) and error.remedy:
         return f"{error.remedy} Or {leave_out}"
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    return f"{(missing and _install(candidate, missing)) or _mend(candidate)}; or {leave_out}"
+
+
+def _install(candidate: Candidate, module: str) -> str:
+    """What installs a module that a plugin imports and that is missing; empty if no installing would help."""
+    library, _, _ = module.partition(".")
+    if module == candidate.module:
+        return f"Its files are gone; install it again: pip install --force-reinstall --no-deps {candidate.distribution}"
+    if _is_there(library):
+        return ""  # a part that an installed library, or the plugin itself, does not have
     if candidate.file:
-        return f"Mend {candidate.file}, or {leave_out}"
-    if isinstance(error, ModuleNotFoundError):
+        return f"Install what it imports: pip install {library}; or mend {candidate.file}"
+    if candidate.lacks():
         # pip installs what an installed distribution requires and lacks.
-        return f"Install what it needs: pip install {candidate.distribution}; or {leave_out}"
-    return f"Upgrade it: pip install --upgrade {candidate.distribution}; or {leave_out}"
+        return f"Install what it needs: pip install {candidate.distribution}"
+    undeclared = f"{candidate.distribution} imports {library} without requiring it, which its author must declare"
+    return f"{undeclared}; until then: pip install {library}"
+
+
+def _is_there(library: str) -> bool:
+    try:
+        return importlib.util.find_spec(library) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _mend(candidate: Candidate) -> str:
+    """What to do about a mistake in the code: its author mends it, anyone else looks for a newer version."""
+    directory, editable = candidate.source()
+    if directory and not editable:
+        return f"Mend it in {directory}, and install it again: pip install {directory}"
+    module = getattr(sys.modules.get(candidate.module), "__file__", None)
+    place = candidate.file or (module or directory if editable else None)
+    return f"Mend {place}" if place else f"Upgrade it: pip install --upgrade {candidate.distribution}"

@@ -40,7 +40,7 @@ class ComponentGroup(Group):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command that runs a component."""
-        from luthier.cli.plugins import find_component
+        from luthier.cli._plugin_state import find_component
 
         return component_command(find_component(registry_here(_plugins(ctx)), cmd_name), _plugins(ctx))
 
@@ -137,7 +137,7 @@ def _run(
     if as_json:
         print_json(counts)
         return
-    from luthier.display import describe_counts
+    from luthier.formatting import describe_counts
 
     typer.echo(f"{target}: {describe_counts(counts) or 'no rows'}")
     if counts["quarantined"]:
@@ -182,7 +182,8 @@ def _parameter(name: str, prop: Mapping[str, Any], schema: Mapping[str, Any]) ->
     flag = _flag(name)
     required = name in schema.get("required", [])
     default = "" if required else f"  [default: {json.dumps(prop.get('default'), ensure_ascii=False)}]"
-    help_text = f"{prop.get('description', '')}{default}".strip()
+    renamed = f"  [the parameter {name!r}]" if flag.startswith(f"--{CLASH_PREFIX}") else ""
+    help_text = f"{prop.get('description', '')}{renamed}{default}".strip()
     declaration = f"{flag}/--no-{flag.removeprefix('--')}" if kind == "boolean" else flag
     metavar = None if kind == "boolean" else describe_type(schema, prop)
     option = typer.Option(declaration, help=help_text, metavar=metavar, show_default=False)

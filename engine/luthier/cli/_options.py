@@ -46,6 +46,13 @@ HomeOption = Annotated[
     Path | None,
     typer.Option("--home", metavar="DIR", help="The store's directory.  [default: LUTHIER_HOME, else ./.luthier]"),
 ]
+FindLinksOption = Annotated[
+    list[str],
+    typer.Option("--find-links", metavar="DIR", help="Look for wheels here too. May be given several times."),
+]
+NoIndexOption = Annotated[
+    bool, typer.Option("--no-index", help="Look only in --find-links and in what pip is set to find.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

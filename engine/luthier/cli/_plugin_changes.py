@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from luthier.cli._dispatch import Command
-from luthier.cli._options import JsonOption, registry_here
+from luthier.cli._options import FindLinksOption, JsonOption, NoIndexOption, registry_here
 from luthier.cli._output import print_json, warn
+from luthier.cli._plugin_state import describe_plugin
 from luthier.errors import InputError
 
 if TYPE_CHECKING:
     from luthier.installing import Plan
+    from luthier.plugins import Registry
+    from luthier.scaffold import Naming
 
 INSTALL_EXAMPLES = """
 Examples:
@@ -40,7 +43,7 @@ Examples:
   luthier plugins new shout --stage cleaner
   luthier plugins new shout --stage cleaner --single-file
 
-STAGE is a stage's name in recipes, or what it is made of: clean, cleaner, cleaners.
+STAGE is a stage's name in recipes, or what it is made of: clean, cleaner, cleaners. Stages that plugins add count too.
 """
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -59,24 +62,20 @@ def install(
     ],
     *,
     upgrade: Annotated[bool, typer.Option("--upgrade", "-U", help="Upgrade what is installed already.")] = False,
-    find_links: Annotated[
-        list[str],
-        typer.Option("--find-links", metavar="DIR", help="Look for wheels here too. May be given several times."),
-    ] = [],  # noqa: B006 - typer copies it
-    no_index: Annotated[
-        bool, typer.Option("--no-index", help="Look only in --find-links and in what pip is set to find.")
-    ] = False,
+    find_links: FindLinksOption = [],  # noqa: B006 - typer copies it
+    no_index: NoIndexOption = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Install plugins with pip into the running environment, after showing what changes.
 
-    A plugin is code that you trust: it runs with your rights as soon as it is installed. With --json and
-    without --yes nothing is changed.
+    A plugin is code that you trust: it runs with your rights as soon as it is installed. What is no plugin is
+    refused. With --json and without --yes nothing is changed.
     """
     from luthier import installing
+    from luthier.environment_build import Sources
 
-    sources = installing.Sources(tuple(find_links), no_index)
+    sources = Sources(tuple(find_links), no_index)
     plan = installing.plan_install(names, sources=sources, upgrade=upgrade)
     if not _agreed(plan, "install", yes=yes, as_json=as_json):
         return
@@ -123,21 +122,21 @@ def new(
     """Write a new plugin with one working component, to change into yours. Nothing is ever overwritten."""
     from luthier import scaffold
 
-    found = scaffold.find_stage(stage)
+    registry = registry_here([])
+    found = scaffold.find_stage(stage, registry.stages)
     plugin = scaffold.Naming.of(name)
-    _refuse_clashes(plugin, found.name or "runtime")
-    written = scaffold.write(plugin, found, Path(), single_file=single_file)
+    _refuse_clashes(registry, plugin, found.name or "runtime")
+    written = scaffold.write(plugin, found, Path(), single_file=single_file, added=registry.added_stages)
     for path in written:
         typer.echo(f"wrote {path}")
     if single_file:
         typer.echo("next: luthier plugins list")
     else:
-        typer.echo(f"next: pip install --editable {Path(name)}, then luthier plugins list")
+        typer.echo(f"next: cd {Path(name)}, then pip install --group dev --editable ., pytest, luthier plugins list")
 
 
-def _refuse_clashes(plugin: Any, stage: str) -> None:
+def _refuse_clashes(registry: Registry, plugin: Naming, stage: str) -> None:
     """Two plugins of one name are both left out, so the second is better not written."""
-    registry = registry_here([])
     other = next((each for each in registry.plugins if each.name == plugin.plugin), None)
     if other:
         raise InputError(f"{other.distribution} is a plugin of the name {plugin.plugin!r}", "Choose another name.")
@@ -242,15 +241,13 @@ def _undo(plan: Plan) -> str:
 
 
 def _tell_what_came(plan: Plan, came: dict[str, Any]) -> None:
-    from luthier import installing
-
     for each in came["components"]:
         typer.echo(f"{each['stage']}:{each['name']}  {each['summary']}")
+    giving = {each["distribution"] for each in came["components"]}
+    for each in came["plugins"]:
+        if each["distribution"] not in giving:
+            typer.echo(f"{each['name']}  {describe_plugin(each)}")
     for each in came["broken"]:
         warn(f"the plugin {each['name']} is broken: {each['error']}", f"luthier plugins doctor {each['name']}")
     for distribution in dict.fromkeys(each["distribution"] for each in came["plugins"] if each["environment"]):
         typer.echo(f"{distribution} runs in an environment of its own; build it: luthier env build {distribution}")
-    givers = installing.plugin_names()
-    for change in plan.changes:
-        if change.requested and change.name not in givers:
-            warn(f"{change.name} is no plugin: it has no entry point in the group `luthier`")

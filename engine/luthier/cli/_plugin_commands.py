@@ -7,6 +7,7 @@ called. `luthier plugins list` and `doctor` import all of them, to tell which ar
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -71,7 +72,9 @@ class PluginCommand:
             givers = " and by ".join(_giver(each) for each in self.entry_points)
             raise InputError(f"the command {self.name!r} is given by {givers}", "Uninstall one of them.")
         try:
-            app = self.entry_points[0].load()
+            # What a plugin prints while it is imported must not mix with what a command answers.
+            with contextlib.redirect_stdout(sys.stderr):
+                app = self.entry_points[0].load()
             if not isinstance(app, typer.Typer):
                 raise PluginError(f"{self.entry_points[0].value} is a {type(app).__name__}, not a typer.Typer")
             group = typer.main.get_group(app)
@@ -128,9 +131,11 @@ def with_commands(registry: Registry) -> Registry:
 
     from luthier.cli import app
 
+    commands = find_commands()
+    if not commands:
+        return registry
     group = typer.main.get_command(app)
     assert isinstance(group, Group)
-    commands = find_commands()
     # LUTHIER_PLUGINS may name a plugin that is a command and nothing else.
     others = [each for each in registry.broken if each.distribution or each.name not in commands]
     return replace(registry, broken=(*others, *_broken(commands.values(), group.commands)))
@@ -143,12 +148,13 @@ def _broken(commands: Iterable[PluginCommand], core: Collection[str]) -> Iterato
         what = (f"command {command.name}", command.distribution, command.version)
         if command.name in core:
             error = f"the command {command.name!r} of {command.giver} has the name of luthier's own command"
-            yield Broken(*what, error, "", "Its author must rename it; luthier's own is the one that is called.")
+            remedy = "Its author must rename it; luthier's own is the one that is called."
+            yield Broken(*what, error, "", remedy, "entry point")
             continue
         try:
             command.load()
         except (InputError, BrokenCommand) as error:
-            yield Broken(*what, error.message, getattr(error, "detail", ""), error.remedy)
+            yield Broken(*what, error.message, getattr(error, "detail", ""), error.remedy, "entry point")
 
 
 def _declared() -> bool:

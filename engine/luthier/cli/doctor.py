@@ -15,7 +15,7 @@ from luthier.cli._dispatch import Command
 from luthier.cli._options import HomeOption, JsonOption, PluginOption, registry_here, store_here
 from luthier.cli._output import format_bytes, print_json, warn
 from luthier.cli._plugin_commands import with_commands
-from luthier.cli._plugin_state import environment_problems, environment_state
+from luthier.cli._plugin_state import component_problems, environment_problems, environment_state
 
 if TYPE_CHECKING:
     from luthier.plugins import Registry
@@ -111,7 +111,14 @@ def _plugins(registry: Registry) -> dict[str, Any]:
         ],
         "blocked": list(registry.blocked),
         "broken": [
-            {"name": each.name, "distribution": each.distribution, "error": each.error, "remedy": each.remedy}
+            {
+                "name": each.name,
+                "distribution": each.distribution,
+                "version": each.version,
+                "origin": each.origin,
+                "error": each.error,
+                "remedy": each.remedy,
+            }
             for each in registry.broken
         ],
     }
@@ -123,7 +130,9 @@ def _problems(facts: dict[str, Any], registry: Registry) -> list[dict[str, str]]
         {"problem": f"the plugin {broken.name} is broken: {broken.error}", "remedy": broken.remedy}
         for broken in registry.broken
     ]
-    problems += [{"problem": problem, "remedy": remedy} for problem, remedy in environment_problems(registry)]
+    hidden = [problem for each in registry.components for problem in component_problems(each)]
+    hidden += [*environment_problems(registry), *_unmet()]
+    problems += [{"problem": problem, "remedy": remedy} for problem, remedy in hidden]
     if not store["writable"]:
         problems.append({"problem": f"{store['path']} cannot be written", "remedy": "Set LUTHIER_HOME, or use --home."})
     if store["free"] < ROOM:
@@ -136,6 +145,19 @@ def _problems(facts: dict[str, Any], registry: Registry) -> list[dict[str, str]]
     if not facts["tools"]["pip"]:
         problems.append({"problem": "pip is missing, which fetches wheel: locations", "remedy": "python -m ensurepip"})
     return problems
+
+
+def _unmet() -> list[tuple[str, str]]:
+    """The requirements of Luthier and its plugins that do not hold, each with what mends it."""
+    from luthier.installing import unmet
+
+    return [
+        (
+            f"{each.distribution} {each.version} requires {each.requirement}, which is {each.found or 'not installed'}",
+            f'pip install "{each.requirement.partition(";")[0].strip()}"',
+        )
+        for each in unmet()
+    ]
 
 
 def _print(facts: dict[str, Any]) -> None:

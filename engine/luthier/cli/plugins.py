@@ -15,12 +15,19 @@ from luthier.cli._dispatch import Command, command_group
 from luthier.cli._options import JsonOption, PluginOption, registry_here
 from luthier.cli._output import print_json, print_table
 from luthier.cli._plugin_commands import with_commands
-from luthier.cli._plugin_state import environment_problems, environment_state, examine, tell
-from luthier.errors import InputError
+from luthier.cli._plugin_state import (
+    commands_alone,
+    describe_plugin,
+    environment_problems,
+    examine,
+    find_component,
+    loaded,
+    tell,
+)
 
 if TYPE_CHECKING:
     from luthier.components import Component
-    from luthier.plugins import Broken, PluginInfo, Registry
+    from luthier.plugins import Broken, Registry
 
 app = command_group("Install, write, list, show and try plugins and their components.")
 
@@ -53,6 +60,10 @@ Examples:
   luthier plugins run unicode --input data.jsonl --output out.parquet
   luthier plugins run near-duplicates --help
   luthier plugins run shout --plugin shout.py --input data.jsonl --output out.jsonl --max-capitals 0.2
+
+A parameter that has the name of one of our options (input, output, seed, json, help, plugin) is given with the
+prefix config-: --config-seed. A component whose plugin declares an environment of its own runs there, once that
+is built: luthier env build DISTRIBUTION.
 """
 
 
@@ -62,16 +73,16 @@ def list_(
     plugins: PluginOption = [],  # noqa: B006 - typer copies it
     as_json: JsonOption = False,
 ) -> None:
-    """List the components of the plugins that are installed or in ./plugins.d, and the broken plugins."""
+    """List the components of the plugins that are installed or in ./plugins.d, the other plugins, and the broken."""
     registry = with_commands(registry_here(plugins))
     components = [each for each in registry.components if stage in (None, stage_name(each))]
-    facts = {plugin.name: _plugin(plugin) for plugin in registry.plugins}
+    facts = {plugin["name"]: plugin for plugin in loaded(registry)}
     if as_json:
         print_json(
             {
                 "components": [_listed(each, facts[each.plugin]) for each in components],
                 "broken": [_broken(each) for each in registry.broken],
-                "plugins": list(facts.values()),
+                "plugins": [*facts.values(), *commands_alone(registry)],
             }
         )
         return
@@ -88,26 +99,36 @@ def list_(
             for each in components
         ]
         print_table(["STAGE", "NAME", "DISTRIBUTION", "VERSION", "FROM", "SUMMARY"], rows)
-    else:
+    giving = {each.plugin for each in registry.components}
+    others = [each for each in facts.values() if each["name"] not in giving] + commands_alone(registry)
+    if others and not stage:
+        typer.echo("\nplugins without components:" if components else "plugins without components:")
+        given = [
+            (each["name"], _short(each["distribution"]), each["version"], _origin(each), describe_plugin(each))
+            for each in others
+        ]
+        print_table(["NAME", "DISTRIBUTION", "VERSION", "FROM", "GIVES"], given)
+    elif not components:
         typer.echo(_none(stage, registry), err=True)
     for problem, remedy in environment_problems(registry):
         typer.secho(f"\n{problem}", fg="yellow")
         typer.echo(f"  {remedy}")
     for broken in registry.broken:
-        typer.secho(f"\nbroken: {broken.name} ({_short(broken.distribution) or 'not installed'})", fg="red")
+        typer.secho(f"\nbroken: {broken.name} ({_giver(broken)})", fg="red")
         typer.echo(f"  {broken.error}\n  {broken.remedy}")
 
 
 @app.command("doctor", cls=Command, epilog=DOCTOR_EXAMPLES)
 def doctor(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Only this plugin, distribution or component.")
+        str | None, typer.Argument(metavar="[NAME]", help="Only this plugin, distribution, component or command.")
     ] = None,
     plugins: PluginOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
     """Say of each plugin whether it loads, its hooks, components and environment; of a broken one the traceback.
 
+    Of each component the parameters are looked at too: their types, and whether their defaults are allowed.
     Exit code 1 if something is wrong. A plugin that ends the whole process while it is imported, below
     Python (a crash in C, os._exit), ends this command too: LUTHIER_DISABLE=NAME leaves it out.
     """
@@ -158,40 +179,9 @@ def _run(plugins: PluginOption = []) -> None:  # noqa: B006
     """Run one component by itself on the rows of a file, its parameters as options."""
 
 
-def find_component(registry: Registry, name: str) -> Component:
-    """The one component that `NAME` or `STAGE:NAME` names.
-
-    Raises:
-        InputError: if there is none, or several.
-    """
-    from luthier.suggest import did_you_mean
-
-    found = registry.named(name)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(map(str, found))
-        raise InputError(f"several components are called {name!r}", f"Name the stage as well: {names}.")
-    known = [each.name for each in registry.components] + [str(each) for each in registry.components]
-    stage, _, rest = name.rpartition(":")
-    if stage:
-        registry.find(stage, rest)  # says what it knows of a component that is missing
-    raise InputError(f"no component is called {name!r}", did_you_mean(name, known) or "See: luthier plugins list")
-
-
 def stage_name(component: Component) -> str:
     """The stage's name as people know it: recipes do not list runtimes as steps, so theirs has none."""
     return component.stage.name or "runtime"
-
-
-def _plugin(plugin: PluginInfo) -> dict[str, Any]:
-    return {
-        "name": plugin.name,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "origin": plugin.origin,
-        "environment": environment_state(plugin.distribution),
-    }
 
 
 def _origin(plugin: Mapping[str, Any]) -> str:
@@ -203,14 +193,16 @@ def _origin(plugin: Mapping[str, Any]) -> str:
 
 
 def _listed(component: Component, plugin: Mapping[str, Any]) -> dict[str, str | None]:
+    return {**_identity(component), "origin": plugin["origin"], "environment": plugin["environment"]}
+
+
+def _identity(component: Component) -> dict[str, str]:
     return {
         "stage": stage_name(component),
         "name": component.name,
         "distribution": component.distribution,
         "version": component.version,
         "summary": component.summary,
-        "origin": plugin["origin"],
-        "environment": plugin["environment"],
     }
 
 
@@ -219,9 +211,16 @@ def _broken(broken: Broken) -> dict[str, str]:
         "name": broken.name,
         "distribution": broken.distribution,
         "version": broken.version,
+        "origin": broken.origin,
         "error": broken.error,
         "remedy": broken.remedy,
     }
+
+
+def _giver(broken: Broken) -> str:
+    """Whose it is, and where that was found."""
+    giver = f"{_short(broken.distribution)} {broken.version}".strip() or "not installed"
+    return f"{giver}, {broken.origin}" if broken.origin else giver
 
 
 def _short(distribution: str) -> str:
@@ -247,11 +246,7 @@ def _shown(component: Component) -> dict[str, Any]:
     from luthier.schema import example_step
 
     return {
-        "stage": stage_name(component),
-        "name": component.name,
-        "distribution": component.distribution,
-        "version": component.version,
-        "summary": component.summary,
+        **_identity(component),
         "inputs": list(component.inputs),
         "parameters": _parameters(component),
         "doc": component.doc,

@@ -28,7 +28,7 @@ from luthier.cli._options import (
     UntilOption,
 )
 from luthier.cli._output import print_json, print_table, warn
-from luthier.errors import GateRefused, LuthierError
+from luthier.errors import GateRefused, InputError, LuthierError
 
 if TYPE_CHECKING:
     from luthier.api import Session
@@ -61,6 +61,7 @@ Examples:
 
 \b
   luthier lock recipe.yaml && git add luthier.lock
+  luthier lock recipe.yaml --output linux.lock
   luthier run recipe.yaml --locked
 """
 
@@ -153,16 +154,14 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Check a recipe and show what running it would do: what is cached, what runs, and why."""
+    from luthier import api
+
     session = _open(recipe, overrides=overrides, plugins=plugins, home=home, until=until, start=start, force=force)
     planned = session.resolve()
     if as_json:
         print_json({"recipe": session.recipe.name, "steps": [_planned_record(each) for each in planned]})
         return
-    rows = [
-        (str(index), step_id, component, _state(each))
-        for index, (step_id, component, each) in enumerate(_planned_rows(planned), 1)
-    ]
-    print_table(["", "STEP", "COMPONENT", "STATE"], rows)
+    print_table(["", "STEP", "COMPONENT", "STATE"], planned.rows())
     cached = sum(each.state == "cached" for each in planned)
     options: dict[str, Sequence[object]] = {
         "--set": overrides,
@@ -175,23 +174,32 @@ def plan(
     given += ["--home", str(home)] if home else []
     command = shlex.join(["luthier", "run", str(recipe), *given])
     typer.echo("\nnothing to do: every step is cached" if cached == len(planned) else f"\nrun it: {command}")
+    for distribution, step in api.missing_environments(session.plan).items():
+        remedy = f"luthier env build {distribution}, or run it with --build-environments"
+        warn(f"{step} runs in the environment of {distribution}, which is not built", remedy)
 
 
 def lock(
     recipe: RecipeArgument,
     *,
     overrides: OverridesOption = [],  # noqa: B006
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write it there, for `luthier run --lock-file`.")
+    ] = None,
     plugins: PluginOption = [],  # noqa: B006
 ) -> None:
     """Write luthier.lock beside a recipe: the plugins, their code and the versions that its results come from."""
     from luthier import api
-    from luthier.files import REMEDY, disk_errors, write_atomically
+    from luthier.files import disk_errors, write_atomically
     from luthier.lock import lock_of
 
     session = _open(recipe, overrides=overrides, plugins=plugins)
     api.prepare_environments(session.plan, build=False)
-    found, path = lock_of(session.plan), api.lock_path(session)
-    with disk_errors(path.parent, REMEDY):
+    found, path = lock_of(session.plan), output or api.lock_path(session)
+    if path.is_dir() or not path.parent.is_dir():
+        what = f"{path} is a directory" if path.is_dir() else f"there is no directory {path.parent}"
+        raise InputError(f"the lock cannot be written: {what}", "Name a file in a directory: --output team.lock")
+    with disk_errors(path.parent, "Or name another file: --output FILE"):
         write_atomically(path, found.to_json(), path.parent)
     typer.echo(f"{path}: {len(found.plugins)} plugins, {len(found.requirements)} versions of libraries")
 
@@ -220,21 +228,6 @@ def _warn_of_broken(registry: Registry) -> None:
 
 
 # --- plan ---------------------------------------------------------------------------------------------
-
-
-def _planned_rows(planned: Sequence[Planned]) -> list[tuple[str, str, Planned]]:
-    """Each step with its component and what is planned: a fused pass has one row for each of its steps."""
-    return [
-        (each.node.id if step is each.node.step else step.id, str(step.component), each)
-        for each in planned
-        for step in each.node.parts
-    ]
-
-
-def _state(planned: Planned) -> str:
-    if planned.state == "runs":
-        return f"runs ({planned.why})"
-    return planned.why if planned.state == "depends" else planned.state
 
 
 def _planned_record(planned: Planned) -> dict[str, Any]:
@@ -277,12 +270,9 @@ def _newest(session: Session, started: Sequence[str]) -> Run:
 
 
 def _tell_outcome(run: Run, session: Session, *, nothing_to_do: bool) -> None:
-    from luthier.display import format_seconds
+    from luthier.display.wording import headline
 
-    if nothing_to_do:
-        typer.echo(f"nothing to do: every step is cached; run {run.id}")
-    else:
-        typer.echo(f"{run.id}  {run.state} after {format_seconds(run.data.seconds)}")
+    typer.echo(headline(run, began=not nothing_to_do))
     print_gates(run)
     if run.report_path.exists():
         typer.echo(f"report: {run.report_path}")

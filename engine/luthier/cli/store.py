@@ -61,7 +61,9 @@ def gc(
     as_json: JsonOption = False,
 ) -> None:
     """Remove what no run refers to: steps, artifacts, leftovers of killed runs."""
-    collected = store_here(home).collect(keep_runs=keep_runs, grace_seconds=grace, dry_run=dry_run)
+    from luthier.garbage import collect
+
+    collected = collect(store_here(home), keep_runs=keep_runs, grace_seconds=grace, dry_run=dry_run)
     if as_json:
         print_json({"dry_run": dry_run, **asdict(collected)})
         return
