@@ -33,7 +33,7 @@ test: install
 	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile $(TESTS)
 
 test-slow: install
-	$(BIN)/python -m pytest -q $(TESTS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(TESTS)
 
 lint: install
 	$(BIN)/ruff check .

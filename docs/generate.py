@@ -7,18 +7,19 @@ plugins that are installed, with the stages that they add.
 from __future__ import annotations
 
 import argparse
-import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import api
+
 from luthier import hookspecs, scaffold
-from luthier.artifacts import DATASET_FORMS
+from luthier.artifacts import DATASET_FORMS, SPLITS
 from luthier.cli import _plugin_commands
-from luthier.components import DEFAULT_RUNTIMES, RESERVED_KEYS, STAGES, Stage
-from luthier.context import Context
+from luthier.components import RESERVED_KEYS
+from luthier.core_stages import DEFAULT_RUNTIMES, STAGES, Stage
 from luthier.hookcheck import CORE_SPECIFICATIONS
 from luthier.plugins import FIRST_PARTY, Registry, load_plugins
 from luthier.schema import example_step, parameter_help
@@ -29,7 +30,7 @@ NOTE = "<!-- Made by `make docs` from the code: edit the docstrings instead. -->
 
 def hooks(registry: Registry) -> str:
     """The page of hooks: every specification with its docstring, and what each stage offers."""
-    lines = [NOTE, "# Hooks\n", inspect.getdoc(hookspecs) or "", "\n## Registration hooks\n"]
+    lines = [NOTE, "# Hooks\n", api.markdown(hookspecs), "\n## Registration hooks\n"]
     stages = {stage.hook: stage for stage in STAGES}
     lifecycle = [name for name in CORE_SPECIFICATIONS if name not in ("luthier_stages", *stages)]
     for name, function in CORE_SPECIFICATIONS.items():
@@ -40,33 +41,23 @@ def hooks(registry: Registry) -> str:
     for added in registry.added_stages:
         lines += _hook(added.stage.hook, added.specification, added.stage, added.distribution)
     lines.append("## Lifecycle hooks\n")
+    lines.append("[The interface](api.md) has the fields of every event and all that a `Run` tells.\n")
     for name in lifecycle:
         lines += _hook(name, CORE_SPECIFICATIONS[name], None)
-    lines += ["## Commands\n", (inspect.getdoc(_plugin_commands) or "") + "\n"]
-    lines += ["## `Stage`\n", f"{_signature_of_stage()}\n", (inspect.getdoc(Stage) or "") + "\n"]
-    lines += ["## `Context`\n", (inspect.getdoc(Context) or "") + "\n"]
-    for name, member in vars(Context).items():
-        if not name.startswith("_") and name not in ("save_metrics", "metrics", "quarantined", "quarantine_file"):
-            lines += [
-                f"### `ctx.{name}{inspect.signature(member)}`\n".replace("self, ", "").replace("'", ""),
-                (inspect.getdoc(member) or "") + "\n",
-            ]
+    lines += ["## Commands\n", api.markdown(_plugin_commands) + "\n"]
     lines.append("## Dataset forms\n")
     lines += ["| form | columns |", "|---|---|"]
     lines += [
         f"| `{form}` | {', '.join(f'`{name}` {kind}' for name, kind in columns.items())} |"
         for form, columns in DATASET_FORMS.items()
     ]
+    lines.append(f"\n`split` is {', '.join(f'`{name}`' for name in SPLITS[:-1])} or `{SPLITS[-1]}`; nothing else.")
     return "\n".join(lines) + "\n"
-
-
-def _signature_of_stage() -> str:
-    return f"`Stage{inspect.signature(Stage)}`".replace("'", "").replace(" -> None", "")
 
 
 def _hook(name: str, function: Callable[..., Any], stage: Stage | None, distribution: str = "") -> list[str]:
     giver = f" ({distribution})" if distribution else ""
-    lines = [f"### `{name}{inspect.signature(function)}`{giver}\n".replace("'", ""), f"{inspect.getdoc(function)}\n"]
+    lines = [f"### `{name}{api.signature(function)}`{giver}\n", f"{api.markdown(function)}\n"]
     if stage:
         lines.append(
             f"In recipes: {f'`{stage.name}`' if stage.name else 'the reserved key `runtime`'}. "
@@ -115,29 +106,39 @@ def recipe(registry: Registry) -> str:
 
 
 def stage_page(stage: Stage) -> Callable[[Registry], str]:
-    """A page of one stage: what it promises, a whole plugin for it, and our own components."""
-    name = stage.name or "runtime"
+    """A page of one stage: what it promises, a whole plugin for it where there is a template, and its components."""
 
     def page(registry: Registry) -> str:
-        naming = scaffold.Naming.of(f"my-{name}")
-        ((path, text),) = scaffold.single_file_plugin(naming, stage).items()
         ours = [each for each in registry.components if each.stage is stage]
-        command = f"luthier plugins new my-{name} --stage {name}"
-        lines = [NOTE, f"# {stage.title}\n", f"{inspect.getdoc(CORE_SPECIFICATIONS[stage.hook])}\n"]
+        added = next((each for each in registry.added_stages if each.stage is stage), None)
+        specification = added.specification if added else CORE_SPECIFICATIONS[stage.hook]
+        lines = [NOTE, f"# {stage.title}\n"]
+        lines += [f"A stage that {added.distribution} adds; its hook is `{stage.hook}`.\n"] if added else []
+        lines.append(f"{api.markdown(specification)}\n")
         lines.append(f"It may ask for: {stage.offer or 'nothing'}. It gives: {stage.gives or 'a Generator'}.\n")
-        lines.append(f"## A whole plugin\n\n`{command} --single-file` writes `{path}`:\n")
-        lines += [
-            "```python",
-            text.rstrip(),
-            "```\n",
-            f"`{command}` writes a distribution, with its tests. To use it:\n",
-        ]
-        lines += ["```yaml", scaffold.example_steps(naming, stage), "```\n"]
-        lines.append("## Ours\n")
+        lines += _whole_plugin(stage) if scaffold.has_template(stage) else []
+        lines.append("## Components\n" if added else "## Ours\n")
         lines += [f"- `{each.name}` ({each.distribution}): {each.summary}" for each in ours]
         return "\n".join(lines) + "\n"
 
     return page
+
+
+def _whole_plugin(stage: Stage) -> list[str]:
+    name = stage.name or "runtime"
+    naming = scaffold.Naming.of(f"my-{name}")
+    ((path, text),) = scaffold.single_file_plugin(naming, stage).items()
+    command = f"luthier plugins new my-{name} --stage {name}"
+    return [
+        f"## A whole plugin\n\n`{command} --single-file` writes `{path}`:\n",
+        "```python",
+        text.rstrip(),
+        "```\n",
+        f"`{command}` writes a distribution, with its tests. To use it:\n",
+        "```yaml",
+        scaffold.example_steps(naming, stage),
+        "```\n",
+    ]
 
 
 def first_party(registry: Registry) -> Registry:
@@ -164,7 +165,8 @@ def main() -> int:
         parser.error("--installed needs --output: docs/reference is of our own plugins")
     registry = load_plugins() if options.installed else first_party(load_plugins())
     pages: dict[str, Callable[[Registry], str]] = {"hooks.md": hooks, "components.md": components, "recipe.md": recipe}
-    pages |= {f"stages/{stage.name or 'runtime'}.md": stage_page(stage) for stage in STAGES}
+    pages["api.md"] = lambda registry: f"{NOTE}\n{api.page()}"
+    pages |= {f"stages/{stage.name or 'runtime'}.md": stage_page(stage) for stage in registry.stages}
     options.output.mkdir(parents=True, exist_ok=True)
     stale = []
     for name, make in pages.items():

@@ -172,7 +172,7 @@ def test_cleaning_that_leaves_nothing_exits_1_and_says_what_dropped_it(project):
     edit(project, "at_least: 20", "at_least: 10000")
     code, said = call("run", "recipe.yaml")
     assert code == 1
-    assert "left no rows: 300 in, 300 dropped" in said
+    assert "no rows are left (longer: 300 in, 0 kept, 300 dropped" in said
 
 
 # --- base models --------------------------------------------------------------------------------------

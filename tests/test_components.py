@@ -16,16 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier import Location, component
-from luthier.components import (
-    DEFAULT_RUNTIMES,
-    RESERVED_KEYS,
-    STAGES,
-    Component,
-    ConfigurationError,
-    Stage,
-    plain_value,
-    read_component,
-)
+from luthier.components import RESERVED_KEYS, Component, ConfigurationError, plain_value, read_component
+from luthier.core_stages import DEFAULT_RUNTIMES, STAGES, Stage
 from luthier.errors import PluginError
 
 if TYPE_CHECKING:

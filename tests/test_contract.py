@@ -106,38 +106,38 @@ def refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> Refused:
 @pytest.mark.parametrize("stage", ["clean", "bias"])
 def test_a_frame_component_that_renames_ids_is_refused(refused, stage):
     error = refused(f"{stage}: renumber")
-    assert error.message.startswith("renumber (")
+    assert "renumber (" in error.message
     assert "gave rows of new ids: '0', and 99 more ids" in error.message
     assert "keeps `id`" in error.remedy
 
 
 def test_ids_that_repeat_across_shards_are_refused(refused):
     error = refused("format: numbered", count=5000)
-    assert error.message.startswith("numbered (")
+    assert "numbered (" in error.message
     assert "gave rows of the same id: '0', and 903 more ids" in error.message
 
 
 def test_of_a_fused_pass_the_part_that_made_the_ids_is_named(refused):
     error = refused("clean: capitals", "format: numbered", "clean: tidy", count=5000)
-    assert error.message.startswith("numbered (")
+    assert "numbered (" in error.message
 
 
 def test_ids_that_a_data_component_repeats_are_refused(refused):
     error = refused("clean: twice")
-    assert error.message.startswith("twice (")
+    assert "twice (" in error.message
     assert "and 99 more ids" in error.message
 
 
 @pytest.mark.parametrize("formatter", ["alternate", "alternate-all"])
 def test_a_group_in_train_and_test_is_refused(refused, formatter):
     error = refused("clean: grouped", f"format: {formatter}")
-    assert error.message.startswith(f"{formatter.replace('-', '_')} (")
+    assert f"{formatter.replace('-', '_')} (" in error.message
     assert "put the group '0' into test and train, and 2 more groups" in error.message
 
 
 def test_a_group_that_shards_put_into_different_splits_is_refused(refused):
     error = refused("clean: grouped", "format: by-shard", "clean: tidy", count=5000)
-    assert error.message.startswith("by_shard (")
+    assert "by_shard (" in error.message
     assert "put the group '0' into test and train" in error.message
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,14 @@ import pytest
 from luthier import hookspecs
 from luthier.plugins import load_plugins
 from luthier.recipe import parse_recipe
+from luthier.testing.public_interface import PUBLIC_MODULES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
+SPECIFICATION = importlib.util.spec_from_file_location("docs_api", ROOT / "docs" / "api.py")
+api = importlib.util.module_from_spec(SPECIFICATION)
+SPECIFICATION.loader.exec_module(api)
+PUBLIC = {name: each for _, section in api.sections() for name, each in section.items()}
 HOOKS = [name for name in vars(hookspecs) if name.startswith("luthier_")]
 
 
@@ -62,6 +70,61 @@ def test_every_plugin_in_the_docs_runs(name, text, tmp_path):
     assert kept == ["a quiet word"]
 
 
+CONFORMANCE = """
+import luthier.testing
+
+test_conformance = luthier.testing.conformance("shout.py")
+"""
+
+
+def test_every_plugin_in_the_docs_passes_the_conformance_kit(tmp_path):
+    for number, (_, text) in enumerate(PLUGINS):
+        folder = tmp_path / f"plugin_{number}"
+        folder.mkdir()
+        (folder / "shout.py").write_text(text)
+        (folder / f"test_shout_{number}.py").write_text(CONFORMANCE)
+    told = ["-q", "-p", "no:cacheprovider", "-k", "hooks or public or documented or schema or worker", "--no-header"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *told, "--rootdir", tmp_path, tmp_path],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"{5 * len(PLUGINS)} passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_everything_public_says_what_it_is_and_is_in_the_reference(name):
+    each = PUBLIC[name]
+    assert api.docstring(each)
+    page = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    assert re.search(rf"^### `{name}\b", page, re.MULTILINE)
+    for member, function in (api.members(each) if inspect.isclass(each) else {}).items():
+        assert api.docstring(function), f"{name}.{member}"
+
+
+def test_the_guide_names_every_module_that_is_public():
+    text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    section = text.partition("## What you may import\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`(luthier\.[a-z]+)`", section)) == PUBLIC_MODULES - {"luthier"}
+
+
+def test_the_reference_has_what_hooks_contexts_and_fixtures_are_for():
+    assert {"Context", "Run", "StepResult", "RunStarted", "StepFailed", "run_component", "Project"} <= set(PUBLIC)
+    assert {"rng", "metric"} <= set(api.members(PUBLIC["Context"]))
+    assert "rows" in api.members(PUBLIC["Project"])
+
+
+def test_what_has_no_docstring_of_its_own_is_found():
+    @dataclass(frozen=True, kw_only=True)
+    class Silent(api.events.Event):
+        seconds: float = 0.0
+
+    assert not api.docstring(Silent)
+    assert not api.docstring(Silent.__init__)
+
+
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_is_documented_tested_and_used(hook):
     assert inspect.getdoc(getattr(hookspecs, hook))
@@ -73,6 +136,47 @@ def test_every_hook_is_documented_tested_and_used(hook):
     sources = [*(ROOT / "plugins").glob("*/src/**/*.py"), *(ROOT / "examples").glob("*/src/**/*.py")]
     plugins = "".join(path.read_text(encoding="utf-8") for path in sources)
     assert f"def {hook}(" in plugins
+
+
+STAGES = """
+from luthier import Stage, hookimpl, hookspec
+
+@hookspec
+def luthier_augmenters():
+    "Give the augmenters: rows in, more rows out."
+@hookspec
+def luthier_drawers():
+    "Give the drawers."
+
+@hookimpl
+def luthier_stages():
+    return [
+        Stage("augment", "luthier_augmenters", "dataset", "Augmenters", one_of=("frame",), optional=("ctx",)),
+        Stage("draw", "luthier_drawers", "model", "Drawers", optional=("ctx",)),
+    ]
+"""
+
+
+def test_a_stage_that_a_plugin_adds_has_a_page_too(tmp_path):
+    site = tmp_path / "site"
+    (site / "acme_stages-1.2.dist-info").mkdir(parents=True)
+    (site / "acme_stages.py").write_text(STAGES)
+    metadata = "Metadata-Version: 2.1\nName: acme-stages\nVersion: 1.2\n"
+    (site / "acme_stages-1.2.dist-info" / "METADATA").write_text(metadata)
+    (site / "acme_stages-1.2.dist-info" / "entry_points.txt").write_text("[luthier]\nacme = acme_stages\n")
+    paths = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+    generate = [sys.executable, str(ROOT / "docs" / "generate.py"), "--installed", "--output", str(tmp_path / "pages")]
+    subprocess.run(generate, env={**os.environ, "PYTHONPATH": paths}, check=True, capture_output=True)
+    stages = tmp_path / "pages" / "stages"
+    page = (stages / "augment.md").read_text("utf-8")
+    assert "A stage that acme-stages adds; its hook is `luthier_augmenters`." in page
+    assert "Give the augmenters: rows in, more rows out." in page
+    assert "`luthier plugins new my-augment --stage augment`" in page
+    assert "def luthier_augmenters() -> list" in page
+    drawn = (stages / "draw.md").read_text("utf-8")
+    assert "Give the drawers." in drawn
+    assert "A whole plugin" not in drawn
+    assert "A whole plugin" in (stages / "clean.md").read_text("utf-8")
 
 
 def test_links_between_pages_lead_somewhere():

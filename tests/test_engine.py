@@ -149,7 +149,19 @@ def test_an_error_in_a_component_is_told_with_its_place_and_the_rest_is_kept(run
     with pytest.raises(LuthierError, match=r"ValueError: the teacher is ill at .*toys\.py:\d+") as caught:
         run(overrides={"teach.fail": "value"})
     assert caught.value.exit_code == 3
+    kept = Path(caught.value.remedy.partition("Its traceback: ")[2])
+    assert "ValueError: the teacher is ill" in kept.read_text(encoding="utf-8")
     assert states(run())["riddles"] is True
+
+
+def test_an_error_of_a_library_is_told_with_the_plugins_line(run, project):
+    plugin = project / "plugins.d" / "toys.py"
+    text = plugin.read_text(encoding="utf-8")
+    called = 'if fail == "value":\n        json.loads("no JSON")\n'
+    plugin.write_text(text.replace('if fail == "value":\n', called, 1), encoding="utf-8")
+    line = plugin.read_text(encoding="utf-8").splitlines().index('        json.loads("no JSON")') + 1
+    with pytest.raises(LuthierError, match=rf"JSONDecodeError: .* at .*toys\.py:{line}"):
+        run(overrides={"teach.fail": "value"})
 
 
 def test_a_worker_that_exits_is_one_clear_error(run):
@@ -181,8 +193,40 @@ def test_a_silent_worker_is_ended_after_the_timeout(run):
 def test_cleaning_that_leaves_nothing_says_so(run):
     with pytest.raises(InputError, match=r"riddles|capitals|longer") as caught:
         run(overrides={"longer.at_least": 10_000})
-    assert "left no rows" in str(caught.value)
-    assert "300 in, 300 dropped" in str(caught.value)
+    assert "no rows are left" in str(caught.value)
+    assert "longer: 300 in, 0 kept, 300 dropped" in str(caught.value)
+
+
+@pytest.mark.parametrize("option", [(), ("--quiet",)])
+def test_an_error_names_the_place_in_the_recipe_and_the_step_of_a_fused_pass(project, command, option):
+    plugin = project / "plugins.d" / "brittle.py"
+    plugin.write_text(
+        "from luthier import InputError, hookimpl\n\n\n"
+        "def brittle(frame, ctx):\n"
+        '    """Refuse every row."""\n'
+        "    raise InputError('this text is no riddle', 'Give it riddles.')\n\n\n"
+        "@hookimpl\ndef luthier_cleaners():\n    return [brittle]\n",
+        encoding="utf-8",
+    )
+    recipe = project / "recipe.yaml"
+    text = recipe.read_text(encoding="utf-8")
+    recipe.write_text(
+        text.replace("  - clean: capitals\n", "  - clean: brittle\n  - clean: capitals\n"), encoding="utf-8"
+    )
+    process = command("run", "recipe.yaml", *option, LUTHIER_PLUGINS="toys,brittle")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    line = recipe.read_text(encoding="utf-8").splitlines().index("  - clean: brittle") + 1
+    assert f"recipe.yaml:{line}:5: brittle: this text is no riddle" in errors
+    assert ("✗ brittle failed" in errors) == (not option)
+    states = {step.id: step.state for step in next(list_runs(open_store(project))).steps}
+    assert states["brittle"] == "failed"
+    assert states["capitals"] == "waiting"
+
+
+def test_from_after_until_would_do_nothing_so_it_is_refused(run):
+    with pytest.raises(InputError, match="--until unique stops before --from teach"):
+        run(until="unique", start="teach")
 
 
 def test_a_damaged_artifact_is_noticed_and_made_again(run, project):

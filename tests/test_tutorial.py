@@ -68,14 +68,20 @@ class Shell:
         (site / "tests.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
         self.directory = directory
         self._cache = directory / "cache"
+        self._installed = ""
 
     def run(self, command: list[str], *, fails: bool = False) -> str:
-        """What the command prints; `cd` is for the commands that follow."""
+        """What the command prints; `cd` is for the commands that follow.
+
+        Tools of the tests' environment may be used once the page has installed them.
+        """
         program, *arguments = command
         if program == "cd":
             self.directory /= arguments[0]
             return ""
         code = ["-c", PROGRAMS[program]] if program in PROGRAMS else []
+        tool = arguments[1] if arguments[:1] == ["-m"] else program
+        assert tool in ("luthier", "pip") or f"already satisfied: {tool}" in self._installed, f"who installs {tool}?"
         # Packages are built with the tests' hatchling: nothing is fetched.
         arguments += ["--no-isolation"] if arguments == ["-m", "build"] else []
         done = subprocess.run(
@@ -87,6 +93,7 @@ class Shell:
             check=False,
         )
         assert (done.returncode != 0) is fails, f"{command}\n{done.stdout}\n{done.stderr}"
+        self._installed += done.stdout if command[:2] == ["pip", "install"] else ""
         return done.stdout + done.stderr
 
     def _environment(self) -> dict[str, str]:
@@ -155,16 +162,17 @@ def test_a_distribution(shell):
 
 
 def test_a_tested_one_is_published(shell):
-    made, _, _, tested, listing = [shell.run(command) for command in commands("A tested one")]
+    made, _, _, _, tested, listing = [shell.run(command) for command in commands("A tested one")]
     assert "wrote calm/pyproject.toml" in made.replace(os.sep, "/")
     assert " passed" in tested
     assert "failed" not in tested
     assert re.search(r"clean +calm +luthier-calm", listing)
     (line,) = [block.text for block in BLOCKS if not block.language]
     assert line in (shell.directory / "tests" / "test_calm.py").read_text()
-    build, install, uninstall = commands("A published one")
+    tool, build, remove, install, uninstall = commands("A published one")
+    shell.run(tool)
     shell.run(build)
     assert len(list((shell.directory / "dist").glob("luthier_calm-0.1.0*"))) == 2
-    shell.run(["pip", "uninstall", "--yes", "luthier-calm"])
+    assert "uninstalled luthier-calm" in shell.run(remove)
     assert "clean:calm" in shell.run(install)
     assert "uninstalled luthier-calm" in shell.run(uninstall)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from luthier.artifacts import Dataset, Frame, Generator, Model, OnnxModel, Report, Score
-from luthier.components import Location, Stage, component
+from luthier.components import Location, component
 from luthier.context import Context
+from luthier.core_stages import Stage
 from luthier.errors import InputError, LuthierError, PluginError
 from luthier.hookspecs import hookimpl, hookspec
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +11,11 @@ from typing import Any
 
 from luthier import environments, hookspecs, lock, provenance
 from luthier.discovery import plugin_files
-from luthier.errors import GateRefused
+from luthier.errors import GateRefused, LuthierError
 from luthier.events import Event, Listener, PluginHookFailed, listeners
 from luthier.files import REMEDY, disk_errors
 from luthier.interrupts import terminated_as_interrupt
-from luthier.keys import Planned, resolve
+from luthier.keys import PlannedNodes, resolve
 from luthier.planner import Force, Plan, bounds, make_plan
 from luthier.plugins import Registry, load_plugins
 from luthier.pool import Pool, available_cores
@@ -78,11 +77,11 @@ class Session:
                         found.setdefault(node.id, node.ingredients)
         return found
 
-    def resolve(self) -> list[Planned]:
+    def resolve(self) -> PlannedNodes:
         """What is known of every node now, in order."""
         outputs: dict[str, str] = {}
         previous = self.previous()
-        planned = []
+        planned = PlannedNodes()
         for node in self.plan.nodes:
             known = resolve(self.plan, node, outputs, self.store, previous)
             if known.record:
@@ -90,12 +89,16 @@ class Session:
             planned.append(known)
         return planned
 
+    def newest_run(self) -> Run | None:
+        """The recipe's newest run, whatever became of it."""
+        return next((run for run in list_runs(self.store) if run.data.recipe == self.recipe.name), None)
+
     def current_run(self) -> Run | None:
         """The recipe's newest finished run, if it is this plan's: the same keys, the same gates."""
         planned = self.resolve()
         if not all(known.record for known in planned):
             return None
-        run = next((run for run in list_runs(self.store) if run.data.recipe == self.recipe.name), None)
+        run = self.newest_run()
         if run is None or run.state not in ("done", "refused"):
             return None
         if [step.id for step in run.steps] != [step.id for step in _planned_steps(self.plan)]:
@@ -161,8 +164,10 @@ def plan(
     until: str | None = None,
     start: str | None = None,
     force: Sequence[str] = (),
-) -> list[Planned]:
+) -> PlannedNodes:
     """What running a recipe would do: each node, cached or to run, and why. The arguments are those of `run`.
+
+    A notebook shows it as a table.
 
     Raises:
         RecipeError: with everything that is wrong with the recipe.
@@ -222,13 +227,31 @@ def run(
     prepare_environments(session.plan, build=build_environments)
     if locked:
         lock.check_lock(session.plan, lock_path(session) if locked is True else Path(locked))
-    with contextlib.ExitStack() as stack:
-        heard = [listen] if listen else []
-        if display:
-            from luthier.display import show
+    do = _run_shown if display else run_session
+    return do(session, [listen] if listen else [], jobs=jobs, step_timeout=step_timeout, device=device)
 
-            heard.append(stack.enter_context(show()))
-        return run_session(session, heard, jobs=jobs, step_timeout=step_timeout, device=device)
+
+def _run_shown(session: Session, heard: Sequence[Listener], **options: Any) -> Run:
+    """Run with a display, which at the end says what came out of it, however it ended."""
+    from luthier.display import show
+
+    with show() as display:
+        try:
+            run = run_session(session, [*heard, display], **options)
+        except (LuthierError, KeyboardInterrupt) as error:
+            ended = _ended_run(session, display.run, error)
+            if ended:
+                display.tell_outcome(ended)
+            raise
+        display.tell_outcome(run)
+        return run
+
+
+def _ended_run(session: Session, began: str, error: BaseException) -> Run | None:
+    """The run that an error ended, or that a gate had refused before; None where none began."""
+    if began:
+        return Run.at(session.store.runs / began)
+    return session.newest_run() if isinstance(error, GateRefused) else None
 
 
 def prepare_environments(plan: Plan, *, build: bool, tell: Callable[[str], None] = lambda line: None) -> None:
@@ -244,6 +267,12 @@ def prepare_environments(plan: Plan, *, build: bool, tell: Callable[[str], None]
             environment_build.build(distribution, tell=tell)
         else:
             environments.require(distribution)
+
+
+def missing_environments(plan: Plan) -> dict[str, str]:
+    """The distributions whose environments a plan needs and that are not built or out of date, with the first step."""
+    needed = {node.environment: node.id for node in reversed(plan.nodes) if node.environment}
+    return {name: step for name, step in needed.items() if environments.current(name) is None}
 
 
 def lock_path(session: Session) -> Path:

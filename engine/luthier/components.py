@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from luthier.core_stages import Stage
 from luthier.errors import InputError, PluginError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic_core import CoreSchema
-
-    from luthier.artifacts import Kind
-
-SUBJECTS = ("candidate", "base", "reference")
-"""What validators measure: the newest model, what the architecture gave, the last model before export."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -46,105 +42,13 @@ class Location(str):
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A row in the table of stages; plugins add theirs through `luthier_stages`.
-
-    Attributes:
-        name: its key in recipes (`clean`); empty for one that recipes do not list as steps (runtimes).
-        hook: the registration hook (`luthier_cleaners`).
-        gives: the kind of artifact that a step of it makes: `dataset`, `model`, `onnx` or `report`; None for
-            runtimes.
-        title: what it is, for people.
-        needs: inputs that a component must ask for.
-        one_of: inputs of which it must ask for exactly one.
-        optional: inputs that it may ask for.
-        contract: the version of what the engine promises it; part of every step's key.
-    """
-
-    name: str
-    hook: str
-    gives: Kind | None
-    title: str
-    needs: tuple[str, ...] = ()
-    one_of: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    contract: int = 1
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """All inputs that it offers."""
-        return (*self.needs, *self.one_of, *self.optional)
-
-    def check_inputs(self, inputs: Collection[str]) -> str:
-        """What is wrong with a component that asks for `inputs`; empty if nothing is."""
-        unknown = [name for name in inputs if name not in self.inputs]
-        if unknown:
-            return f"asks for {', '.join(map(repr, unknown))}, which this stage does not offer"
-        missing = [name for name in self.needs if name not in inputs]
-        if missing:
-            return f"does not ask for {', '.join(map(repr, missing))}"
-        chosen = [name for name in self.one_of if name in inputs]
-        if self.one_of and len(chosen) != 1:
-            return f"must ask for exactly one of {', '.join(map(repr, self.one_of))}"
-        return ""
-
-    @property
-    def offer(self) -> str:
-        """What the stage offers, for messages and the reference."""
-        parts = list(self.needs)
-        if self.one_of:
-            parts.append(" or ".join(self.one_of))
-        parts += [f"{name} (optional)" for name in self.optional]
-        return ", ".join(parts)
-
-
-STAGES: tuple[Stage, ...] = (
-    Stage("source", "luthier_sources", "dataset", "Sources: read raw documents", optional=("ctx",)),
-    Stage("clean", "luthier_cleaners", "dataset", "Cleaners", one_of=("frame", "data"), optional=("ctx",)),
-    Stage(
-        "bias",
-        "luthier_bias_filters",
-        "dataset",
-        "Bias filters and audits",
-        one_of=("frame", "data"),
-        optional=("ctx",),
-    ),
-    Stage(
-        "format",
-        "luthier_formatters",
-        "dataset",
-        "Formatters: text to examples",
-        one_of=("frame", "data"),
-        optional=("ctx",),
-    ),
-    Stage("architecture", "luthier_architectures", "model", "Architectures: make a model", optional=("data", "ctx")),
-    Stage("tune", "luthier_tuners", "model", "Tuners", needs=("model",), optional=("data", "ctx")),
-    Stage(
-        "export", "luthier_exporters", "onnx", "Exporters: model to ONNX", needs=("model",), optional=("data", "ctx")
-    ),
-    Stage(
-        "validate",
-        "luthier_validators",
-        "report",
-        "Validators",
-        needs=("subject",),
-        optional=("reference", "data", "ctx"),
-    ),
-    Stage("", "luthier_runtimes", None, "Runtimes: load a model", one_of=("model", "onnx"), optional=("ctx",)),
-)
-"""The core's stages. Those that plugins add are in `Registry.stages`, after these."""
-
-DEFAULT_RUNTIMES: Mapping[str, str] = {"model": "transformers", "onnx": "onnxruntime-genai"}
-"""The runtime that loads each kind where a recipe's `runtime` does not name another."""
-
-
-@dataclass(frozen=True)
 class Declaration:
     """What a signature cannot say; see `component`."""
 
     gives: str | None = None
     needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
     fingerprint: Callable[..., str] | None = None
+    files: Callable[..., Sequence[str]] | None = None
     check: Callable[..., None] | None = None
     platform: bool = False
 
@@ -154,6 +58,7 @@ def component(
     gives: str | None = None,
     needs: Mapping[str, Collection[str]] | None = None,
     fingerprint: Callable[..., str] | None = None,
+    files: Callable[..., Sequence[str]] | None = None,
     check: Callable[..., None] | None = None,
     platform: bool = False,
 ) -> Callable[[Function], Function]:
@@ -165,6 +70,9 @@ def component(
         needs: for an input, the forms that it takes: `{"data": {"prompt-completion"}}`.
         fingerprint: for a source that reads something other than locations: called with the
             configuration while planning, it returns a text that changes when the source would.
+        files: for a source that reads some files of a directory: called with the configuration, it returns
+            their patterns (`**/*.txt`), as `Path.glob` reads them from a location that is a directory. Other
+            files there may change without the source being run again.
         check: called with the configuration while planning; it raises `InputError` where parameters that
             are right by themselves do not go together, which no type can say.
         platform: the result depends on the processor architecture or operating system.
@@ -172,7 +80,7 @@ def component(
 
     def declare(function: Function) -> Function:
         forms = {name: frozenset(accepted) for name, accepted in (needs or {}).items()}
-        function.__luthier__ = Declaration(gives, forms, fingerprint, check, platform)  # type: ignore[attr-defined]
+        function.__luthier__ = Declaration(gives, forms, fingerprint, files, check, platform)  # type: ignore[attr-defined]
         return function
 
     return declare
@@ -258,7 +166,7 @@ class Component:
         Raises:
             PluginError: if an annotation cannot be evaluated or is no type that pydantic knows.
         """
-        from pydantic import ConfigDict, PydanticSchemaGenerationError, create_model
+        from pydantic import ConfigDict, create_model
 
         definitions: dict[str, Any] = {}
         for parameter in self.parameters:
@@ -271,10 +179,11 @@ class Component:
         )
         try:
             return create_model(self.function.__name__, __config__=config, **definitions)
-        except PydanticSchemaGenerationError as error:
+        except Exception as error:
+            # Besides pydantic's own, a constraint that does not go with its type, or a name that is not there.
+            told = (str(error) or type(error).__name__).splitlines()[0]
             raise PluginError(
-                f"{describe(self.function)}: a parameter has a type that cannot be configured: "
-                f"{error.message.splitlines()[0]}",
+                f"{describe(self.function)}: a parameter has a type that cannot be configured: {told}",
                 "Use plain types, Literal, Annotated constraints, lists, or dataclasses of these.",
             ) from error
 
@@ -298,6 +207,7 @@ class Component:
 
         Raises:
             ConfigurationError: with every problem at once.
+            PluginError: if a default is refused by its own type.
         """
         from pydantic import ValidationError
 
@@ -312,6 +222,7 @@ class Component:
                 )
                 for detail in error.errors()
             ]
+            self._blame_defaults(problems, configuration)
             raise ConfigurationError(self, problems) from None
         values = {name: getattr(instance, name) for name in type(instance).model_fields}
         if self.declared.check:
@@ -321,6 +232,16 @@ class Component:
                 message = f"{error.message} ({error.remedy})" if error.remedy else error.message
                 raise ConfigurationError(self, [Problem((), message)]) from None
         return values
+
+    def _blame_defaults(self, problems: Sequence[Problem], configuration: Mapping[str, Any]) -> None:
+        """Raise a PluginError if something is wrong that the user did not give."""
+        defaults = {each.name for each in self.parameters if each.default is not each.empty}
+        wrong = [each for each in problems if each.key and each.key[0] in defaults - configuration.keys()]
+        if wrong:
+            told = "; ".join(
+                f"the default of {each.key[0]!r} is refused by its own type: {each.message}" for each in wrong
+            )
+            raise PluginError(f"{describe(self.function)}: {told}", "Mend the default or the annotation.")
 
     def canonical(self, configuration: Mapping[str, Any], locate: Callable[[str], str] = str) -> dict[str, Any]:
         """The configuration with defaults, as JSON values, locations through `locate`: what a step's key covers."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from types import CodeType
 from typing import Literal
@@ -42,6 +42,49 @@ class Candidate:
     def import_plugin(self) -> object:
         """Import it: a module, or the object that the entry point names."""
         return import_file(self.file) if self.file else self.entry_points[0].load()
+
+    @property
+    def module(self) -> str:
+        """The module that its entry point names; empty for a local file."""
+        return self.entry_points[0].module if self.entry_points else ""
+
+    def source(self) -> tuple[Path | None, bool]:
+        """The directory that it was installed from, None if it was no directory; and whether it is editable."""
+        import json
+        from urllib.parse import urlsplit
+        from urllib.request import url2pathname
+
+        distribution = self._distribution
+        try:
+            text = distribution.read_text("direct_url.json") if distribution else None
+            record = json.loads(text or "{}")
+            if "dir_info" not in record:
+                return None, False
+            return Path(url2pathname(urlsplit(record["url"]).path)), bool(record["dir_info"].get("editable"))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return None, False  # pip's note of it is damaged
+
+    def lacks(self) -> list[str]:
+        """The distributions that it requires, by name, and that are not installed."""
+        from importlib.metadata import PackageNotFoundError, distribution
+
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        missing = []
+        for line in (self._distribution.requires or ()) if self._distribution else ():
+            try:
+                requirement = Requirement(line)
+                if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                    distribution(requirement.name)
+            except InvalidRequirement:
+                continue
+            except PackageNotFoundError:
+                missing.append(requirement.name)
+        return missing
+
+    @property
+    def _distribution(self) -> Distribution | None:
+        return self.entry_points[0].dist if self.entry_points else None
 
 
 def plugin_files(directory: Path, named: Sequence[Path] = ()) -> list[Path]:

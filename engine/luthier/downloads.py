@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -17,8 +17,9 @@ from typing import Any
 from luthier.errors import InputError
 from luthier.files import disk_errors, remove_tree, unique_name
 from luthier.location_syntax import COMMIT, HubLocation, UriLocation, WheelLocation, check_member
+from luthier.suggest import closest
 
-REMEDY = "Set LUTHIER_CACHE to a directory that you can write to, on a disk with space."
+REMEDY = "Or set LUTHIER_CACHE to another directory."
 OTHER_PLATFORMS = (
     *(f"{system}_{machine}" for machine in ("x86_64", "aarch64") for system in ("manylinux2014", "manylinux_2_28")),
     *(f"macosx_11_0_{machine}" for machine in ("arm64", "x86_64")),
@@ -30,6 +31,7 @@ UNSAFE = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.joblib", "
 UNWANTED = ("onnx/*", "openvino/*", "coreml/*", "*.tflite")
 """Conversions that many repositories carry beside the model, gigabytes that nobody asked for."""
 
+SHOWN_MEMBERS = 6
 FINGERPRINTS = ("ETag", "etag", "md5Hash", "content_md5", "md5", "crc32c", "checksum")
 
 
@@ -111,7 +113,7 @@ def _extract(location: WheelLocation, wheel: Path, content: Path) -> Path:
             names = [name for name in archive.namelist() if not name.endswith("/")]
             inside = [name for name in names if name == location.member or name.startswith(f"{location.member}/")]
             if not inside:
-                raise _no_member(str(location), location.member, names, wheel.name)
+                raise _no_member(location, wheel.name, names)
             for name in inside:
                 if not check_member(name):
                     raise InputError(f"{wheel.name} holds {name!r}, which would lie outside of it")
@@ -134,14 +136,30 @@ def _unpack(archive: zipfile.ZipFile, name: str, target: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _no_member(location: str, member: str, names: list[str], where: str) -> InputError:
-    import difflib
+def _no_member(location: WheelLocation, wheel: str, names: Sequence[str]) -> InputError:
+    member = PurePosixPath(location.member)
+    return InputError(f"{location}: the wheel {wheel} has no {member}", _instead(member, sorted(names)))
 
-    base = PurePosixPath(member).name
-    same = [name for name in names if PurePosixPath(name).name == base]
-    near = same or difflib.get_close_matches(member, names, n=3, cutoff=0.5)
-    shown = near or sorted(names)[:5]
-    return InputError(f"{location}: {where} has no {member}", f"{'Closest' if near else 'It has'}: {', '.join(shown)}.")
+
+def _instead(member: PurePosixPath, names: Sequence[str]) -> str:
+    """What a wheel has in place of the member: of its name elsewhere, spelt like it, of its suffix, or anything."""
+    elsewhere = [name for name in names if PurePosixPath(name).name == member.name]
+    if elsewhere:
+        return f"It is elsewhere: {_some(elsewhere)}."
+    folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents} - {"."}
+    near = closest(str(member), [*names, *folders])
+    alike = [name for name in names if member.suffix and PurePosixPath(name).suffix == member.suffix]
+    if not near:
+        by_stem = {PurePosixPath(name).stem: name for name in reversed(alike or names)}
+        near = by_stem.get(closest(member.stem, by_stem), "")
+    if near:
+        return f"Did you mean {near!r}?"
+    return f"Its {member.suffix} files: {_some(alike)}." if alike else f"It has: {_some(names)}."
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:SHOWN_MEMBERS])
+    return f"{shown} and {len(names) - SHOWN_MEMBERS} more" if len(names) > SHOWN_MEMBERS else shown
 
 
 # --- the hub ------------------------------------------------------------------------------------------

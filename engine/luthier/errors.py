@@ -43,3 +43,12 @@ class GateRefused(LuthierError):
     """A gate refused the run: everything was measured and kept, nothing may ship. Exit code 4."""
 
     exit_code = 4
+
+
+class PartFailed(Exception):
+    """Within a worker: which component of a fused pass raised `error`; `part` counts from 0."""
+
+    def __init__(self, part: int, error: Exception) -> None:
+        super().__init__(str(error))
+        self.part = part
+        self.error = error

@@ -18,12 +18,13 @@ from typing import Any
 
 from luthier.errors import InputError, PluginError
 
-REMEDY = "Set LUTHIER_HOME to a directory that you can write to, on a disk with space; `luthier store gc` frees some."
-"""What to do when the store cannot be written."""
+REMEDY = "Or set LUTHIER_HOME to another directory."
+"""The way out, besides mending the place, when the store cannot be written."""
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 IN_THE_WAY = frozenset({errno.ENOTDIR, errno.EEXIST})
+FREE_SPACE = "Free some space: `luthier store gc` removes what old runs left in a store."
 
 
 @contextmanager
@@ -32,19 +33,34 @@ def disk_errors(place: Path, remedy: str) -> Iterator[None]:
 
     Args:
         place: the directory that the user knows, for the message.
-        remedy: what to do about it; for a full disk, freeing space is suggested first.
+        remedy: what else can be done; how the place itself is mended is said before it.
     """
     try:
         yield
     except OSError as error:
-        where = f" ({error.filename})" if error.filename and str(error.filename) != str(place) else ""
-        if error.errno in FULL:
-            raise InputError(f"no space left on the disk of {place}{where}", f"Free some space. {remedy}") from error
-        if error.errno in FORBIDDEN:
-            raise InputError(f"cannot write to {place}: {error.strerror}{where}", remedy) from error
-        if error.errno in IN_THE_WAY:
-            raise InputError(f"{place} is not usable as a directory: {error.strerror}{where}", remedy) from error
-        raise
+        told = disk_error(error, place, remedy)
+        if told is None:
+            raise
+        raise told from error
+
+
+def disk_error(error: OSError, place: Path, remedy: str) -> InputError | None:
+    """What a disk refused, in words, with the remedy that fits; None for an error of another kind.
+
+    Args:
+        error: the error.
+        place, remedy: as for `disk_errors`.
+    """
+    where = f" ({error.filename})" if error.filename and str(error.filename) != str(place) else ""
+    if error.errno in FULL:
+        return InputError(f"no space left on the disk of {place}{where}", f"{FREE_SPACE} {remedy}")
+    if error.errno in FORBIDDEN:
+        mend = "Mount it for writing." if error.errno == errno.EROFS else "Mend its permissions."
+        return InputError(f"cannot write to {place}: {error.strerror}{where}", f"{mend} {remedy}")
+    if error.errno in IN_THE_WAY:
+        mend = "Move what is in its way."
+        return InputError(f"{place} is not usable as a directory: {error.strerror}{where}", f"{mend} {remedy}")
+    return None
 
 
 def unique_name(prefix: str = "") -> str:

@@ -41,7 +41,6 @@ def collect(
     keep_runs: int | None = None,
     grace_seconds: float = 3600,
     dry_run: bool = False,
-    protect: Collection[str] = (),
 ) -> Collected:
     """Remove what no run needs.
 
@@ -50,11 +49,10 @@ def collect(
         keep_runs: how many of the newest runs to keep (by `started`, then by name); None keeps all.
         grace_seconds: nothing younger is removed.
         dry_run: only count.
-        protect: step keys, artifact hashes and run ids to keep whatever refers to them.
     """
     if not store.root.is_dir():
         return Collected()
-    sweep = _Sweep(store, time.time() - grace_seconds, dry_run, frozenset(protect))
+    sweep = _Sweep(store, time.time() - grace_seconds, dry_run)
     store.prepare()
     with disk_errors(store.root, REMEDY):
         return sweep.collect(keep_runs)
@@ -65,7 +63,6 @@ class _Sweep:
     store: Store
     before: float
     dry_run: bool
-    protect: frozenset[str]
     freed: int = 0
     seen: set[tuple[int, int]] = field(default_factory=set)
 
@@ -73,15 +70,15 @@ class _Sweep:
         store = self.store
         runs = _runs(store.runs)
         old = [] if keep_runs is None else list(runs)[: max(0, len(runs) - keep_runs)]
-        gone = [run for run in old if run.name not in self.protect and not _is_held(run) and self._remove(run)]
-        keys = {key for run, record in runs.items() if run not in gone for key in _keys(record)} | self.protect
+        gone = [run for run in old if not _is_held(run) and self._remove(run)]
+        keys = {key for run, record in runs.items() if run not in gone for key in _keys(record)}
         steps = [path for path in _entries(store.steps_directory) if path.stem not in keys and self._remove_step(path)]
         live = {
             artifact
             for record in store.steps()
             if not (self.dry_run and store.steps_directory / f"{record.key}.json" in steps)
             for artifact in (record.output, record.report)
-        } | self.protect
+        }
         objects = [path for path in _entries(store.objects_directory) if path.name not in live and self._remove(path)]
         work = [path for path in _entries(store.work) if self._is_done(path.name, keys) and self._remove_work(path)]
         orphans = [path for path in _entries(store.generations) if not (store.objects_directory / path.name).exists()]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from luthier.components import Stage
+    from luthier.core_stages import Stage
     from luthier.events import GateDecided, RunFinished, RunStarted, StepFailed, StepFinished, StepStarted
     from luthier.runs import Run
 

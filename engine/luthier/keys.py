@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from luthier import environments, provenance
-from luthier.components import STAGES, Component, Stage
+from luthier.components import Component
+from luthier.core_stages import STAGES, Stage
 from luthier.errors import LuthierError
 from luthier.explain import explain
+from luthier.markup import html_table
 from luthier.nodes import RecipeError, RecipeProblem
 from luthier.planner import Node, Plan
 from luthier.steps import StepSpec
 from luthier.store import StepRecord, Store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Planned:
     """A node with what is known of it now.
 
@@ -38,6 +41,34 @@ class Planned:
         if self.record:
             return "cached"
         return "runs" if self.key else "depends"
+
+    @property
+    def told(self) -> str:
+        """The state for people: `cached`, `runs (not done yet)`, `depends on lora`."""
+        if self.state == "runs":
+            return f"runs ({self.why})"
+        return self.why if self.state == "depends" else self.state
+
+    @property
+    def steps(self) -> list[tuple[str, str]]:
+        """The id and component of each step that the node does; a validator's id names its subject."""
+        return [(self.node.id if step is self.node.step else step.id, str(step.component)) for step in self.node.parts]
+
+    def __repr__(self) -> str:
+        steps = " + ".join(f"{name} ({component})" for name, component in self.steps)
+        return f"<Planned {steps}: {self.told}>"
+
+
+class PlannedNodes(list[Planned]):
+    """The nodes of a plan, in order; a notebook shows them as a table."""
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Number, id, component and state of each step: a fused pass has a row for each of its steps."""
+        rows = [(*step, planned.told) for planned in self for step in planned.steps]
+        return [(str(number), *row) for number, row in enumerate(rows, 1)]
+
+    def _repr_html_(self) -> str:
+        return html_table(["", "step", "component", "state"], self.rows())
 
 
 def resolve(
@@ -90,10 +121,10 @@ def ingredients(plan: Plan, node: Node, outputs: Mapping[str, str]) -> dict[str,
     return found
 
 
-def _part(step: StepSpec, identify: Callable[[str], str], environment: str) -> dict[str, Any]:
+def _part(step: StepSpec, identify: Callable[..., str], environment: str) -> dict[str, Any]:
     component = step.component
     try:
-        config = component.canonical(step.config, identify)
+        config = component.canonical(step.config, partial(identify, only=_files(step)))
     except LuthierError as error:
         raise _at(step, error) from error
     part = {
@@ -107,6 +138,12 @@ def _part(step: StepSpec, identify: Callable[[str], str], environment: str) -> d
     if component.declared.fingerprint:
         part["fingerprint"] = hashlib.sha256(_fingerprint(step).encode()).hexdigest()
     return part
+
+
+def _files(step: StepSpec) -> Sequence[str]:
+    """The patterns of the files that count of a directory; none where all do."""
+    files = step.component.declared.files
+    return files(**step.component.configure(step.config)) if files else ()
 
 
 def _declares(stage: Stage) -> dict[str, Any]:

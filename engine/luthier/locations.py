@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,10 +44,11 @@ def absolute(location: str, base: Path) -> str:
     return os.path.normpath(base.absolute() / Path(location).expanduser())
 
 
-def identity(location: str) -> str:
+def identity(location: str, only: Sequence[str] = ()) -> str:
     """What stands for a location in a step's key: its content's hash, or its pinned revision.
 
-    Paths give `sha256:…`; of a directory it covers the relative paths and the contents. A wheel's member
+    Paths give `sha256:…`; of a directory it covers the relative paths and the contents, where `only` has
+    patterns (`**/*.txt`) of the files alone that match one. A wheel's member
     and a hub's revision are what they are pinned to; a branch of the hub is resolved to its commit. A URI
     gives its ETag or checksum where the server has one, else it is fetched and hashed.
 
@@ -56,7 +57,7 @@ def identity(location: str) -> str:
     """
     parsed = parse(location)
     if isinstance(parsed, PathLocation):
-        return f"sha256:{content_hash(_existing(parsed.path))}"
+        return f"sha256:{content_hash(_existing(parsed.path), only)}"
     if parsed.sha256:
         return f"sha256:{parsed.sha256}"
     if isinstance(parsed, WheelLocation):
@@ -66,7 +67,7 @@ def identity(location: str) -> str:
     from luthier import downloads
 
     fingerprint = downloads.uri_fingerprint(parsed)
-    return f"{parsed.uri} {fingerprint}" if fingerprint else f"sha256:{content_hash(fetch(location))}"
+    return f"{parsed.uri} {fingerprint}" if fingerprint else f"sha256:{content_hash(fetch(location), only)}"
 
 
 def pinned(location: str) -> str:
@@ -127,8 +128,12 @@ def cache_directory() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or user_cache_dir("luthier")).expanduser().absolute()
 
 
-def content_hash(path: Path) -> str:
+def content_hash(path: Path, only: Sequence[str] = ()) -> str:
     """The hex SHA-256 of a file; of a directory, that of its files' relative paths and hashes, sorted.
+
+    Args:
+        path: the file or directory.
+        only: patterns of the files of a directory that count, as `Path.glob` reads them; all without one.
 
     Raises:
         InputError: if something cannot be read.
@@ -136,7 +141,8 @@ def content_hash(path: Path) -> str:
     try:
         if not path.is_dir():
             return _remembered_hash(path)
-        lines = sorted(f"{file.relative_to(path).as_posix()}\0{_remembered_hash(file)}\n" for file in _walk(path))
+        files = {file for pattern in only for file in path.glob(pattern) if file.is_file()} if only else _walk(path)
+        lines = sorted(f"{file.relative_to(path).as_posix()}\0{_remembered_hash(file)}\n" for file in files)
     except OSError as error:
         raise InputError(f"cannot read {error.filename or path}: {error.strerror}") from error
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

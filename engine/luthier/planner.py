@@ -6,13 +6,14 @@ validator on one subject. Its key is a hash of everything its result depends on;
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from luthier import environments
 from luthier.artifacts import DATASET_FORMS, Kind
-from luthier.components import Component, Stage, plain_value
+from luthier.components import Component, plain_value
+from luthier.core_stages import Stage
 from luthier.errors import InputError, LuthierError
 from luthier.gates import Bound, parse_gate
 from luthier.locations import check_local, identity, pinned
@@ -100,12 +101,12 @@ class Plan:
     force: Force = field(default_factory=Force)
     pins: dict[str, str] = field(default_factory=dict)
 
-    def identity(self, location: str) -> str:
+    def identity(self, location: str, only: Sequence[str] = ()) -> str:
         """What stands for a location in a key; see `luthier.locations.identity`."""
         found = self.pins.get(location) or pinned(location)
         if found != location:
             self.pins[location] = found
-        return identity(found)
+        return identity(found, only)
 
     def forced(self, node: Node) -> bool:
         """Whether the user asked for this node to be done again."""
@@ -132,6 +133,7 @@ def make_plan(recipe: RecipeSpec, registry: Registry, *, until: str | None = Non
         until, force = None, Force()  # What they name may be what could not be read.
     until = _step_named(recipe, until) if until else None
     start = _step_named(recipe, force.start) if force.start else None
+    _check_order(recipe, start, until)
     force = Force(frozenset(_step_named(recipe, name) for name in sorted(force.steps)), start)
     builder = _Builder(recipe, registry, boundaries=force.mentioned | ({until} if until else set()))
     read = iter(recipe.steps)
@@ -158,6 +160,15 @@ def _step_named(recipe: RecipeSpec, name: str) -> str:
             f"{recipe.name}: {wrong}", f"{hint[:1].upper()}{hint[1:]}" if hint else f"Its steps: {', '.join(ids)}."
         )
     return found
+
+
+def _check_order(recipe: RecipeSpec, start: str | None, until: str | None) -> None:
+    ids = [step.id for step in recipe.steps]
+    if start and until and ids.index(until) < ids.index(start):
+        raise InputError(
+            f"{recipe.name}: --until {until} stops before --from {start}, so nothing would be done again",
+            "Name a later step for --until, or an earlier one for --from.",
+        )
 
 
 class _Builder:

@@ -36,12 +36,16 @@ Message = Mapping[str, Any]
 
 
 class StepError(LuthierError):
-    """A component's error, as its worker told it; `detail` is the traceback."""
+    """A component's error, as its worker told it.
+
+    `detail` is the traceback; `part` is the place of the component in a fused pass, None outside of one.
+    """
 
     def __init__(self, message: Message) -> None:
         super().__init__(message["message"], message["remedy"])
         self.exit_code = message["exit_code"]
         self.detail: str = message["detail"]
+        self.part: int | None = message.get("part")
 
 
 class Worker:

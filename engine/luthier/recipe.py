@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from luthier.components import Stage
+from luthier.core_stages import Stage
 from luthier.nodes import Node, Position, RecipeError, RecipeProblem, dump_yaml, node_from_value, parse_yaml, shown
 from luthier.plugins import Registry
 from luthier.steps import StepReader, StepSpec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -13,7 +14,7 @@ from typing import Any
 
 from luthier import environments
 from luthier.artifacts import Artifact, Dataset, Report
-from luthier.errors import GateRefused, InputError, LuthierError, WorkerError
+from luthier.errors import GateRefused, InputError, LuthierError, PluginError
 from luthier.events import (
     GateDecided,
     Listener,
@@ -27,9 +28,11 @@ from luthier.events import (
     StepWaits,
     from_worker,
 )
-from luthier.gates import judge
+from luthier.files import REMEDY, disk_error
+from luthier.formatting import describe_counts
+from luthier.judging import decide
 from luthier.keys import Planned, resolve
-from luthier.planner import Node, Plan, bounds
+from luthier.planner import Node, Plan
 from luthier.pool import Pool, StepError
 from luthier.runs import GateResult, NodeResult, Run, StepResult, now
 from luthier.store import StepRecord, Store, WorkDirectory
@@ -142,11 +145,8 @@ class Runner:
         try:
             done = self._take(planned) if planned.record else self._work(planned)
         except (LuthierError, OSError) as error:
-            failure = _as_luthier_error(error)
+            failure = _as_luthier_error(error, self._store.root)
             self._fail(node, failure)
-            if isinstance(failure, WorkerError):
-                # Only the run knows what the process was doing.
-                failure.message = f"{node.id}: {failure.message}"
             raise failure from error
         self._made[node.id] = self._made.get(node.id, False) or not done.cached
         if self._made[node.id]:
@@ -226,7 +226,7 @@ class Runner:
         details = {name: value for name, value in result.items() if name != "type"}
         if node.kind == "dataset" and details["rows"] == 0:
             raise InputError(
-                f"{node.step.id} left no rows: {_what_became(work.notes)}",
+                f"no rows are left ({_what_became(node, work.notes)})",
                 "Loosen its configuration, or the steps' before it.",
             )
         return details
@@ -347,41 +347,33 @@ class Runner:
     def _judge(self, node: Node) -> None:
         step = node.step
         self._run.data.gates = [gate for gate in self._run.gates if gate.step != step.id]
-        reports: dict[str, Report] = {}
-        for other in self._plan.nodes:
-            if other.step is step and other.id in self._done:
-                report = self._done[other.id].report
-                reports[other.subject or "candidate"] = Report.at(report.path / "0", "report", report.hash)
-        candidate = reports["candidate"].metric_records()
-        for bound in bounds(step):
-            other_records = None
-            if bound.subject is not None:
-                if bound.subject not in reports:
-                    raise InputError(
-                        f"{step.id}: its gate compares with {bound.subject}, of which there is none here",
-                        "Compare with base, or export before it.",
-                    )
-                other_records = reports[bound.subject].metric_records()
-            decision = judge(bound, candidate, other_records, seed=self._plan.recipe.seed)
-            gate = GateResult.of(step.id, decision)
+        reports: dict[str, Artifact] = {
+            other.subject or "candidate": self._done[other.id].report
+            for other in self._plan.nodes
+            if other.step is step and other.id in self._done
+        }
+        for gate in decide(step, reports, self._plan.recipe.seed):
             self._run.gates.append(gate)
-            self._listen(
-                GateDecided(
-                    step=step.id,
-                    metric=gate.metric,
-                    value=gate.value,
-                    bound=gate.bound,
-                    passed=gate.passed,
-                    reason=gate.reason,
-                )
-            )
+            self._listen(GateDecided(**asdict(gate)))
         self._run.save()
 
     def _fail(self, node: Node, error: LuthierError) -> None:
-        for step in node.parts:
-            self._run.step(step.id).state = "failed"
+        """Tell that a node failed: which of its steps, and where the recipe has it."""
+        step = node.parts[error.part] if isinstance(error, StepError) and error.part is not None else node.step
+        for each in node.parts:
+            self._run.step(each.id).state = "failed" if each is step else "waiting"
         detail = error.detail if isinstance(error, StepError) else ""
-        self._listen(StepFailed(step=node.step.id, message=error.message, remedy=error.remedy, detail=detail))
+        self._listen(StepFailed(step=step.id, message=error.message, remedy=error.remedy, detail=detail))
+        name = step.id if len(node.parts) > 1 else node.id
+        where = f"{step.position}: {name}" if step.position else name
+        if detail and error.exit_code == PluginError.exit_code:
+            kept = self._run.path / "failed" / step.id / "traceback.txt"
+            # On a full disk the error itself is worth more than its traceback.
+            with contextlib.suppress(OSError):
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(detail, encoding="utf-8", errors="backslashreplace")
+                error.remedy += f" Its traceback: {kept}"
+        error.message = f"{where}: {error.message}"
 
     def _link_model(self) -> None:
         """Give out the newest model, once every gate of the recipe has let it pass."""
@@ -414,19 +406,19 @@ def _counts(report: Report) -> dict[str, int]:
     return counts
 
 
-def _what_became(notes: Path) -> str:
-    parts = sorted(notes.glob("*/outcome.json"), key=lambda path: int(path.parent.name))
-    told = [json.loads(path.read_text(encoding="utf-8"))["counts"] for path in parts]
-    return "; ".join(
-        f"{counts['documents_in']} in, {counts['dropped']} dropped, {counts['quarantined']} quarantined"
-        for counts in told
-    )
+def _what_became(node: Node, notes: Path) -> str:
+    """What each step of a node did with the rows, for the one who looks for where they went."""
+    told = []
+    for index, step in enumerate(node.parts):
+        counts = _counts(Report.at(notes / str(index), "report", ""))
+        told.append(f"{step.id}: {describe_counts(counts) or 'none in'}")
+    return "; ".join(told)
 
 
-def _as_luthier_error(error: LuthierError | OSError) -> LuthierError:
+def _as_luthier_error(error: LuthierError | OSError, store: Path) -> LuthierError:
     if isinstance(error, LuthierError):
         return error
     where = f": {error.filename}" if error.filename else ""
-    return InputError(
-        f"{error.strerror or error}{where}", "Free space or mend the permissions; finished steps are kept."
-    )
+    told = disk_error(error, store, REMEDY) or InputError(f"{error.strerror or error}{where}", "Run it again.")
+    told.remedy += " Finished steps are kept."
+    return told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import datetime
 import json
 import math
@@ -15,8 +17,10 @@ from filelock import FileLock, Timeout
 from luthier.artifacts import Artifact, Dataset, Model, OnnxModel, Report
 from luthier.errors import InputError, LuthierError
 from luthier.events import RunState
-from luthier.files import REMEDY, disk_errors, write_atomically
+from luthier.files import REMEDY, disk_error, disk_errors, write_atomically
+from luthier.formatting import describe_counts, format_metrics, format_seconds
 from luthier.gates import Bound, Decision, judge
+from luthier.markup import html_line, html_table
 from luthier.store import Store
 from luthier.suggest import did_you_mean
 
@@ -104,12 +108,19 @@ class RunData:
 
 
 class Run:
-    """A run, finished or under way: its state, its steps, and the artifacts that they gave."""
+    """A run, finished or under way: its state, its steps, and the artifacts that they gave.
+
+    Attributes:
+        path: its directory, `runs/<id>` of the store.
+        store: the store that holds what its steps gave.
+    """
 
     def __init__(self, path: Path, store: Store, data: RunData | None = None) -> None:
         self.path = path
         self.store = store
         self._data = data or _read(path)
+        if data is None:
+            self._settle()
 
     @classmethod
     def at(cls, path: Path) -> Run:
@@ -121,8 +132,21 @@ class Run:
         path = path.absolute()
         return cls(path, Store(path.parent.parent))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Run:
+        # The store is a place, not a part of the run.
+        return Run(self.path, self.store, copy.deepcopy(self._data, memo))
+
     def __repr__(self) -> str:
         return f"Run({self.id!r}, state={self.state!r})"
+
+    def _repr_html_(self) -> str:
+        steps = [
+            (step.id, f"{step.stage}:{step.component}", _state_and_time(step), _key_result(step)) for step in self.steps
+        ]
+        gates = [("✓" if gate.passed else "✗", gate.step, gate.reason) for gate in self.gates]
+        shown = html_line(f"run {self.id}: {self.state} after {format_seconds(self._data.seconds)}")
+        shown += html_table(["step", "component", "state", "result"], steps)
+        return shown + (html_table(["", "gate", "measured"], gates) if gates else "")
 
     @property
     def id(self) -> str:
@@ -135,9 +159,21 @@ class Run:
 
         A run whose process was killed could not write its end: it counts as interrupted.
         """
-        if self._data.state == "running" and not self._alive():
-            return "interrupted"
+        self._settle()
         return self._data.state
+
+    def _settle(self) -> None:
+        """Say of a run whose process was killed what it could not write itself; the file stays as it is."""
+        if self._data.state != "running" or self._alive():
+            return
+        self._data.state = "interrupted"
+        for step in self.steps:
+            step.state = "waiting" if step.state == "running" else step.state
+        with contextlib.suppress(OSError):
+            # Its last event is the last that is known of it.
+            last = (self.path / "events.jsonl").stat().st_mtime
+            began = datetime.datetime.fromisoformat(self._data.started).timestamp()
+            self._data.seconds = round(max(0.0, last - began), 3)
 
     def lock(self) -> FileLock:
         """Held by the process that executes the run, as long as it lives."""
@@ -282,6 +318,17 @@ class Run:
             write_atomically(self.path / "run.json", text, self.path)
 
 
+def _state_and_time(step: StepResult) -> str:
+    if step.state != "done" or step.cached:
+        return "cached" if step.cached else step.state
+    # Inside a fused pass, its last step tells the time.
+    return f"done in {format_seconds(step.seconds)}" if step.artifact else "done"
+
+
+def _key_result(step: StepResult) -> str:
+    return "  ".join(filter(None, [describe_counts(step.counts), format_metrics(step.metrics)]))
+
+
 def _read(path: Path) -> RunData:
     try:
         record = json.loads((path / "run.json").read_text(encoding="utf-8"))
@@ -328,9 +375,7 @@ def create_run(store: Store, data: RunData) -> Run:
             number += 1
             data.id = f"{wanted}-{number}"
         except OSError as error:
-            raise InputError(
-                f"the store cannot be written: {error}", "Free space, or set LUTHIER_HOME to another directory."
-            ) from None
+            raise disk_error(error, store.root, REMEDY) or error from None
     run = Run(path, store, data)
     run.save()
     return run

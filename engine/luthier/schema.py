@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from luthier.components import SUBJECTS, Component, Stage
+from luthier.components import Component
+from luthier.core_stages import SUBJECTS, Stage
 from luthier.nodes import dump_scalar
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import Any
 import pluggy
 
 from luthier import hookspecs
-from luthier.components import RESERVED_KEYS, STAGES, Stage
+from luthier.components import RESERVED_KEYS
+from luthier.core_stages import STAGES, Stage
 from luthier.errors import PluginError
 from luthier.hookcheck import CORE_SPECIFICATIONS, implementations, is_specification, signature_problems
 
@@ -141,6 +142,10 @@ def _stage_problems(stage: Stage, specification: Any) -> list[str]:
         problems.append(f"gives {stage.gives!r}; a stage gives {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     if not stage.title:
         problems.append("has no title, which says what it is")
+    if hasattr(specification, f"{hookspecs.PROJECT}_impl"):
+        # One name in one module stands for what was defined last.
+        rename = f"rename it and mark it `@luthier.hookimpl(specname={stage.hook!r})`"
+        return [*problems, f"has no specification: its implementation, {stage.hook}, takes the name away; {rename}"]
     if not is_specification(specification):
         problems.append(f"has no specification: write `@luthier.hookspec` above `def {stage.hook}()` in its module")
         return problems

@@ -8,15 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from luthier.components import (
-    RESERVED_KEYS,
-    SUBJECTS,
-    Component,
-    ConfigurationError,
-    Problem,
-    Stage,
-    plain_value,
-)
+from luthier.components import RESERVED_KEYS, Component, ConfigurationError, Problem, plain_value
+from luthier.core_stages import SUBJECTS, Stage
 from luthier.errors import LuthierError
 from luthier.nodes import Node, Position, follow, shown
 from luthier.plugins import Registry, UnknownStage

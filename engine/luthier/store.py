@@ -19,11 +19,11 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from luthier.artifacts import ARTIFACTS, Artifact, FileEntry, Kind, Manifest, build_manifest, list_files
 from luthier.errors import InputError
@@ -39,9 +39,6 @@ from luthier.files import (
     write_atomically,
 )
 from luthier.leases import Leases, WorkDirectory
-
-if TYPE_CHECKING:
-    from luthier.garbage import Collected
 
 __all__ = ["StepRecord", "Store", "WorkDirectory"]
 
@@ -244,7 +241,7 @@ class Store:
         Files below 1 MiB are copied and can be edited; larger ones are read-only hard links into the store,
         or copies where links cannot be made. Other files in `destination` are left alone.
         """
-        with disk_errors(destination, "Choose another destination, or make room there."):
+        with disk_errors(destination, "Or choose another destination."):
             for source in list_files(artifact.path):
                 target = destination / source.relative_to(artifact.path)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -296,19 +293,6 @@ class Store:
             yield work
 
     # --- housekeeping ---------------------------------------------------------------------------------
-
-    def collect(
-        self,
-        *,
-        keep_runs: int | None = None,
-        grace_seconds: float = 3600,
-        dry_run: bool = False,
-        protect: Collection[str] = (),
-    ) -> Collected:
-        """Remove what no run needs; see `luthier.garbage.collect`."""
-        from luthier.garbage import collect
-
-        return collect(self, keep_runs=keep_runs, grace_seconds=grace_seconds, dry_run=dry_run, protect=protect)
 
     def usage(self) -> dict[str, tuple[int, int]]:
         """For each part of the store the number of its entries and their bytes, hard links counted once."""

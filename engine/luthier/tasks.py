@@ -15,7 +15,7 @@ from luthier import frames, provenance, rowfiles
 from luthier.artifacts import ARTIFACTS, DATASET_FORMS, Artifact, Dataset, Generator
 from luthier.components import Component, describe
 from luthier.context import Context
-from luthier.errors import PluginError
+from luthier.errors import PartFailed, PluginError
 from luthier.files import remove_tree, settle
 from luthier.generations import Remembering
 from luthier.locations import fetch
@@ -101,11 +101,19 @@ class Tasks:
         for index, (part, (component, configuration)) in enumerate(zip(request["parts"], components, strict=True)):
             directories = {name: str(attempt / name / str(index)) for name in ("output", "notes", "checkpoint")}
             context = self._context({**request, **directories}, component)
-            frame, outcome = frames.run_frame_component(component, configuration, frame, context, part["form"])
+            try:
+                frame, outcome = frames.run_frame_component(component, configuration, frame, context, part["form"])
+            except Exception as error:
+                raise PartFailed(index, error) from error
             _finish_notes(context, outcome)
         frames.write_shard(frame, attempt / "shard.parquet")
-        answers = _answers_for_rows([component for component, _ in components])
-        rows = {"rows": frame.height, "form": request["parts"][-1]["form"], "origin": describe(answers.function)}
+        answering = _answers_for_rows([component for component, _ in components])
+        rows = {
+            "rows": frame.height,
+            "form": request["parts"][-1]["form"],
+            "part": answering,
+            "origin": describe(components[answering][0].function),
+        }
         (attempt / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
         settle(attempt)  # After a power cut, what is there must be whole.
         attempt.rename(done)
@@ -122,7 +130,10 @@ class Tasks:
             _join_notes([shard / "notes" / str(part) for shard in shards], notes / str(part))
         records = [json.loads((shard / "rows.json").read_text(encoding="utf-8")) for shard in shards]
         form, origin = records[0]["form"], records[0]["origin"]
-        frames.check_rows(Dataset.at(output, form).scan(), form, origin)
+        try:
+            frames.check_rows(Dataset.at(output, form).scan(), form, origin)
+        except PluginError as error:
+            raise PartFailed(records[0]["part"], error) from error
         return {"rows": sum(record["rows"] for record in records)}
 
     def _directory(self, request: Request) -> dict[str, Any]:
@@ -199,12 +210,14 @@ def _artifact(record: Mapping[str, Any]) -> Artifact:
     return ARTIFACTS[record["kind"]].at(Path(record["path"]), record["form"], record["hash"])
 
 
-def _answers_for_rows(parts: Sequence[Component]) -> Component:
-    """Who is named where the shards of a pass do not fit together; within a shard each part is checked by itself.
+def _answers_for_rows(parts: Sequence[Component]) -> int:
+    """The place of the one that is named where the shards of a pass do not fit together.
 
-    New ids and splits come from parts that may add rows, nearly always one: the last of them, or else the last part.
+    Within a shard each part is checked by itself. New ids and splits come from parts that may add rows, nearly
+    always one: the last of them, or else the last part.
     """
-    return next((part for part in reversed(parts) if part.stage.name not in frames.STAGES_THAT_KEEP_IDS), parts[-1])
+    adding = [index for index, part in enumerate(parts) if part.stage.name not in frames.STAGES_THAT_KEEP_IDS]
+    return adding[-1] if adding else len(parts) - 1
 
 
 def _dataset_outcome(data: Artifact | None, result: Dataset, context: Context, added: int) -> frames.Outcome:

@@ -17,14 +17,15 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from luthier.errors import LuthierError
+from luthier.errors import LuthierError, PartFailed
 from luthier.files import FULL
 
 PROTOCOL_VERSION = 1
+BUG = "This is a bug in the plugin, or in Luthier."
 FULL_DISK_TEXTS = ("No space left on device", "(os error 112)")
 """How libraries that are not Python's say that a disk is full; the second is Windows' number for it."""
 
@@ -83,8 +84,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _failure(error: BaseException) -> dict[str, Any]:
+def _failure(error: BaseException, plugins: Sequence[Path] = ()) -> dict[str, Any]:
     """The message that tells the parent of an error: expected ones in a line, others with their traceback."""
+    if isinstance(error, PartFailed):
+        return {**_failure(error.error, plugins), "part": error.part}
     detail = "".join(traceback.format_exception(error))
     if isinstance(error, LuthierError):
         return {
@@ -110,15 +113,24 @@ def _failure(error: BaseException) -> dict[str, Any]:
             "exit_code": 1,
             "detail": detail,
         }
-    last = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
-    where = f" at {last.filename}:{last.lineno}" if last else ""
     return {
         "type": "error",
-        "message": f"{type(error).__name__}: {error}{where}",
-        "remedy": "This is a bug in the plugin (or in Luthier): the traceback is in the run's log.",
+        "message": f"{type(error).__name__}: {error}{_where(error, plugins)}",
+        "remedy": BUG,
         "exit_code": 3,
         "detail": detail,
     }
+
+
+def _where(error: BaseException, plugins: Sequence[Path]) -> str:
+    """The line of a plugin that an error passed through last, else where it was raised.
+
+    Most errors are raised in a library that the plugin calls, where its author can do nothing about them.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame for frame in frames if any(Path(frame.filename).is_relative_to(plugin) for plugin in plugins)]
+    told = (inside or frames)[-1:]
+    return f" at {told[0].filename}:{told[0].lineno}" if told else ""
 
 
 def serve(local_plugins: list[Path]) -> None:
@@ -134,14 +146,19 @@ def serve(local_plugins: list[Path]) -> None:
     from luthier.plugins import load_plugins
     from luthier.tasks import Tasks
 
-    tasks = Tasks(load_plugins(local=local_plugins), channel.send)
+    registry = load_plugins(local=local_plugins)
+    paths = [plugin.path for plugin in registry.plugins if plugin.path]
+    # A package is all that lies beside its `__init__.py`.
+    plugins = [path.parent if path.name == "__init__.py" else path for path in paths]
+    tasks = Tasks(registry, channel.send)
     channel.send({"type": "ready", "version": PROTOCOL_VERSION})
     while True:
         request = requests.get()
         try:
             channel.send({"type": "result", **tasks.carry_out(request)})
-        except Exception as error:
-            channel.send(_failure(error))
+        except (Exception, SystemExit) as error:
+            # A component that calls sys.exit has failed like any other.
+            channel.send(_failure(error, plugins))
 
 
 def main() -> None:

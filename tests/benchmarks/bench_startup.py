@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-ROUNDS = 9
+ROUNDS = 15
 LUTHIER = [sys.executable, "-m", "luthier.cli"]
 HELP_AT_MOST = 1.3
 LIST_AT_MOST = 1.5

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from luthier.components import STAGES, Component, read_component
+from luthier.components import Component, read_component
+from luthier.core_stages import STAGES
 from luthier_bias import luthier_bias_filters
 
 HEAVY = ("torch", "transformers", "onnxruntime", "polars", "pyarrow", "numpy", "pydantic")

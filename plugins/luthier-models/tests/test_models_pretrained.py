@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 import luthier_models
 from luthier import InputError
 from luthier.artifacts import build_manifest
-from luthier.components import STAGES, read_component
+from luthier.components import read_component
+from luthier.core_stages import STAGES
 from luthier.testing import make_context
 from luthier_models.loading import resolve_device
 

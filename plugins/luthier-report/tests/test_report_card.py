@@ -11,8 +11,11 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from luthier import InputError, Run
 from luthier_report._card import front_matter, model_card
+from luthier_report._comparison import comparisons
+from luthier_report._page import report_page
 from luthier_report._recipe import hub_id
 from luthier_report._render import render
+from luthier_report._verdict import headline
 
 
 def data_of(card: str) -> ModelCardData:
@@ -42,6 +45,29 @@ def test_the_text_has_what_was_done_and_measured(whole_run: Run) -> None:
     assert "had a budget of 4.0 minutes" in card
     assert "import onnxruntime_genai as og" in card
     assert whole_run.step("genai").artifact[:16] in card
+
+
+def test_the_prompt_keeps_its_line_end(whole_run: Run) -> None:
+    # As Markdown shows it: prompt = "Summarize in one line:\n{text}".
+    assert 'prompt = "Summarize in one line:\\\\n{text}"; split.valid = 0.02;' in model_card(whole_run)
+
+
+def test_a_baseline_is_named_as_one_and_is_no_result_of_the_model(
+    builder: Any, parts: dict[str, Callable[..., None]]
+) -> None:
+    parts["model"](builder)
+    step = builder.step("rouge", "validate", "rouge", kind="report", config={"split": "test"})
+    for subject, quality in (("candidate", 0.3), ("base", 0.1)):
+        builder.note(step, subject=subject, metrics={"lead_rougeL": 0.2, "rougeL": quality})
+    run = builder.finish()
+    card = model_card(run)
+    results = data_of(card).eval_results or []
+    assert [(result.metric_type, result.metric_value) for result in results] == [("rouge", 0.3)]
+    assert "| baseline, no model: ROUGE-L of the prompt's first sentence | 0.2 | 0.2 | – |" in card  # noqa: RUF001
+    page = report_page(run)
+    assert "baseline, no model: ROUGE-L" in page
+    assert "ROUGE-L 0.3 against 0.1" in page
+    assert [tile.title for tile in headline(run, comparisons(run)).tiles] == ["ROUGE-L"]
 
 
 def test_what_was_not_done_is_said(builder: Any, parts: dict[str, Callable[..., None]]) -> None:

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from luthier.components import STAGES, Component, read_component
+from luthier.components import Component, read_component
+from luthier.core_stages import STAGES
 from luthier_text import luthier_cleaners, luthier_formatters, luthier_sources
 
 HEAVY = ("torch", "transformers", "onnxruntime", "polars", "pyarrow", "numpy", "pydantic", "ftfy", "rensa")
@@ -44,22 +45,6 @@ def test_configuration_is_valid_and_documented(component: Component) -> None:
     assert component.configure(required)
     arguments = component.doc.partition("Args:")[2]
     assert all(f"{parameter.name}:" in arguments for parameter in component.parameters)
-
-
-def test_names() -> None:
-    assert [str(component) for component in components()] == [
-        "source:jsonl",
-        "source:text-files",
-        "source:docstrings",
-        "clean:unicode",
-        "clean:whitespace",
-        "clean:length",
-        "clean:normalise",
-        "clean:exact-duplicates",
-        "clean:near-duplicates",
-        "format:summarization",
-        "format:language-modelling",
-    ]
 
 
 def test_split_is_configured_as_a_mapping() -> None:

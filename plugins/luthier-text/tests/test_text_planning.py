@@ -88,3 +88,31 @@ def test_a_wrong_source_is_refused(source: str, message: str, tmp_path: Path) ->
 )
 def test_what_is_right_is_planned(step: str, tmp_path: Path) -> None:
     plan(tmp_path, SOURCE, step)
+
+
+@pytest.mark.parametrize(
+    ("source", "kept", "unrelated"),
+    [
+        ("text-files\n    path: corpus", "b.txt", "README.md"),
+        ("text-files\n    path: corpus\n    pattern: '*.md'", "b.md", "b.txt"),
+        ("jsonl\n    path: corpus", "deep/b.jsonl", "README.md"),
+    ],
+)
+def test_only_a_file_that_it_would_read_makes_a_source_run_again(
+    source: str, kept: str, unrelated: str, tmp_path: Path
+) -> None:
+    corpus, recipe = tmp_path / "corpus", tmp_path / "recipe.yaml"
+    (corpus / "deep").mkdir(parents=True)
+    for name in ("a.txt", "a.md", "a.jsonl"):
+        (corpus / name).write_text('{"text": "a text"}\n')
+    recipe.write_text(f"{HEAD}  - source: {source}\n")
+
+    def state() -> str:
+        (planned,) = luthier.plan(recipe)
+        return planned.state
+
+    luthier.run(recipe, display=False)
+    (corpus / unrelated).write_text("of no concern")
+    assert state() == "cached"
+    (corpus / kept).write_text('{"text": "more text"}\n')
+    assert state() == "runs"

@@ -131,6 +131,12 @@ def test_a_damaged_checkpoint_is_no_reason_to_fail(tmp_path, tiny, examples):
     assert identity(ctx) == identity(tuned(tmp_path / "b", tiny, examples, max_steps=3))
 
 
+@pytest.mark.parametrize(("config", "warned"), [({"max_steps": 5}, True), ({"max_steps": 6}, False)])
+def test_a_budget_that_is_all_warm_up_is_warned_of(tmp_path, tiny, examples, caplog, config, warned):
+    tuned(tmp_path, tiny, examples, **config)
+    assert ("the learning rate rises for 5" in caplog.text) == warned
+
+
 def test_minutes_become_steps_that_can_be_repeated(tmp_path, tiny, examples, monkeypatch):
     # Each look at the clock takes a tenth of a second.
     now = iter(range(1_000_000))
@@ -210,7 +216,8 @@ def test_a_checkpoint_of_other_layers_is_not_used(tmp_path, tiny, examples):
 
 
 def test_the_contract_is_kept():
-    from luthier.components import STAGES, read_component
+    from luthier.components import read_component
+    from luthier.core_stages import STAGES
 
     stage = next(stage for stage in STAGES if stage.name == "tune")
     (function,) = luthier_tune.luthier_tuners()

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 import luthier_validate
-from luthier.components import STAGES, ConfigurationError, read_component
+from luthier.components import ConfigurationError, read_component
+from luthier.core_stages import STAGES
 
 HEAVY = ("torch", "transformers", "onnxruntime", "polars", "pyarrow", "numpy", "pydantic", "rouge_score", "nltk")
 

@@ -75,6 +75,8 @@ def _record(run: Run, do: Callable[[Recorder], None]) -> None:
 
         if run.path not in _OPEN:
             _OPEN[run.path] = Recorder(run)
+        # Each hook is given the run as it is now, a copy of its own.
+        _OPEN[run.path].run = run
         do(_OPEN[run.path])
     except Exception as error:
         _GIVEN_UP.add(run.path)

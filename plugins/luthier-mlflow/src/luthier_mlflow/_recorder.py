@@ -33,7 +33,7 @@ class Recorder:
     """Logs one run; a marker for each step, set after all else of it, says that the step is logged."""
 
     def __init__(self, run: Run) -> None:
-        self._run = run
+        self.run = run
         self._uri = tracking_uri(run)
         self._client = connect(self._uri)
         self._tags: dict[str, str] = {}
@@ -56,13 +56,13 @@ class Recorder:
 
     def tag_gate(self, step: str, metric: str) -> None:
         """Tag what a gate decided on a metric, all its bounds together."""
-        decided = [gate for gate in self._run.gates if (gate.step, gate.metric) == (step, metric)]
+        decided = [gate for gate in self.run.gates if (gate.step, gate.metric) == (step, metric)]
         lines = [f"{'passed' if gate.passed else 'refused'}: {gate.reason}" for gate in decided]
         self.tag({f"gate.{step}.{metric}": "\n".join(lines)})
 
     def log_step(self, name: str) -> None:
         """Log a finished step: its configuration as parameters, its metrics, counts, time and curves."""
-        step = self._run.step(name)
+        step = self.run.step(name)
         # A validator is finished when all its subjects are.
         marker = {f"luthier.logged.{name}": " ".join(f"{node.key[:16]}:{node.report[:16]}" for node in step.nodes)}
         if self._tags.get(key(*marker)) == next(iter(marker.values())):
@@ -77,11 +77,11 @@ class Recorder:
     def finish(self, state: str) -> None:
         """Log the files and the model, and end the run."""
         for name in (*FILES, "report.html"):
-            if (self._run.path / name).is_file():
-                self._client.log_artifact(self._id, str(self._run.path / name))
+            if (self.run.path / name).is_file():
+                self._client.log_artifact(self._id, str(self.run.path / name))
         if state == "done":
             self._log_model()
-        gates = self._run.gates
+        gates = self.run.gates
         passed = f"{sum(gate.passed for gate in gates)} of {len(gates)} passed"
         self.tag({"luthier.state": state, "luthier.step": "", **({"luthier.gates": passed} if gates else {})})
         self._client.set_terminated(self._id, status=STATUS[state])
@@ -102,7 +102,7 @@ class Recorder:
         return str(note["run"]) if found.info.lifecycle_stage == "active" else None
 
     def _create(self) -> str:
-        run = self._run
+        run = self.run
         tags = {
             "mlflow.source.name": run.data.recipe_file or run.data.recipe,
             "mlflow.source.type": "LOCAL",
@@ -120,20 +120,20 @@ class Recorder:
         data = self._client.get_run(self._id).data
         self._tags, self._parameters = dict(data.tags), dict(data.params)
         self._client.update_run(self._id, status="RUNNING")
-        self.tag({"luthier.run": self._run.id})
+        self.tag({"luthier.run": self.run.id})
         self._keep_note()
 
     def _begin_again(self) -> None:
         """Data behind a location changed since the run that ended early, and parameters cannot: a new run."""
         self._client.set_terminated(self._id, status="KILLED")
         self._create()
-        for step in self._run.steps:
+        for step in self.run.steps:
             if step.state == "done":
                 self.log_step(step.id)
 
     def _keep_note(self) -> None:
         note = {"tracking_uri": self._uri, "experiment": self._experiment, "run": self._id}
-        (self._run.path / NOTE).write_text(json.dumps(note), encoding="utf-8")
+        (self.run.path / NOTE).write_text(json.dumps(note), encoding="utf-8")
 
     # --- what is logged -------------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class Recorder:
         now = time.time_ns() // 1_000_000
         values: dict[str, float] = {**step.counts, **step.metrics, "seconds": step.seconds}
         found = [Metric(key(step.id, "/", name), float(value), now, 0) for name, value in values.items()]
-        for name, points in curves(self._run, step).items():
+        for name, points in curves(self.run, step).items():
             found += [Metric(key(step.id, "/", name), value, now, place) for place, value in points]
         return found
 
@@ -165,20 +165,20 @@ class Recorder:
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
         try:
-            model: Model | OnnxModel = self._run.model()
+            model: Model | OnnxModel = self.run.model()
         except InputError:
             return  # The recipe makes none.
         if self._tags.get("luthier.model") == model.hash:
             return
-        path = self._run.model_path if self._run.model_path.is_dir() else model.path
+        path = self.run.model_path if self.run.model_path.is_dir() else model.path
         megabytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
         whole = megabytes <= _model_limit()
         made = self._client.create_logged_model(
             self._experiment,
-            name=_model_name(self._run.data.recipe),
+            name=_model_name(self.run.data.recipe),
             source_run_id=self._id,
             tags={
-                "luthier.run": self._run.id,
+                "luthier.run": self.run.id,
                 "luthier.path": str(path),
                 "luthier.kind": f"{model.kind} {model.form}",
                 "luthier.artifact": model.hash,

@@ -116,7 +116,7 @@ def _results(run: Run, compared: list[Comparison]) -> list[dict[str, Any]]:
     for one in compared:
         for row in one.rows:
             value = row.values["candidate"]
-            if math.isfinite(value):
+            if math.isfinite(value) and not row.is_baseline:
                 name = f"{_plain(one.step)} {_plain(row.name)}"
                 found.setdefault(one.split, []).append({"type": _hub_metric(row.name), "value": value, "name": name})
     return [

@@ -24,6 +24,9 @@ SUBJECT_TITLES: Mapping[str, str] = {
     "reference": "before export",
     "champion": "champion",
 }
+BASELINES = ("lead_",)
+"""How the names begin of what copying would reach: it says something of the data, and nothing of any model."""
+
 LOWER_IS_BETTER = ("perplexity", "loss", "kl", "error", "latency", "seconds", "toxicity", "bits_per")
 HIGHER_IS_BETTER = ("rouge", "bleu", "accuracy", "agreement", "f1", "recall", "precision", "per_second", "exact_match")
 
@@ -48,13 +51,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One metric of all subjects."""
+    """One metric of all subjects; a baseline, which is the same of all, has no differences."""
 
     name: str
     direction: Direction
     values: dict[str, float]
     differences: dict[str, Difference]
     examples: int
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is what copying would reach, and not what a model does."""
+        return self.name.startswith(BASELINES)
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ def _row(
     examples = len(records.get(name, {}).get("per_example") or ())
     differences = {}
     for subject, value in of_subjects.items():
-        if subject != "candidate":
+        if subject != "candidate" and not name.startswith(BASELINES):
             difference = of_subjects["candidate"] - value
             interval = run.interval(step.id, name, subject, confidence=CONFIDENCE)
             verdict = _verdict(difference, interval, direction)
@@ -144,6 +152,8 @@ def direction_of(run: Run, step: str, metric: str) -> Direction:
     for gate in run.gates:
         if gate.step == step and gate.metric == metric:
             return "higher" if gate.bound.startswith("at least") else "lower"
+    if metric.startswith(BASELINES):
+        return ""
     name = f"_{metric.lower()}"
     if any(f"_{word}" in name for word in HIGHER_IS_BETTER):
         return "higher"

@@ -20,7 +20,18 @@ from luthier_report._recipe import recipe_text
 from luthier_report._sizes import is_speed, model_sizes, speeds, step_times
 from luthier_report._verdict import STATE_TITLES, headline
 
-FILTERS = ("number", "signed", "size", "duration", "moment", "value_text", "metric_title", "displayable", "cell")
+FILTERS = (
+    "number",
+    "signed",
+    "size",
+    "duration",
+    "moment",
+    "value_text",
+    "metric_title",
+    "displayable",
+    "cell",
+    "setting",
+)
 
 
 def report_page(run: Run) -> str:

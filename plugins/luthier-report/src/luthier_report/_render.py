@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -41,7 +42,7 @@ def _write(path: Path, text: str) -> Path:
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        raise InputError(
-            f"{path} cannot be written: {error.strerror}", "Free space or mend the permissions."
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "Free some space." if full else f"Mend the permissions of {path.parent}."
+        raise InputError(f"{path} cannot be written: {error.strerror}", remedy) from error
     return path

@@ -103,10 +103,15 @@ def metric_title(name: str) -> str:
     """A metric's name as people write it: `rougeL` as ROUGE-L, `mean_kl` as mean KL."""
     known = {
         "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum",
-        "lead_rougeL": "ROUGE-L of the prompt's first sentence",
+        "lead_rougeL": "baseline, no model: ROUGE-L of the prompt's first sentence",
         "mean_kl": "mean KL divergence", "top1_agreement": "top-1 agreement",
     }  # fmt: skip
     return known.get(name) or displayable(name).replace("_", " ").strip()
+
+
+def setting(text: str) -> str:
+    r"""A parameter's text for Markdown: as `cell`, but quoted (`"a\nb"`) where a cell would lose white space."""
+    return cell(text if text == " ".join(text.split()) else json.dumps(text, ensure_ascii=False))
 
 
 def cell(value: Any) -> str:

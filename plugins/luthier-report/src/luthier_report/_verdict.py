@@ -92,7 +92,8 @@ def _outcome(run: Run) -> str:
 def _tiles(run: Run, compared: list[Comparison]) -> list[Tile]:
     gated = [(gate.step, gate.metric) for gate in run.gates]
     rows = {(one.step, row.name): row for one in compared for row in one.rows}
-    names = list(dict.fromkeys([name for name in gated if name in rows] or list(rows)))[:4]
+    models = [name for name, row in rows.items() if not row.is_baseline]
+    names = list(dict.fromkeys([name for name in gated if name in rows] or models))[:4]
     return [_tile(run, step, rows[step, metric]) for step, metric in names]
 
 

@@ -1,4 +1,4 @@
-"""What is known of `text-files` before a file is read: checked while planning, so without a heavy library."""
+"""What is known of files before one is read: asked while planning, so without a heavy library."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import codecs
 from pathlib import PurePath
 
 from luthier import InputError
+
+JSONL = ("**/*.jsonl", "**/*.jsonl.gz")
+"""The files that `jsonl` reads of a directory."""
 
 
 def check_pattern(pattern: str) -> None:

@@ -13,6 +13,7 @@ import polars as pl
 
 from luthier import Context, InputError
 from luthier.jsonlines import BadLineError, Line, check_characters, parse_object, read_lines, text_of
+from luthier_text._files import JSONL
 
 Scalar = str | int | float | bool | None
 
@@ -83,7 +84,7 @@ def find_files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    found = sorted(p for p in path.rglob("*") if p.name.endswith((".jsonl", ".jsonl.gz")) and p.is_file())
+    found = sorted(file for pattern in JSONL for file in path.glob(pattern) if file.is_file())
     if not found:
         raise InputError(f"{path} has no .jsonl or .jsonl.gz file", "Name a file, or a directory that has some.")
     return found

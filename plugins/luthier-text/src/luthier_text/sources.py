@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from luthier import Context, Frame
 
 
+def _jsonl_files(**_: object) -> tuple[str, ...]:
+    from luthier_text._files import JSONL
+
+    return JSONL
+
+
+@component(files=_jsonl_files)
 def jsonl(
     ctx: Context,
     *,
@@ -59,7 +66,11 @@ def _check_files(*, pattern: str, encoding: str, **_: object) -> None:
     check_encoding(encoding)
 
 
-@component(check=_check_files)
+def _matching_files(*, pattern: str, **_: object) -> tuple[str, ...]:
+    return (pattern,)
+
+
+@component(check=_check_files, files=_matching_files)
 def text_files(
     ctx: Context,
     *,

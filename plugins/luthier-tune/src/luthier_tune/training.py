@@ -112,6 +112,7 @@ class Trainer:
         else:
             per_epoch = math.ceil(len(self.train) / settings.batch_size)
             self.progress.total = known_steps(settings.max_steps, settings.max_epochs, settings.max_minutes, per_epoch)
+            self._warn_of_short_budget()
             self._validate()
         saved = time.monotonic()
         while self.progress.total is None or self.progress.step < self.progress.total:
@@ -204,8 +205,19 @@ class Trainer:
             per_step += measured / self.settings.evaluate_every
         left = 60 * (self.settings.max_minutes or 0.0) - self.progress.seconds - measured
         self.progress.total = steps_for(left, done=self.progress.step, seconds_per_step=per_step)
+        self._warn_of_short_budget()
         # The number is kept at once: a run that is killed must go on with the same one.
         self._checkpoint()
+
+    def _warn_of_short_budget(self) -> None:
+        total, warmup = self.progress.total, self.settings.warmup_steps
+        if total is not None and 0 < total <= warmup:
+            self.ctx.log.warning(
+                "the budget allows %d steps and the learning rate rises for %d: little will be learnt; "
+                "give it more, or lower warmup_steps",
+                total,
+                warmup,
+            )
 
     def _validate(self) -> None:
         if not self.valid:
