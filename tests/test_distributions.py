@@ -93,7 +93,8 @@ def test_every_import_is_of_a_declared_requirement(directory):
     source = ROOT / "engine" if directory == ROOT else directory / "src"
     # What conflicts with the main environment is required under this extra, and imported in an environment of its own.
     requirements = [*project["dependencies"], *project.get("optional-dependencies", {}).get("environment", [])]
-    assert undeclared(source, requirements) == set()
+    # Wherever a notebook's display is shown, its kernel is; nothing else needs it.
+    assert undeclared(source, requirements) - {"IPython"} == set()
 
 
 def test_an_undeclared_import_is_found_at_any_level(tmp_path):

@@ -71,6 +71,7 @@ def test_a_killed_parent_leaves_no_worker(command, project):
     assert workers_of(project)
     process.kill()
     assert wait_until(lambda: not workers_of(project))
+    process.wait()  # Until it is gone, its lock may be held.
     run = find_run(open_store(project), "latest")
     assert run.state == "interrupted"
     assert run.step("teach").state == "waiting"
