@@ -508,3 +508,24 @@ def test_without_the_hubs_library_the_remedy_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(InputError, match="pip install huggingface_hub"):
         fetch("hf:org/name")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is unreadable here")
+def test_a_folder_that_cannot_be_read_is_not_left_out_without_a_word(tmp_path):
+    (tmp_path / "secret").mkdir(mode=0)
+    with pytest.raises(InputError, match=r"cannot read .*secret"):
+        content_hash(tmp_path, only=("**/*.jsonl",))
+
+
+def test_a_folder_whose_listing_fails_is_not_left_out_without_a_word(tmp_path, monkeypatch):
+    (tmp_path / "secret").mkdir()
+    listed = Path.iterdir
+
+    def refuse(self):
+        if self.name == "secret":
+            raise PermissionError(13, "Permission denied", str(self))
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match=r"cannot read .*secret"):
+        content_hash(tmp_path, only=("**/*.jsonl",))

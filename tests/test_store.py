@@ -375,7 +375,8 @@ while True:
         store.record(StepRecord(key, "tune", "x", {}, artifact.hash, report.hash))
         work.discard()
     if rng.random() < 0.3:
-        garbage.collect(store, grace_seconds=1)
+        # Longer than a commit takes on a busy disk, so that nothing is collected while it is being stored.
+        garbage.collect(store, grace_seconds=5)
 """
 
 

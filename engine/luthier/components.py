@@ -231,6 +231,9 @@ class Component:
             except InputError as error:
                 message = f"{error.message} ({error.remedy})" if error.remedy else error.message
                 raise ConfigurationError(self, [Problem((), message)]) from None
+            except Exception as error:
+                message = f"{self}: its `check` failed: {type(error).__name__}: {error}"
+                raise PluginError(message, f"See {describe(self.declared.check)}.") from error
         return values
 
     def _blame_defaults(self, problems: Sequence[Problem], configuration: Mapping[str, Any]) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 class LuthierError(Exception):
     """Something went wrong that we can explain.
 
-    `message` says what and where, in one line where possible; `remedy` says what to do about it.
+    `message` says what and where, in one line where possible; `remedy` says what to do about it. `part` is the
+    place of the component in a fused pass that it is of; None outside of one, and where it is not known.
     """
 
     exit_code = 1
+    part: int | None = None
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)
@@ -48,7 +50,7 @@ class GateRefused(LuthierError):
 class PartFailed(Exception):
     """Within a worker: which component of a fused pass raised `error`; `part` counts from 0."""
 
-    def __init__(self, part: int, error: Exception) -> None:
+    def __init__(self, part: int, error: BaseException) -> None:
         super().__init__(str(error))
         self.part = part
         self.error = error

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any, Literal
 
 from luthier import environments, provenance
-from luthier.components import Component
+from luthier.components import Component, describe
 from luthier.core_stages import STAGES, Stage
-from luthier.errors import LuthierError
+from luthier.errors import LuthierError, PluginError
 from luthier.explain import explain
 from luthier.markup import html_table
 from luthier.nodes import RecipeError, RecipeProblem
@@ -143,7 +143,12 @@ def _part(step: StepSpec, identify: Callable[..., str], environment: str) -> dic
 def _files(step: StepSpec) -> Sequence[str]:
     """The patterns of the files that count of a directory; none where all do."""
     files = step.component.declared.files
-    return files(**step.component.configure(step.config)) if files else ()
+    if files is None:
+        return ()
+    given: Sequence[str] = _asked(step, "files", files)
+    if isinstance(given, str) or not all(isinstance(each, str) and each for each in given):
+        raise _at(step, PluginError(f"{step.component}: its `files` gave {given!r}", "It gives a list of patterns."))
+    return given
 
 
 def _declares(stage: Stage) -> dict[str, Any]:
@@ -154,10 +159,21 @@ def _declares(stage: Stage) -> dict[str, Any]:
 def _fingerprint(step: StepSpec) -> str:
     fingerprint = step.component.declared.fingerprint
     assert fingerprint is not None
+    given = _asked(step, "fingerprint", fingerprint)
+    if not isinstance(given, str):
+        raise _at(step, PluginError(f"{step.component}: its `fingerprint` gave {given!r}", "It gives a text."))
+    return given
+
+
+def _asked(step: StepSpec, what: str, declared: Callable[..., Any]) -> Any:
+    """What a component's declaration says of a configuration; its bugs are told as the plugin's."""
     try:
-        return fingerprint(**step.component.configure(step.config))
+        return declared(**step.component.configure(step.config))
     except LuthierError as error:
         raise _at(step, error) from error
+    except Exception as error:
+        message = f"{step.component}: its `{what}` failed: {type(error).__name__}: {error}"
+        raise _at(step, PluginError(message, f"See {describe(declared)}.")) from error
 
 
 def _at(step: StepSpec, error: LuthierError) -> RecipeError:

@@ -141,6 +141,10 @@ def content_hash(path: Path, only: Sequence[str] = ()) -> str:
     try:
         if not path.is_dir():
             return _remembered_hash(path)
+        if any("**" in pattern for pattern in only):
+            # What cannot be read is an error here; glob would leave it out without a word.
+            for _ in _walk(path):
+                pass
         files = {file for pattern in only for file in path.glob(pattern) if file.is_file()} if only else _walk(path)
         lines = sorted(f"{file.relative_to(path).as_posix()}\0{_remembered_hash(file)}\n" for file in files)
     except OSError as error:

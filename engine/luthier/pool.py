@@ -36,16 +36,13 @@ Message = Mapping[str, Any]
 
 
 class StepError(LuthierError):
-    """A component's error, as its worker told it.
-
-    `detail` is the traceback; `part` is the place of the component in a fused pass, None outside of one.
-    """
+    """A component's error, as its worker told it; `detail` is the traceback."""
 
     def __init__(self, message: Message) -> None:
         super().__init__(message["message"], message["remedy"])
         self.exit_code = message["exit_code"]
         self.detail: str = message["detail"]
-        self.part: int | None = message.get("part")
+        self.part = message.get("part")
 
 
 class Worker:

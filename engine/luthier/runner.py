@@ -225,10 +225,12 @@ class Runner:
             result = self._pool.call(self._request(node, work), listen, _python(node))
         details = {name: value for name, value in result.items() if name != "type"}
         if node.kind == "dataset" and details["rows"] == 0:
-            raise InputError(
+            error = InputError(
                 f"no rows are left ({_what_became(node, work.notes)})",
                 "Loosen its configuration, or the steps' before it.",
             )
+            error.part = _emptied_by(node, work.notes)
+            raise error
         return details
 
     def _request(self, node: Node, work: WorkDirectory) -> dict[str, Any]:
@@ -359,7 +361,7 @@ class Runner:
 
     def _fail(self, node: Node, error: LuthierError) -> None:
         """Tell that a node failed: which of its steps, and where the recipe has it."""
-        step = node.parts[error.part] if isinstance(error, StepError) and error.part is not None else node.step
+        step = node.step if error.part is None else node.parts[error.part]
         for each in node.parts:
             self._run.step(each.id).state = "failed" if each is step else "waiting"
         detail = error.detail if isinstance(error, StepError) else ""
@@ -413,6 +415,12 @@ def _what_became(node: Node, notes: Path) -> str:
         counts = _counts(Report.at(notes / str(index), "report", ""))
         told.append(f"{step.id}: {describe_counts(counts) or 'none in'}")
     return "; ".join(told)
+
+
+def _emptied_by(node: Node, notes: Path) -> int:
+    """The place of the first part of a node that gave no rows."""
+    given = [_counts(Report.at(notes / str(index), "report", "")) for index in range(len(node.parts))]
+    return next((index for index, each in enumerate(given) if not each["kept"] + each["added"]), len(given) - 1)
 
 
 def _as_luthier_error(error: LuthierError | OSError, store: Path) -> LuthierError:

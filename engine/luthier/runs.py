@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 from filelock import FileLock, Timeout
 
 from luthier.artifacts import Artifact, Dataset, Model, OnnxModel, Report
-from luthier.errors import InputError, LuthierError
+from luthier.errors import InputError, LuthierError, PluginError
 from luthier.events import RunState
 from luthier.files import REMEDY, disk_error, disk_errors, write_atomically
 from luthier.formatting import describe_counts, format_metrics, format_seconds
@@ -119,6 +119,7 @@ class Run:
         self.path = path
         self.store = store
         self._data = data or _read(path)
+        self._is_copy = False
         if data is None:
             self._settle()
 
@@ -134,7 +135,9 @@ class Run:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
         # The store is a place, not a part of the run.
-        return Run(self.path, self.store, copy.deepcopy(self._data, memo))
+        found = Run(self.path, self.store, copy.deepcopy(self._data, memo))
+        found._is_copy = True
+        return found
 
     def __repr__(self) -> str:
         return f"Run({self.id!r}, state={self.state!r})"
@@ -313,6 +316,8 @@ class Run:
 
     def save(self) -> None:
         """Write `run.json`, whole and durably: garbage collection keeps what it names."""
+        if self._is_copy:
+            raise PluginError(f"the run {self.id} is written by the engine alone", "Hooks observe it.")
         text = json.dumps({"version": RUN_VERSION, **asdict(self._data)}, ensure_ascii=False, indent=1)
         with disk_errors(self.store.root, REMEDY):
             write_atomically(self.path / "run.json", text, self.path)

@@ -103,7 +103,7 @@ class Tasks:
             context = self._context({**request, **directories}, component)
             try:
                 frame, outcome = frames.run_frame_component(component, configuration, frame, context, part["form"])
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise PartFailed(index, error) from error
             _finish_notes(context, outcome)
         frames.write_shard(frame, attempt / "shard.parquet")
