@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from luthier import InputError
@@ -84,6 +84,7 @@ def test_what_cannot_be_read(location: str, message: str) -> None:
 
 
 @given(st.text(max_size=30) | st.from_regex(r"(wheel|hf|s3|x):[a-z@=/.0-9#]{0,20}", fullmatch=True))
+@example("~nobody-of-this-name/x")
 def test_every_text_is_a_location_or_a_clear_error(location: str) -> None:
     try:
         parsed = parse(location)
@@ -98,6 +99,12 @@ def test_members_stay_inside(member: str) -> None:
     if check_member(member):
         assert os.path.normpath(os.path.join("/root", member)).startswith("/root/")
         assert os.path.normpath(member) == member
+
+
+def test_a_user_that_there_is_not_is_told(tmp_path):
+    for read in (parse, lambda location: absolute(location, tmp_path)):
+        with pytest.raises(InputError, match="no home directory for '~nobody-of-this-name'"):
+            read("~nobody-of-this-name/x")
 
 
 def test_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

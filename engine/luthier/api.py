@@ -16,6 +16,7 @@ from luthier.events import Event, Listener, PluginHookFailed, listeners
 from luthier.files import REMEDY, disk_errors
 from luthier.interrupts import terminated_as_interrupt
 from luthier.keys import PlannedNodes, resolve
+from luthier.location_syntax import at_home
 from luthier.planner import Force, Plan, bounds, make_plan
 from luthier.plugins import Registry, load_plugins
 from luthier.pool import Pool, available_cores
@@ -116,7 +117,7 @@ class Session:
 def open_store(directory: Path, home: Path | str | None = None) -> Store:
     """The store: `home`, else `LUTHIER_HOME`, else `.luthier` in `directory` (the recipe's)."""
     chosen = home or os.environ.get(HOME_VARIABLE)
-    return Store(Path(chosen).expanduser().absolute() if chosen else directory.absolute() / DEFAULT_HOME)
+    return Store(at_home(str(chosen)).absolute() if chosen else directory.absolute() / DEFAULT_HOME)
 
 
 def open_session(

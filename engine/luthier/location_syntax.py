@@ -75,6 +75,21 @@ def scheme_of(location: str) -> str:
     return match.group(1).lower() if match else ""
 
 
+def at_home(path: str) -> Path:
+    """A path with `~` and `~user` at its beginning replaced by the user's home.
+
+    Raises:
+        InputError: if there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        user = Path(path).parts[0]
+        raise InputError(
+            f"there is no home directory for {user!r}, in {path!r}", f"Write ./{path} for a name."
+        ) from None
+
+
 def parse(location: str) -> Parsed:
     """Read a location.
 
@@ -85,7 +100,7 @@ def parse(location: str) -> Parsed:
     if not scheme:
         if not location.strip():
             raise InputError("a location is empty", "Give a path, or a URI such as hf:org/name@revision.")
-        return PathLocation(Path(location).expanduser())
+        return PathLocation(at_home(location))
     bare, sha256 = _split_checksum(location)
     rest = bare[len(scheme) + 1 :]
     if scheme == "wheel":

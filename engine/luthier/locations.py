@@ -24,6 +24,7 @@ from luthier.location_syntax import (
     PathLocation,
     UriLocation,
     WheelLocation,
+    at_home,
     parse,
     scheme_of,
 )
@@ -41,7 +42,7 @@ def absolute(location: str, base: Path) -> str:
     """A location that means the same from every directory: paths are taken from `base`, URIs stay."""
     if scheme_of(location) or not location:
         return location
-    return os.path.normpath(base.absolute() / Path(location).expanduser())
+    return os.path.normpath(base.absolute() / at_home(location))
 
 
 def identity(location: str, only: Sequence[str] = ()) -> str:
@@ -125,7 +126,7 @@ def cache_directory() -> Path:
     """The user's cache for luthier: `LUTHIER_CACHE`, else the platform's."""
     from platformdirs import user_cache_dir
 
-    return Path(os.environ.get(CACHE_VARIABLE) or user_cache_dir("luthier")).expanduser().absolute()
+    return at_home(os.environ.get(CACHE_VARIABLE) or user_cache_dir("luthier")).absolute()
 
 
 def content_hash(path: Path, only: Sequence[str] = ()) -> str:
