@@ -17,7 +17,7 @@ from luthier.testing.imported import undeclared_imports, unused_requirements
 
 # pytester forgets what a run in this process imports, and puts the import system back. polars loads once
 # only, and importlib_metadata takes over what finds distributions: both must be there before.
-for _name in ("polars", "importlib_metadata"):
+for _name in ("polars", "importlib_metadata", "numpy", "sqlalchemy"):
     if importlib.util.find_spec(_name):
         importlib.import_module(_name)
 
