@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import sys
@@ -14,12 +13,6 @@ import pytest
 
 from luthier.scaffold import Naming, find_stage, write
 from luthier.testing.imported import undeclared_imports, unused_requirements
-
-# pytester forgets what a run in this process imports, and puts the import system back. polars loads once
-# only, and importlib_metadata takes over what finds distributions: both must be there before.
-for _name in ("polars", "importlib_metadata", "numpy", "sqlalchemy"):
-    if importlib.util.find_spec(_name):
-        importlib.import_module(_name)
 
 pytest_plugins = ["pytester"]
 
@@ -251,13 +244,16 @@ Check = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def check(pytester: pytest.Pytester) -> Check:
-    """Run the kit on a one-file plugin; the options are pytest's."""
+    """Run the kit on a one-file plugin, in a process of its own; the options are pytest's.
+
+    In this one pytester would make Python forget what the kit imported, and compiled libraries load only once.
+    """
 
     def run(plugin: str, *options: str, conftest: str = "", settings: str = "") -> pytest.RunResult:
         pytester.path.joinpath("acme.py").write_text(plugin, encoding="utf-8")
         pytester.makeconftest(conftest)
         pytester.makepyfile(TEST.replace("{plugin!r}", f"'acme.py', {settings}"))
-        return pytester.runpytest_inprocess("-rsf", *WITH_FIXTURES, *options)
+        return pytester.runpytest_subprocess("-rsf", *WITH_FIXTURES, *options)
 
     return run
 
@@ -349,7 +345,7 @@ def test_what_a_new_plugin_skips_says_why_in_the_quietest_run(pytester: pytest.P
     tests = pytester.mkdir("tests")
     (tests / "acme.py").write_text(GOOD.replace("at_least: int = 4", "at_least: int"))
     (tests / "test_acme.py").write_text(TEST.format(plugin="acme.py"))
-    result = pytester.runpytest_inprocess(*WITH_FIXTURES, "-q", "-k", "tidy/worker")
+    result = pytester.runpytest_subprocess(*WITH_FIXTURES, "-q", "-k", "tidy/worker")
     result.assert_outcomes(skipped=1)
     assert "no value for at_least: configurations={'tidy': {'at_least': …}}" in result.stdout.str()
 
@@ -365,7 +361,7 @@ def test_what_a_new_plugin_skips_says_why_in_the_quietest_run(pytester: pytest.P
 def test_a_plugin_that_is_not_there_is_one_message(pytester: pytest.Pytester, plugin: str, says: str) -> None:
     pytester.makepyfile(acme=GOOD)
     pytester.makepyfile(TEST.format(plugin=plugin))
-    result = pytester.runpytest_inprocess("-rf", *WITH_FIXTURES)
+    result = pytester.runpytest_subprocess("-rf", *WITH_FIXTURES)
     result.assert_outcomes(failed=1)
     text = told(result)
     assert says in text
@@ -457,11 +453,10 @@ def test_an_undeclared_and_an_unused_library_are_found(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, requirements: list[str], says: str
 ) -> None:
     site = pytester.mkdir("site")
-    module = f"acme_{len(requirements)}"  # another one each time, as registries are kept
-    install(site, module, GOOD, *requirements)
-    monkeypatch.syspath_prepend(site)
-    pytester.makepyfile(TEST.format(plugin=module.replace("_", "-")))
-    result = pytester.runpytest_inprocess(*WITH_FIXTURES, "-k", "declared-libraries or hooks")
+    install(site, "acme_needy", GOOD, *requirements)
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+    pytester.makepyfile(TEST.format(plugin="acme-needy"))
+    result = pytester.runpytest_subprocess(*WITH_FIXTURES, "-k", "declared-libraries or hooks")
     result.assert_outcomes(passed=1, failed=1)
     assert says in result.stdout.str()
 
@@ -480,7 +475,7 @@ def test_a_plugin_runs_in_an_environment_of_its_own(
 ) -> None:
     monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path / "cache"))
     pytester.makepyfile(TEST.replace("{plugin!r}", "'bias', own_environment=True"))
-    result = pytester.runpytest_inprocess(*WITH_FIXTURES, "-k", "representation/own-environment")
+    result = pytester.runpytest_subprocess(*WITH_FIXTURES, "-k", "representation/own-environment")
     result.assert_outcomes(passed=1)
 
 
@@ -496,10 +491,9 @@ def test_a_plugin_that_needs_more_than_it_requires_fails_in_an_environment_of_it
     needy = needy.replace("range(count)]", "range(count + bool(importlib.util.find_spec('ftfy')))]")
     needy = needy.replace("import json", "import importlib.util\nimport json", 1)
     install(site, "acme_needy", needy, "luthier", "polars")
-    monkeypatch.syspath_prepend(site)
     monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     pytester.makepyfile(TEST.replace("{plugin!r}", "'acme-needy', own_environment=True"))
-    result = pytester.runpytest_inprocess(*WITH_FIXTURES, "-k", "(tidy or words) and (own-environment or worker)")
+    result = pytester.runpytest_subprocess(*WITH_FIXTURES, "-k", "(tidy or words) and (own-environment or worker)")
     result.assert_outcomes(passed=2, failed=2)
     text = result.stdout.str()
     assert "No module named 'ftfy'" in text
@@ -540,4 +534,4 @@ def test_a_project(luthier_project):
 def test_the_fixtures_run_a_component_and_a_project(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(acme=GOOD)
     pytester.makepyfile(FIXTURES)
-    pytester.runpytest_inprocess(*WITH_FIXTURES).assert_outcomes(passed=3)
+    pytester.runpytest_subprocess(*WITH_FIXTURES).assert_outcomes(passed=3)
