@@ -10,6 +10,9 @@ import pytest
 
 from luthier.testing import conformance
 
+PO = 'msgid ""\nmsgstr "Language: fr\\n"\n\nmsgid "Yes"\nmsgstr "Oui"\n'
+PACKAGES = "Package: hello\nDescription: example package\n It greets\n its user.\n"
+
 
 @pytest.fixture(scope="module")
 def luthier_configurations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
@@ -17,11 +20,19 @@ def luthier_configurations(tmp_path_factory: pytest.TempPathFactory) -> dict[str
     (directory / "one.txt").write_text("One document.\n\nOf two paragraphs.", encoding="utf-8")
     rows = [{"text": f"Document number {number}."} for number in range(20)]
     (directory / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (directory / "fr.po").write_text(PO, encoding="utf-8")
+    (directory / "apt_Packages").write_text(PACKAGES, encoding="utf-8")
     return {
         "jsonl": {"path": directory / "rows.jsonl"},
         "text-files": {"path": directory},
         "docstrings": {"packages": ["typer"]},
+        "debian-descriptions": {"path": directory},
+        "gettext": {"path": directory},
         "summarization": {"target": "text"},
+        "translation": {"prompt": "Translate:\n{text}", "target": "text"},
+        "prompt-completion": {"prompt": "{source}: {text}", "completion": "{text}"},
+        "chat": {"answer": "{text}"},
+        "classification": {"label": "source"},
     }
 
 

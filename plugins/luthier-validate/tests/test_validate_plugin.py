@@ -9,7 +9,18 @@ import luthier_validate
 from luthier.components import ConfigurationError, read_component
 from luthier.core_stages import STAGES
 
-HEAVY = ("torch", "transformers", "onnxruntime", "polars", "pyarrow", "numpy", "pydantic", "rouge_score", "nltk")
+HEAVY = (
+    "torch",
+    "transformers",
+    "onnxruntime",
+    "polars",
+    "pyarrow",
+    "numpy",
+    "pydantic",
+    "rouge_score",
+    "nltk",
+    "sacrebleu",
+)
 
 
 def test_importing_the_plugin_loads_no_heavy_library():
@@ -26,5 +37,9 @@ def test_the_components_satisfy_their_stage():
         assert component.configure({})["split"] == "test"
         with pytest.raises(ConfigurationError, match="max_examples"):
             component.configure({"max_examples": 0})
-    assert sorted(found) == ["parity", "perplexity", "rouge"]
+    assert sorted(found) == ["bits-per-byte", "bleu", "chrf", "classification", "parity", "perplexity", "rouge"]
     assert "language-modelling" not in found["rouge"].declared.needs["data"]
+    with pytest.raises(ConfigurationError, match="cannot be measured on it"):
+        found["bits-per-byte"].configure({"split": "train", "baselines": ["xz"]})
+    with pytest.raises(ConfigurationError, match="there is no"):
+        found["classification"].configure({"prompt": "Which label?"})

@@ -15,7 +15,7 @@ from luthier_models.runtime import TransformersGenerator
 from luthier_models.testing import write_tiny_model
 from luthier_onnx import genai
 from luthier_onnx.runtime import GenaiGenerator
-from luthier_validate import parity, perplexity, rouge
+from luthier_validate import chrf, classification, parity, perplexity, rouge
 
 ROWS = [
     ("Summarize:\nThe cache keeps every answer. It may fill.", "Keeps answers."),
@@ -39,6 +39,8 @@ def test_both_runtimes_measure_the_same(tiny, pairs, tmp_path):
         ctx = make_context(tmp_path / str(number))
         perplexity(model, data, ctx)
         rouge(model, data, ctx, max_new_tokens=8)
+        chrf(model, data, ctx, max_new_tokens=8)
+        classification(model, data, ctx)
         found.append({name: metric.value for name, metric in ctx.metrics.items()})
     assert found[0] == pytest.approx(found[1], rel=1e-4)
     ctx = make_context(tmp_path / "parity")

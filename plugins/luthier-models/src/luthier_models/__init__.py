@@ -1,4 +1,4 @@
-"""Models: the architecture `pretrained` and the runtime `transformers`.
+"""Models: the architectures `pretrained` and `fresh`, and the runtime `transformers`.
 
 Importing this module loads no heavy library; the components import their implementations.
 """
@@ -6,14 +6,15 @@ Importing this module loads no heavy library; the components import their implem
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Interval
 
 from luthier import Location, component, hookimpl
 
 if TYPE_CHECKING:
-    from luthier import Context, Generator, Model
+    from luthier import Context, Dataset, Generator, Model
 
 
 @component(gives="causal-lm")
@@ -30,6 +31,95 @@ def pretrained(ctx: Context, *, model: Location, dtype: Literal["float32", "bflo
     from luthier_models.normalise import write_pretrained
 
     write_pretrained(ctx.open(model), ctx.output, dtype=dtype, source=model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """The tokenizer of a fresh model, trained on the training split.
+
+    Attributes:
+        kind: what a token is: a `byte`, a `character`, a `word`, or a piece that byte-pair encoding (`bpe`) or a
+            unigram model finds.
+        size: tokens at most, with the three special ones; `byte` has 259.
+        lowercase: read and write lower case only.
+    """
+
+    kind: Literal["byte", "character", "word", "bpe", "unigram"] = "bpe"
+    size: Annotated[int, Ge(4)] = 4096
+    lowercase: bool = False
+
+
+def check_sizes(*, parameters: str, **_: object) -> None:
+    """Refuse a budget that is no number.
+
+    Raises:
+        InputError: saying how to write one.
+    """
+    from luthier_models.sizes import parse_count
+
+    parse_count(parameters)
+
+
+@component(gives="causal-lm", needs={"data": {"language-modelling", "prompt-completion"}}, check=check_sizes)
+def fresh(
+    data: Dataset,
+    ctx: Context,
+    *,
+    family: Literal["llama", "qwen3"] = "llama",
+    parameters: str = "5M",
+    tokenizer: Vocabulary = Vocabulary(),
+    layers: Annotated[int, Ge(1)] | None = None,
+    width: Annotated[int, Ge(16)] | None = None,
+    heads: Annotated[int, Ge(1)] | None = None,
+    key_value_heads: Annotated[int, Ge(1)] | None = None,
+    mlp_width: Annotated[int, Ge(16)] | None = None,
+    tied: bool = True,
+    max_length: Annotated[int, Ge(16)] = 1024,
+    rope_base: Annotated[float, Gt(0)] = 10_000.0,
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
+) -> None:
+    """Make a new decoder with random weights, and a tokenizer trained on the data.
+
+    Sizes that are not given are chosen so that the model has at most `parameters`; metrics `parameters` and
+    `vocabulary` and the table `parameters` show the arithmetic. Tune it with `full`.
+
+    Args:
+        family: the form of its layers, as transformers knows them; `qwen3` normalises queries and keys.
+        parameters: the budget: `800K`, `5M`, `1.7B`.
+        tokenizer: its kind and size.
+        layers: how many there are.
+        width: of the hidden states.
+        heads: of attention.
+        key_value_heads: of attention's keys and values, which several heads may share.
+        mlp_width: of the gated layer between attention and attention.
+        tied: whether the embedding is also the output layer.
+        max_length: tokens that it can read and write in all.
+        rope_base: of the rotary position embedding.
+        dropout: of attention, in training.
+    """
+    from luthier_models.sizes import Wishes, parse_count
+    from luthier_models.untrained import write_fresh
+
+    wishes = Wishes(
+        layers=layers,
+        width=width,
+        heads=heads,
+        key_value_heads=key_value_heads,
+        mlp_width=mlp_width,
+        tied=tied,
+        head_norms=family == "qwen3",
+    )
+    write_fresh(
+        data,
+        ctx,
+        family=family,
+        budget=parse_count(parameters),
+        wishes=wishes,
+        vocabulary=tokenizer,
+        context=max_length,
+        rope_base=rope_base,
+        dropout=dropout,
+    )
 
 
 def transformers(
@@ -55,7 +145,7 @@ def transformers(
 @hookimpl
 def luthier_architectures() -> list[Callable[..., Any]]:
     """Give the architectures."""
-    return [pretrained]
+    return [pretrained, fresh]
 
 
 @hookimpl

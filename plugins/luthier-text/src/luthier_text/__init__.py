@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 @hookimpl
 def luthier_sources() -> Iterable[ComponentFunction]:
     """Sources of documents."""
-    return [sources.jsonl, sources.text_files, sources.docstrings]
+    return [
+        sources.jsonl,
+        sources.text_files,
+        sources.docstrings,
+        sources.debian_descriptions,
+        sources.gettext,
+    ]
 
 
 @hookimpl
@@ -39,4 +45,11 @@ def luthier_cleaners() -> Iterable[ComponentFunction]:
 @hookimpl
 def luthier_formatters() -> Iterable[ComponentFunction]:
     """Formatters: documents to examples with a split."""
-    return [formatters.summarization, formatters.language_modelling]
+    return [
+        formatters.summarization,
+        formatters.language_modelling,
+        formatters.translation,
+        formatters.prompt_completion,
+        formatters.chat,
+        formatters.classification,
+    ]

@@ -21,8 +21,12 @@ class Template:
     columns: tuple[str, ...]
 
     @classmethod
-    def parse(cls, template: str) -> Template:
+    def parse(cls, template: str, name: str = "prompt") -> Template:
         """Read `{column}`, `{{` and `}}`.
+
+        Args:
+            template: the text.
+            name: the parameter that it is the value of, for the message.
 
         Raises:
             InputError: if a brace is left open, or a field has more than a column's name.
@@ -40,7 +44,7 @@ class Template:
                 literal = ""
         except ValueError as error:
             raise InputError(
-                f"prompt: {error} in {template!r}", "Write {column} for a column's value, {{ and }} for braces."
+                f"{name}: {error} in {template!r}", "Write {column} for a column's value, {{ and }} for braces."
             ) from None
         return cls((*literals, literal), tuple(columns))
 
@@ -64,3 +68,17 @@ def parse_prompt(prompt: str, limit: int) -> Template:
             "Shorten the prompt, or raise max_prompt_characters.",
         )
     return template
+
+
+def parse_with_columns(template: str, name: str) -> Template:
+    """A template that stands for something of the row: one of a completion.
+
+    Raises:
+        InputError: if it cannot be read, or names no column.
+    """
+    parsed = Template.parse(template, name)
+    if not parsed.columns:
+        raise InputError(
+            f"{name}: {template!r} names no column, so it is the same for every row", "Write {column} for its value."
+        )
+    return parsed

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, MinLen
 
-from luthier import Location, component
+from luthier import InputError, Location, component
 
 if TYPE_CHECKING:
     from luthier import Context, Frame
@@ -140,3 +140,93 @@ def docstrings(
     from luthier_text._docstrings import read_docstrings
 
     return read_docstrings(ctx, packages, per_package, private=private, tests=tests)
+
+
+def _catalogue_files(*, path: Location, languages: list[str], **_: object) -> tuple[str, ...]:
+    from luthier_text._catalogues import patterns
+
+    return patterns(path, languages)
+
+
+def _check_languages(*, languages: list[str], **_: object) -> None:
+    twice = [language for language in languages if languages.count(language) > 1]
+    if twice:
+        raise InputError(f"languages: {twice[0]!r} is named twice", "Name each language once.")
+
+
+@component(check=_check_languages, files=_catalogue_files)
+def debian_descriptions(
+    ctx: Context,
+    *,
+    path: Location = Location("/var/lib/apt/lists"),
+    languages: Annotated[list[str], MinLen(1)] = ["en"],  # noqa: B006
+) -> Iterator[Frame]:
+    """Read the descriptions of Debian packages from the catalogues that apt keeps, also as pairs of languages.
+
+    `text` is the long description as plain text: lines of a paragraph are joined, lists stay lists. `summary`
+    is the short one. Further columns: `language` (of both) and `package`. With a second language a row is a
+    pair: `translation`, `summary_translation` and `target_language` are added, joined on the package and the
+    MD5 of its description; what is not translated, or only in part, gives no row. With several, a row for each.
+
+    Packages that share a paragraph, in either language, share their `group`: half of all begin as a sibling
+    does. apt keeps long descriptions only of the languages that `Acquire::Languages` names. Catalogues may be
+    plain, `.gz`, `.xz`, `.bz2`, and, where apt is installed, `.lz4` and `.zst`. Memory: some 2 kB a package.
+
+    Args:
+        path: the directory of the catalogues: `*_Packages` and `*_i18n_Translation-*`.
+        languages: as apt names them; the first is that of `text`, each other one that of a translation.
+
+    Raises:
+        InputError: if there is no catalogue, or none in a language; it says how to have apt fetch it.
+    """
+    from luthier_text._debian import read_descriptions
+
+    return read_descriptions(ctx, ctx.open(path), languages)
+
+
+def _gettext_files(**_: object) -> tuple[str, ...]:
+    return ("**/*.po", "**/*.mo")
+
+
+def _gettext_versions(*, packages: list[str] | None, **_: object) -> str:
+    from luthier_text._installed import fingerprint
+
+    return fingerprint(packages) if packages else ""
+
+
+def _check_gettext(*, path: Location | None, packages: list[str] | None, **_: object) -> None:
+    if (path is None) == (packages is None):
+        raise InputError("gettext reads either a `path` or `packages`", "Give one of them.")
+
+
+@component(check=_check_gettext, files=_gettext_files, fingerprint=_gettext_versions)
+def gettext(
+    ctx: Context,
+    *,
+    path: Location | None = None,
+    packages: Annotated[list[str], MinLen(1)] | None = None,
+    language: Annotated[str, MinLen(1)] = "en",
+    languages: Annotated[list[str], MinLen(1)] | None = None,
+) -> Iterator[Frame]:
+    """Read translated messages from gettext's `.po` and `.mo` files, as pairs of languages.
+
+    A row is a message (`text`, the msgid) and its `translation` (the msgstr); further columns: `language`,
+    `target_language`, `context` (the msgctxt) and `file`. Fuzzy, obsolete and untranslated messages are left
+    out, and the log says how many. Of plural forms, the singular is paired with the form for one, the plural
+    with the form that most numbers take. A `.mo` beside its `.po` is not read.
+
+    All translations of a message share their `group`. A file that cannot be read is quarantined.
+
+    Args:
+        path: a file, or a directory, of which all such files are read.
+        packages: the names of installed Python packages, whose files are read instead.
+        language: the language of the messages.
+        languages: of which translations are read, as directories and headers write them (`fr`, `pt_BR`); all
+            by default.
+
+    Raises:
+        InputError: if there are no files, or none has a translation into one of the languages.
+    """
+    from luthier_text._gettext import read_gettext
+
+    return read_gettext(ctx, ctx.open(path) if path else None, packages or [], language, languages)

@@ -1,6 +1,6 @@
-"""Tuners: `lora`, low-rank adapters trained on packed sequences.
+"""Tuners on packed sequences: `lora`, low-rank adapters, and `full`, all weights.
 
-Importing this module loads no heavy library; the component imports its implementation.
+Importing this module loads no heavy library; the components import their implementations.
 """
 
 from __future__ import annotations
@@ -102,7 +102,71 @@ def lora(
     )
 
 
+@component(needs={"model": {"causal-lm"}, "data": {"prompt-completion", "language-modelling"}}, check=check_budget)
+def full(
+    model: Model,
+    data: Dataset,
+    ctx: Context,
+    *,
+    learning_rate: Annotated[float, Gt(0)] = 5e-5,
+    warmup_steps: Annotated[int, Ge(0)] = 20,
+    weight_decay: Annotated[float, Ge(0)] = 0.01,
+    max_gradient_norm: Annotated[float, Gt(0)] = 1.0,
+    batch_size: Annotated[int, Ge(1)] = 4,
+    max_length: Annotated[int, Ge(8)] = 512,
+    max_steps: Annotated[int, Ge(1)] | None = None,
+    max_epochs: Annotated[float, Gt(0)] | None = None,
+    max_minutes: Annotated[float, Gt(0)] | None = None,
+    evaluate_every: Annotated[int, Ge(1)] | None = None,
+    valid_examples: Annotated[int, Ge(0)] = 64,
+    checkpoint_minutes: Annotated[float, Ge(0)] = 5.0,
+) -> None:
+    """Train all weights: a fresh model from scratch, or a pretrained one in full.
+
+    Packing, budgets, checkpoints and reproducibility are those of `lora`. Memory: four times the weights, for
+    the gradients and AdamW's two moments, besides the activations.
+
+    Args:
+        learning_rate: at its peak; it falls linearly to zero over the budget. A fresh model wants about 1e-3.
+        warmup_steps: steps over which it rises to the peak.
+        weight_decay: of AdamW.
+        max_gradient_norm: gradients are scaled down to this norm.
+        batch_size: examples of one step.
+        max_length: tokens of one example; a longer prompt loses the end of its text, never the completion,
+            and longer plain text is cut into pieces.
+        max_steps: the budget, in optimizer steps. At most one budget may be given.
+        max_epochs: the budget, in passes over the training split; one, if no budget is given.
+        max_minutes: the budget, in minutes of training and validation on this machine.
+        evaluate_every: steps between measurements of the validation loss, besides the first and the last.
+        valid_examples: how many examples of the split `valid` that loss is measured on.
+        checkpoint_minutes: minutes between checkpoints, three times the weights each, from which a killed step
+            goes on.
+    """
+    from luthier_tune.training import TrainingSettings
+    from luthier_tune.whole import tune
+
+    tune(
+        model,
+        data,
+        ctx,
+        TrainingSettings(
+            learning_rate=learning_rate,
+            warmup_steps=warmup_steps,
+            weight_decay=weight_decay,
+            max_gradient_norm=max_gradient_norm,
+            batch_size=batch_size,
+            max_length=max_length,
+            max_steps=max_steps,
+            max_epochs=max_epochs,
+            max_minutes=max_minutes,
+            evaluate_every=evaluate_every,
+            valid_examples=valid_examples,
+            checkpoint_minutes=checkpoint_minutes,
+        ),
+    )
+
+
 @hookimpl
 def luthier_tuners() -> list[Callable[..., Any]]:
     """Give the tuners."""
-    return [lora]
+    return [lora, full]

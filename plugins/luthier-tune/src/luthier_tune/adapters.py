@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import polars as pl
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
@@ -19,7 +16,7 @@ from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
 from luthier_tune import check_budget
-from luthier_tune.examples import Examples, encode_split
+from luthier_tune.task import copy_companions, read_examples, record
 from luthier_tune.training import Trainer, TrainingSettings
 
 if TYPE_CHECKING:
@@ -47,16 +44,14 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
     """
     check_budget(**vars(settings))
     encoder = PromptEncoder.from_directory(model.path)
-    train = encode_split(data, "train", encoder, settings.max_length)
-    _check_examples(train, settings)
-    valid = encode_split(data, "valid", encoder, settings.max_length, limit=settings.valid_examples, seed=ctx.seed)
+    train, valid = read_examples(data, encoder, settings, ctx.seed)
     base: Any = load_causal_lm(model.path, device=ctx.device)
     adapted = inject(base, adapter, ctx.seed)
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     packed = PackedModel(base)
     trainer = Trainer(packed, parameters, train.pairs, valid.pairs, settings=settings, ctx=ctx)
     trainer.run()
-    _record(trainer, train, ctx)
+    record(trainer, train, ctx)
     adapted.eval()
     save_adapter(adapted, ctx.output / "adapter", base_model=model.hash)
     merged: Any = adapted.merge_and_unload(safe_merge=True)
@@ -103,50 +98,3 @@ def save_adapter(adapted: PeftModel, directory: Path, *, base_model: str = "") -
         config, indent=2, sort_keys=True, default=lambda value: sorted(value) if isinstance(value, set) else str(value)
     )
     (directory / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
-
-
-def copy_companions(source: Path, target: Path) -> None:
-    """Copy the tokenizer, chat template and generation configuration: whatever is no weight."""
-    for path in sorted(source.iterdir()):
-        if path.is_file() and ".safetensors" not in path.name and path.name != "config.json":
-            shutil.copyfile(path, target / path.name)
-
-
-def _check_examples(train: Examples, settings: TrainingSettings) -> None:
-    if train.pairs:
-        return
-    if not train.skipped:
-        raise InputError(
-            "the dataset has no rows in the split `train`",
-            "Check what cleaning left over and how the formatter splits it.",
-        )
-    raise InputError(
-        f"none of the {train.skipped} training examples can be used: their completions are empty, or longer than "
-        f"max_length ({settings.max_length} tokens) with their prompt's template",
-        "Check the formatter's completions, or raise `max_length`.",
-    )
-
-
-def _record(trainer: Trainer, train: Examples, ctx: Context) -> None:
-    """Metrics and tables of what happened."""
-    progress = trainer.progress
-    curve = progress.curve
-    # The end of training: its last tenth, so that one batch does not decide.
-    end = curve[-max(1, math.ceil(len(curve) / 10)) :]
-    ctx.metric("train_loss", math.fsum(record["loss"] for record in end) / len(end))
-    ctx.metric("steps", progress.step)
-    ctx.metric("tokens", sum(record["tokens"] for record in curve))
-    ctx.metric("examples", sum(record["examples"] for record in curve))
-    ctx.metric("skipped_examples", train.skipped)
-    ctx.metric("shortened_examples", train.shortened)
-    if progress.validation:
-        ctx.metric("valid_loss_before", progress.validation[0]["loss"])
-        last = trainer.last_validation
-        ctx.metric("valid_loss", last.mean, per_example=last.means, weights=last.sizes)
-        ctx.table("validation-losses", _frame(progress.validation))
-    ctx.table("learning-curve", _frame(curve))
-
-
-def _frame(records: list[dict[str, float]]) -> pl.DataFrame:
-    whole = [name for name in ("step", "tokens", "examples") if name in records[0]]
-    return pl.DataFrame(records).with_columns(pl.col(whole).cast(pl.Int64))

@@ -1,4 +1,4 @@
-"""Validators: `perplexity`, `rouge` and `parity`.
+"""Validators: likelihood, overlap with references, classification, and parity of two models.
 
 Importing this module loads no heavy library; the components import their implementations.
 """
@@ -8,12 +8,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
-from luthier import component, hookimpl
+from luthier import InputError, component, hookimpl
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Generator
+
+Tokenizer = Literal["13a", "intl", "char", "zh", "none"]
+
+
+def _check_prompt(*, prompt: str | None, **_: object) -> None:
+    if prompt is not None:
+        from luthier_validate.templates import check_template
+
+        check_template(prompt)
+
+
+def _check_baselines(*, split: str, baselines: list[str], **_: object) -> None:
+    if baselines and split == "train":
+        raise InputError(
+            "baselines: they learn from the split 'train', so they cannot be measured on it",
+            "Measure on 'test' or 'valid', or set `baselines: []`.",
+        )
 
 
 @component(needs={"data": {"prompt-completion", "language-modelling"}})
@@ -38,6 +55,40 @@ def perplexity(
     from luthier_validate.likelihood import measure_perplexity
 
     measure_perplexity(subject, data, ctx, split=split, max_examples=max_examples)
+
+
+@component(needs={"data": {"prompt-completion", "language-modelling"}}, check=_check_baselines)
+def bits_per_byte(
+    subject: Generator,
+    data: Dataset,
+    ctx: Context,
+    *,
+    split: Literal["train", "valid", "test"] = "test",
+    max_examples: Annotated[int, Ge(1)] | None = None,
+    baselines: list[Literal["xz", "ngram"]] = [],  # noqa: B006
+) -> None:
+    """Measure bits per byte of UTF-8, and what needs no neural model on the same bytes.
+
+    Compares models whatever their tokenizers. Metrics: `bits_per_byte`; `ngram_bits_per_byte` and
+    `xz_bits_per_byte` where the baselines are asked for. The table `bits_per_byte` has them with nats and
+    bytes, `bits_per_byte_examples` the single examples.
+
+    Both baselines learn from the texts (or completions) of the training split, and never read prompts.
+    `ngram` is a 5-gram model of bytes with interpolated Kneser-Ney smoothing. `xz` is what `xz -9e`
+    makes of the training and the measured texts, less what it makes of the training texts alone; it looks
+    back 64 MiB. Where the end of a completion is scored, both code it too. A model without a
+    beginning-of-sequence token does not score a text's first token, but its bytes count: in short texts
+    its number is too low.
+
+    Args:
+        split: the examples to measure on.
+        max_examples: measure on so many, chosen by a hash of their ids and spread over groups; all by
+            default.
+        baselines: `xz`, `ngram`, both or none.
+    """
+    from luthier_validate.compression import measure_bits_per_byte
+
+    measure_bits_per_byte(subject, data, ctx, split=split, max_examples=max_examples, baselines=baselines)
 
 
 @component(needs={"data": {"prompt-completion"}})
@@ -80,6 +131,110 @@ def rouge(
     )
 
 
+@component(needs={"data": {"prompt-completion"}})
+def chrf(
+    subject: Generator,
+    data: Dataset,
+    ctx: Context,
+    *,
+    split: Literal["train", "valid", "test"] = "test",
+    max_examples: Annotated[int, Ge(1)] = 200,
+    max_new_tokens: Annotated[int, Ge(1)] = 128,
+    word_order: Annotated[int, Interval(ge=0, le=2)] = 0,
+    lowercase: bool = False,
+) -> None:
+    """Compare greedy completions with the reference completions by chrF, character n-grams up to 6.
+
+    Metrics, from 0 to 100 as sacrebleu gives them: `chrf`, the score of the corpus, which is what papers
+    report; and `sentence_chrf`, the mean of the sentences' scores. The score of a corpus is no mean of its
+    examples', so a gate with `confidence` must ask for `sentence_chrf`. The table `signatures` says how
+    they were computed, `generations` has the texts.
+
+    Args:
+        split: the examples to measure on.
+        max_examples: measure on at most so many, chosen by a hash of their ids and spread over groups.
+        max_new_tokens: completions are cut after so many tokens.
+        word_order: also compare n-grams of so many words; 2 is chrF++.
+        lowercase: take capitals for small letters.
+    """
+    from luthier_validate.translation import chrf_measure, measure_translation
+
+    measure = chrf_measure(word_order=word_order, lowercase=lowercase)
+    measure_translation(
+        subject, data, ctx, measure, split=split, max_examples=max_examples, max_new_tokens=max_new_tokens
+    )
+
+
+@component(needs={"data": {"prompt-completion"}})
+def bleu(
+    subject: Generator,
+    data: Dataset,
+    ctx: Context,
+    *,
+    split: Literal["train", "valid", "test"] = "test",
+    max_examples: Annotated[int, Ge(1)] = 200,
+    max_new_tokens: Annotated[int, Ge(1)] = 128,
+    tokenizer: Tokenizer = "13a",
+    lowercase: bool = False,
+) -> None:
+    """Compare greedy completions with the reference completions by BLEU, word n-grams up to 4.
+
+    Metrics, from 0 to 100 as sacrebleu gives them: `bleu`, the score of the corpus, which is what papers
+    report; and `sentence_bleu`, the mean of the sentences' scores. The score of a corpus is no mean of its
+    examples', so a gate with `confidence` must ask for `sentence_bleu`. The table `signatures` says how
+    they were computed, `generations` has the texts.
+
+    Args:
+        split: the examples to measure on.
+        max_examples: measure on at most so many, chosen by a hash of their ids and spread over groups.
+        max_new_tokens: completions are cut after so many tokens.
+        tokenizer: sacrebleu's: `13a` for most languages, `intl` by Unicode's punctuation, `zh` for
+            Chinese, `char` for what has no spaces, `none` for text that is split already.
+        lowercase: take capitals for small letters.
+    """
+    from luthier_validate.translation import bleu_measure, measure_translation
+
+    measure = bleu_measure(tokenizer=tokenizer, lowercase=lowercase)
+    measure_translation(
+        subject, data, ctx, measure, split=split, max_examples=max_examples, max_new_tokens=max_new_tokens
+    )
+
+
+@component(needs={"data": {"classification", "prompt-completion"}}, check=_check_prompt)
+def classification(
+    subject: Generator,
+    data: Dataset,
+    ctx: Context,
+    *,
+    split: Literal["train", "valid", "test"] = "test",
+    max_examples: Annotated[int, Ge(1)] = 200,
+    prompt: str | None = None,
+    per_token: bool = False,
+) -> None:
+    """Choose each example's most probable label, and count how often it is the right one.
+
+    Every label of the data is scored as the completion of every prompt. Examples that have prompts already
+    are asked by those, and their completions are the labels. Metrics: `accuracy`; `macro_f1`, the mean F1
+    of the labels that are right or chosen anywhere; and `majority_accuracy` and `majority_macro_f1`: what
+    always choosing the training split's commonest label would reach. A macro average is no mean of its
+    examples, so a gate with `confidence` must ask for `accuracy`. Tables: `classes`, `confusion`,
+    `generations`.
+
+    Args:
+        split: the examples to measure on.
+        max_examples: measure on at most so many, chosen by a hash of their ids and spread over groups.
+        prompt: for examples of text and label: the prompt, with {text} and, if wanted, {labels}. By
+            default it asks to label the text with one of the labels.
+        per_token: compare the mean log-probability of a label's tokens, not their sum, which favours
+            short labels.
+    """
+    from luthier_validate.labelling import measure_classification
+
+    measure_classification(
+        subject, data, ctx, split=split, max_examples=max_examples, prompt=prompt, per_token=per_token
+    )
+
+
 @component(needs={"data": {"prompt-completion", "language-modelling"}})
 def parity(
     subject: Generator,
@@ -109,4 +264,4 @@ def parity(
 @hookimpl
 def luthier_validators() -> list[Callable[..., Any]]:
     """Give the validators."""
-    return [perplexity, rouge, parity]
+    return [perplexity, bits_per_byte, rouge, chrf, bleu, classification, parity]

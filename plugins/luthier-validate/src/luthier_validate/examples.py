@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples as parallel lists, in order of their ids. In language modelling every prompt is empty."""
+    """Examples as parallel lists, in order of their ids.
+
+    In language modelling every prompt is empty; in classification it is the text, and the completion
+    its label.
+    """
 
     ids: list[str]
     prompts: list[str]
@@ -31,6 +35,9 @@ def select_examples(data: Dataset, split: str, max_examples: int | None) -> Exam
         InputError: if the split is empty.
     """
     frame = data.frame(split)
+    if data.form == "classification":
+        # Rows without a label are there to be labelled: nothing can be measured on them.
+        frame = frame.drop_nulls("label").rename({"text": "prompt", "label": "completion"})
     if frame.is_empty():
         raise InputError(
             f"the data has no examples in the split {split!r}, so there is nothing to validate on",

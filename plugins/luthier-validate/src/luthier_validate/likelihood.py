@@ -1,4 +1,4 @@
-"""The validator `perplexity`."""
+"""The validator `perplexity`, and what others share of it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,32 @@ def measure_perplexity(
     scores = subject.score(examples.prompts, examples.completions)
     totals = negative_log_likelihoods(scores)
     tokens = [len(score.log_probabilities) for score in scores]
-    sizes = [len(text.encode("utf-8", "surrogatepass")) for text in examples.completions]
     # Weights say how much an example counts; one without tokens (or bytes) counts nothing.
     value = math.exp(weighted_mean(_ratios(totals, tokens), tokens))
     ctx.metric("perplexity", value, per_example=_ratios(totals, tokens), weights=tokens, aggregate="exp-mean")
-    bits = [total / math.log(2) for total in totals]
-    per_byte = _ratios(bits, sizes)
-    ctx.metric("bits_per_byte", weighted_mean(per_byte, sizes), per_example=per_byte, weights=sizes)
+    record_bits_per_byte(ctx, "bits_per_byte", totals, byte_sizes(examples.completions))
+
+
+def record_bits_per_byte(ctx: Context, name: str, nats: Sequence[float], sizes: Sequence[int]) -> list[float]:
+    """Record a metric in bits per byte over all examples; gives that of each.
+
+    Args:
+        ctx: gets the metric.
+        name: of the metric.
+        nats: the negative log-likelihood of each example.
+        sizes: the bytes of each example.
+
+    Raises:
+        InputError: if no example has a byte.
+    """
+    per_byte = _ratios([each / math.log(2) for each in nats], sizes)
+    ctx.metric(name, weighted_mean(per_byte, sizes), per_example=per_byte, weights=sizes)
+    return per_byte
+
+
+def byte_sizes(texts: Sequence[str]) -> list[int]:
+    """The length of each text in UTF-8."""
+    return [len(text.encode("utf-8", "surrogatepass")) for text in texts]
 
 
 def negative_log_likelihoods(scores: Sequence[Score]) -> list[float]:

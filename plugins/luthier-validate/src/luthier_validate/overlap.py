@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-import polars as pl
 from rouge_score.rouge_scorer import RougeScorer
 
-from luthier_validate.examples import select_examples
+from luthier_validate.generations import complete, keep_generations
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Generator
@@ -40,8 +39,7 @@ def measure_rouge(
     words: str,
 ) -> None:
     """Record the ROUGE metrics and the table `generations`; see the component `rouge`."""
-    examples = select_examples(data, split, max_examples)
-    outputs = subject.generate(examples.prompts, max_new_tokens=max_new_tokens)
+    examples, outputs = complete(subject, data, split=split, max_examples=max_examples, max_new_tokens=max_new_tokens)
     scorer = RougeScorer(
         list(METRICS), use_stemmer=use_stemmer, tokenizer=UnicodeWords() if words == "unicode" else None
     )
@@ -50,14 +48,7 @@ def measure_rouge(
         ctx.metric(name, fmean(found[name]), per_example=found[name])
     lead = f_measures(scorer, examples.completions, [first_sentence(text) for text in documents(examples.prompts)])
     ctx.metric("lead_rougeL", fmean(lead["rougeL"]), per_example=lead["rougeL"])
-    table = {
-        "id": examples.ids,
-        "prompt": examples.prompts,
-        "reference": examples.completions,
-        "output": outputs,
-        "rougeL": found["rougeL"],
-    }
-    ctx.table("generations", pl.DataFrame(table))
+    keep_generations(ctx, examples, outputs, rougeL=found["rougeL"])
 
 
 def f_measures(scorer: RougeScorer, references: Sequence[str], outputs: Sequence[str]) -> dict[str, list[float]]:

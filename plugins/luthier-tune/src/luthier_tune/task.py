@@ -1,0 +1,79 @@
+"""What every tuner does around its training: read the examples, note what happened, keep what is no weight."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from luthier import InputError
+from luthier_tune.examples import Examples, encode_split
+
+if TYPE_CHECKING:
+    from luthier import Context, Dataset
+    from luthier_models.prompts import PromptEncoder
+    from luthier_tune.training import Trainer, TrainingSettings
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy the tokenizer, chat template and generation configuration: whatever is no weight."""
+    for path in sorted(source.iterdir()):
+        if path.is_file() and ".safetensors" not in path.name and path.name != "config.json":
+            shutil.copyfile(path, target / path.name)
+
+
+def read_examples(
+    data: Dataset, encoder: PromptEncoder, settings: TrainingSettings, seed: int
+) -> tuple[Examples, Examples]:
+    """The training examples, and those that the validation loss is measured on.
+
+    Raises:
+        InputError: if there is nothing to train on.
+    """
+    train = encode_split(data, "train", encoder, settings.max_length)
+    _check_examples(train, settings)
+    valid = encode_split(data, "valid", encoder, settings.max_length, limit=settings.valid_examples, seed=seed)
+    return train, valid
+
+
+def _check_examples(train: Examples, settings: TrainingSettings) -> None:
+    if train.pairs:
+        return
+    if not train.skipped:
+        raise InputError(
+            "the dataset has no rows in the split `train`",
+            "Check what cleaning left over and how the formatter splits it.",
+        )
+    raise InputError(
+        f"none of the {train.skipped} training examples can be used: their completions are empty, or longer than "
+        f"max_length ({settings.max_length} tokens) with their prompt's template",
+        "Check the formatter's completions, or raise `max_length`.",
+    )
+
+
+def record(trainer: Trainer, train: Examples, ctx: Context) -> None:
+    """Metrics and tables of what happened."""
+    progress = trainer.progress
+    curve = progress.curve
+    # The end of training: its last tenth, so that one batch does not decide.
+    end = curve[-max(1, math.ceil(len(curve) / 10)) :]
+    ctx.metric("train_loss", math.fsum(record["loss"] for record in end) / len(end))
+    ctx.metric("steps", progress.step)
+    ctx.metric("tokens", sum(record["tokens"] for record in curve))
+    ctx.metric("examples", sum(record["examples"] for record in curve))
+    ctx.metric("skipped_examples", train.skipped)
+    ctx.metric("shortened_examples", train.shortened)
+    if progress.validation:
+        ctx.metric("valid_loss_before", progress.validation[0]["loss"])
+        last = trainer.last_validation
+        ctx.metric("valid_loss", last.mean, per_example=last.means, weights=last.sizes)
+        ctx.table("validation-losses", _frame(progress.validation))
+    ctx.table("learning-curve", _frame(curve))
+
+
+def _frame(records: list[dict[str, float]]) -> pl.DataFrame:
+    whole = [name for name in ("step", "tokens", "examples") if name in records[0]]
+    return pl.DataFrame(records).with_columns(pl.col(whole).cast(pl.Int64))
