@@ -28,7 +28,18 @@ BASELINES = ("lead_", "xz_", "ngram_", "majority_")
 """How the names begin of what copying would reach: it says something of the data, and nothing of any model."""
 
 LOWER_IS_BETTER = ("perplexity", "loss", "kl", "error", "latency", "seconds", "toxicity", "bits_per")
-HIGHER_IS_BETTER = ("rouge", "bleu", "chrf", "accuracy", "agreement", "f1", "recall", "precision", "per_second", "exact_match")
+HIGHER_IS_BETTER = (
+    "rouge",
+    "bleu",
+    "chrf",
+    "accuracy",
+    "agreement",
+    "f1",
+    "recall",
+    "precision",
+    "per_second",
+    "exact_match",
+)
 
 
 @dataclass(frozen=True)
