@@ -13,6 +13,7 @@ from luthier.context import Context
 from luthier.core_stages import Stage
 from luthier.errors import InputError, LuthierError, PluginError
 from luthier.hookspecs import hookimpl, hookspec
+from luthier.shared_settings import settings
 
 if TYPE_CHECKING:
     from luthier.api import Recipe, plan, run
@@ -42,6 +43,7 @@ __all__ = [
     "hookspec",
     "plan",
     "run",
+    "settings",
 ]
 
 

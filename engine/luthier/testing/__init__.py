@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from luthier.testing.conformance import conformance
 from luthier.testing.contexts import make_context
-from luthier.testing.data_components import ComponentRun, run_component
+from luthier.testing.data_components import ComponentRun, arguments, run_component
 
-__all__ = ["ComponentRun", "conformance", "make_context", "run_component"]
+__all__ = ["ComponentRun", "arguments", "conformance", "make_context", "run_component"]

@@ -63,23 +63,35 @@ def run_component(
 
     component = _component(function)
     context = make_context(directory, seed=seed, name=component.name)
-    arguments = component.configure(configuration)
+    keywords = component.arguments(configuration)
     source = component.stage.name == "source"
     frame = pl.DataFrame() if source else _documents(rows)
     form = component.declared.gives or "documents"
     if "frame" in component.inputs:
-        return ComponentRun(frames.run_frame_component(component, arguments, frame, context, form)[0], context)
+        return ComponentRun(frames.run_frame_component(component, keywords, frame, context, form)[0], context)
     data = Dataset.at(directory / "data", "documents")
     data.path.mkdir()
     frames.write_shard(frame, data.path / "shard-00000.parquet")
     inputs = {"data": data, "ctx": context}
-    given = component.function(*(inputs[name] for name in component.inputs), **arguments)
+    given = component.function(*(inputs[name] for name in component.inputs), **keywords)
     origin = component.name
     completed = frames.SourceRows(origin, origin)
     parts = [completed.complete(part) if source else part for part in frames.as_frames(given, component)]
     result = pl.concat([frames.check_form(part, form, origin) for part in parts]) if parts else frame.clear()
     frames.check_rows(result.lazy(), form, origin)
     return ComponentRun(result, context)
+
+
+def arguments(function: Callable[..., Any], /, **configuration: Any) -> dict[str, Any]:
+    """The keyword arguments that a step with this configuration calls a component with, of whatever stage.
+
+    Defaults are filled in, and keys of shared settings are put together: what a test needs that calls a tuner
+    itself, `lora(model, data, context, **arguments(lora, rank=4, max_steps=8))`.
+
+    Raises:
+        ConfigurationError: if the configuration is refused.
+    """
+    return Component(STAGES[0], function, (), "", "", "").arguments(configuration)
 
 
 def _component(function: Callable[..., Any]) -> Component:

@@ -12,6 +12,7 @@ import luthier
 import luthier_tune
 from luthier.testing import make_context
 from luthier_tune.budget import MEASURED_STEPS, known_steps, learning_rate, steps_for
+from luthier_tune.options import Training
 
 
 def problems_of(recipe, budget):
@@ -30,8 +31,9 @@ def test_more_than_one_budget_is_refused_while_planning(tmp_path):
 
 
 def test_more_than_one_budget_is_refused_without_a_plan(tmp_path):
+    two = Training(max_epochs=1.0, max_minutes=4.0)
     with pytest.raises(luthier.InputError, match="max_epochs, max_minutes"):
-        luthier_tune.lora(None, None, make_context(tmp_path), max_epochs=1.0, max_minutes=4.0)
+        luthier_tune.lora(None, None, make_context(tmp_path), training=two)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 import luthier_tune
 from luthier import InputError, Model
 from luthier.artifacts import build_manifest
-from luthier.testing import make_context
+from luthier.testing import arguments, make_context
 from luthier_models import Vocabulary, fresh
 from luthier_tune.training import Trainer
 
@@ -18,7 +18,7 @@ CONFIG = {"learning_rate": 3e-3, "valid_examples": 4, "warmup_steps": 2}
 
 def tuned(directory, model, data, **config):
     ctx = make_context(directory, seed=3)
-    luthier_tune.full(model, data, ctx, **(CONFIG | config))
+    luthier_tune.full(model, data, ctx, **arguments(luthier_tune.full, **(CONFIG | config)))
     return ctx
 
 

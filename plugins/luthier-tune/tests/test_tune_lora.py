@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 import luthier_tune
 from luthier import InputError
 from luthier.artifacts import build_manifest
-from luthier.testing import make_context
+from luthier.testing import arguments, make_context
 from luthier_tune.checkpoint import NAME, load_checkpoint
 
 CONFIG = {"rank": 4, "learning_rate": 5e-3, "valid_examples": 4}
@@ -26,7 +26,7 @@ CONFIG = {"rank": 4, "learning_rate": 5e-3, "valid_examples": 4}
 def tuned(directory, model, data, **config):
     """Tune into `directory` and give the context; a second call resumes."""
     ctx = make_context(directory, seed=3)
-    luthier_tune.lora(model, data, ctx, **(CONFIG | config))
+    luthier_tune.lora(model, data, ctx, **arguments(luthier_tune.lora, **(CONFIG | config)))
     return ctx
 
 
@@ -92,7 +92,7 @@ def test_a_killed_step_goes_on_with_the_same_losses_and_bytes(tmp_path, tiny, ex
 
     ctx._emit = emit
     with pytest.raises(Killed):
-        luthier_tune.lora(tiny, examples, ctx, **(CONFIG | options))
+        luthier_tune.lora(tiny, examples, ctx, **arguments(luthier_tune.lora, **(CONFIG | options)))
     resumed = tuned(tmp_path / "killed", tiny, examples, **options)
     assert resumed.events[0]["done"] == max(stop_at, 1)
     assert curve(resumed)["loss"].to_list() == curve(whole)["loss"].to_list()
@@ -105,12 +105,12 @@ def test_sigkill_of_the_process_loses_nothing(tmp_path, tiny, examples):
     code = f"""
 import pathlib, luthier_tune
 from luthier import Dataset, Model
-from luthier.testing import make_context
+from luthier.testing import arguments, make_context
 import torch; torch.set_num_threads({torch.get_num_threads()})
 luthier_tune.lora(
     Model.at(pathlib.Path({str(tiny.path)!r}), "causal-lm", {tiny.hash!r}),
     Dataset.at(pathlib.Path({str(examples.path)!r}), "prompt-completion"),
-    make_context(pathlib.Path({str(tmp_path / "killed")!r}), seed=3), **{options!r})
+    make_context(pathlib.Path({str(tmp_path / "killed")!r}), seed=3), **arguments(luthier_tune.lora, **{options!r}))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / "killed" / "checkpoint" / NAME
@@ -162,7 +162,7 @@ def test_resuming_a_budget_in_minutes_keeps_the_steps_it_settled_on(tmp_path, ti
 
     ctx._emit = emit
     with pytest.raises(Killed):
-        luthier_tune.lora(tiny, examples, ctx, **CONFIG, max_minutes=0.1)
+        luthier_tune.lora(tiny, examples, ctx, **arguments(luthier_tune.lora, **CONFIG, max_minutes=0.1))
     # Ten times slower now; the number of steps stays.
     monkeypatch.setattr("luthier_tune.training.time.monotonic", lambda: float(next(now)))
     assert tuned(tmp_path, tiny, examples, max_minutes=0.1).metrics["steps"].value == totals[-1]
@@ -206,7 +206,9 @@ def test_what_cannot_be_used_is_explained(tmp_path, tiny, make_dataset, rows, ch
 def test_a_gpu_that_is_not_there(tmp_path, tiny, examples, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InputError, match="no CUDA device"):
-        luthier_tune.lora(tiny, examples, make_context(tmp_path, device="cuda"), max_steps=1)
+        luthier_tune.lora(
+            tiny, examples, make_context(tmp_path, device="cuda"), **arguments(luthier_tune.lora, max_steps=1)
+        )
 
 
 def test_a_checkpoint_of_other_layers_is_not_used(tmp_path, tiny, examples):

@@ -15,14 +15,16 @@ from luthier import InputError
 from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
-from luthier_tune import check_budget
+from luthier_tune.loss import CompletionLoss
+from luthier_tune.options import check_budget
 from luthier_tune.task import copy_companions, read_examples, record
-from luthier_tune.training import Trainer, TrainingSettings
+from luthier_tune.training import Trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from luthier import Context, Dataset, Model
+    from luthier_tune.options import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class AdapterSettings:
     targets: Literal["all-linear"] | list[str] = "all-linear"
 
 
-def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, settings: TrainingSettings) -> None:
+def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, settings: Training) -> None:
     """Train adapters on the data, and write the merged model and the adapter to `ctx.output`.
 
     Raises:
@@ -48,8 +50,9 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
     base: Any = load_causal_lm(model.path, device=ctx.device)
     adapted = inject(base, adapter, ctx.seed)
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
-    packed = PackedModel(base)
-    trainer = Trainer(packed, parameters, train.pairs, valid.pairs, settings=settings, ctx=ctx)
+    trainer = Trainer(
+        CompletionLoss(PackedModel(base)), parameters, train.pairs, valid.pairs, settings=settings, ctx=ctx
+    )
     trainer.run()
     record(trainer, train, ctx)
     adapted.eval()

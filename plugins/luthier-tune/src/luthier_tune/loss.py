@@ -1,7 +1,8 @@
-"""The loss on a packed row: cross entropy of the completions' tokens, logits computed there only."""
+"""Cross entropy of the completions' tokens on packed rows, with logits computed there only."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,10 +11,14 @@ from torch.nn.functional import cross_entropy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from luthier_models.packing import Head, PackedModel, Row
+    from luthier_models.packing import Head, PackedModel, Pair, Row
 
 # 128 targets of a vocabulary of 50,000 take 25 MB of logits, which stays near the processor.
 _CHUNK = 128
+
+ROW_TOKENS = 512
+"""A batch longer than this becomes several rows, whose gradients are added up: products of matrices gain
+nothing from longer ones, and the memory for activations stays bounded."""
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -62,3 +67,45 @@ def target_losses(packed: PackedModel, row: Row) -> Tensor:
         hidden, head = packed.hidden(row), packed.head
         parts = zip(torch.split(hidden, _CHUNK), torch.split(row.labels, _CHUNK), strict=True)
         return torch.cat([cross_entropy(head(part).float(), labels, reduction="none") for part, labels in parts])
+
+
+class CompletionLoss:
+    """The objective of language modelling: what follows is to be predicted, what is given is not.
+
+    Args:
+        packed: the model.
+    """
+
+    def __init__(self, packed: PackedModel) -> None:
+        self.packed = packed
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The model."""
+        return self.packed.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.packed.device
+
+    def terms(self, example: Pair) -> int:
+        """The tokens to predict."""
+        return len(example[1])
+
+    def tokens(self, example: Pair) -> int:
+        """All tokens."""
+        return len(example[0]) + len(example[1])
+
+    def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Row]]:
+        """Rows of documents that do not see each other."""
+        return self.packed.rows(examples, ROW_TOKENS)
+
+    def loss(self, batch: Row) -> Tensor:
+        """The summed cross entropy, in nats."""
+        return summed_loss(self.packed, batch)
+
+    def losses(self, batch: Row) -> Sequence[Tensor]:
+        """The cross entropy of each target, by document."""
+        parts: tuple[Tensor, ...] = torch.split(target_losses(self.packed, batch), list(batch.sizes))
+        return parts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -15,7 +15,8 @@ from luthier_tune.examples import Examples, encode_split
 if TYPE_CHECKING:
     from luthier import Context, Dataset
     from luthier_models.prompts import PromptEncoder
-    from luthier_tune.training import Trainer, TrainingSettings
+    from luthier_tune.options import Training
+    from luthier_tune.training import Trainer
 
 
 def copy_companions(source: Path, target: Path) -> None:
@@ -25,9 +26,7 @@ def copy_companions(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def read_examples(
-    data: Dataset, encoder: PromptEncoder, settings: TrainingSettings, seed: int
-) -> tuple[Examples, Examples]:
+def read_examples(data: Dataset, encoder: PromptEncoder, settings: Training, seed: int) -> tuple[Examples, Examples]:
     """The training examples, and those that the validation loss is measured on.
 
     Raises:
@@ -39,7 +38,7 @@ def read_examples(
     return train, valid
 
 
-def _check_examples(train: Examples, settings: TrainingSettings) -> None:
+def _check_examples(train: Examples, settings: Training) -> None:
     if train.pairs:
         return
     if not train.skipped:
@@ -54,7 +53,7 @@ def _check_examples(train: Examples, settings: TrainingSettings) -> None:
     )
 
 
-def record(trainer: Trainer, train: Examples, ctx: Context) -> None:
+def record(trainer: Trainer[Any], train: Examples, ctx: Context) -> None:
     """Metrics and tables of what happened."""
     progress = trainer.progress
     curve = progress.curve

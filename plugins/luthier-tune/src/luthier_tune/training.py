@@ -1,4 +1,4 @@
-"""The training loop: packed batches, a budget, checkpoints, the learning curve."""
+"""The training loop: batches of an objective, a budget, checkpoints, the learning curve."""
 
 from __future__ import annotations
 
@@ -6,82 +6,61 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
 from luthier import InputError
-from luthier_models.packing import Pair, Row
 from luthier_tune.budget import MEASURED_STEPS, known_steps, learning_rate, steps_for
 from luthier_tune.checkpoint import Progress, load_checkpoint, save_checkpoint
 from luthier_tune.examples import batch_of_step, random_for
-from luthier_tune.loss import summed_loss, target_losses
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
 
     from luthier import Context
-    from luthier_models.packing import PackedModel
+    from luthier_tune.objective import Objective
+    from luthier_tune.options import Training
 
-ROW_TOKENS = 512
-"""A batch longer than this becomes several rows, whose gradients are added up: products of matrices gain
-nothing from longer ones, and the memory for activations stays bounded."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """The configuration of a training run; see `luthier_tune.lora`."""
-
-    learning_rate: float = 5e-4
-    warmup_steps: int = 5
-    weight_decay: float = 0.0
-    max_gradient_norm: float = 1.0
-    batch_size: int = 4
-    max_length: int = 512
-    max_steps: int | None = None
-    max_epochs: float | None = None
-    max_minutes: float | None = None
-    evaluate_every: int | None = None
-    valid_examples: int = 64
-    checkpoint_minutes: float = 1.0
+Example = TypeVar("Example")
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Validation losses: the mean loss of each example's targets, and how many those are."""
+    """Validation losses: the mean loss of each example's terms, and how many those are."""
 
     means: list[float] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
 
     @property
     def mean(self) -> float:
-        """The mean over all targets, in nats."""
+        """The mean over all terms."""
         return math.fsum(m * n for m, n in zip(self.means, self.sizes, strict=True)) / sum(self.sizes)
 
 
-class Trainer:
-    """Trains the parameters that require gradients; the same seed gives the same bytes.
+class Trainer(Generic[Example]):
+    """Trains parameters until an objective's budget is used up; the same seed gives the same bytes.
 
     Args:
-        packed: the model.
+        objective: what is minimised.
         parameters: what is trained, by name.
-        train: the training pairs.
-        valid: the validation pairs; may be empty.
+        train: the training examples.
+        valid: the validation examples; may be empty.
         settings: the configuration.
         ctx: seed, checkpoints and progress.
     """
 
     def __init__(
         self,
-        packed: PackedModel,
+        objective: Objective[Example, Any],
         parameters: Mapping[str, Parameter],
-        train: Sequence[Pair],
-        valid: Sequence[Pair],
+        train: Sequence[Example],
+        valid: Sequence[Example],
         *,
-        settings: TrainingSettings,
+        settings: Training,
         ctx: Context,
     ) -> None:
-        self.packed = packed
+        self.objective = objective
         self.parameters = dict(parameters)
         self.train = train
         self.valid = valid
@@ -91,7 +70,7 @@ class Trainer:
             list(self.parameters.values()),
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
-            fused=packed.device.type in ("cpu", "cuda"),
+            fused=objective.device.type in ("cpu", "cuda"),
         )
         self.progress = Progress()
         self.last_validation = Losses()
@@ -124,13 +103,13 @@ class Trainer:
             self._validate()
         return self.progress
 
-    def train_on(self, pairs: Sequence[Pair]) -> tuple[float, float]:
-        """One optimizer step on a batch: its mean loss per target, and the norm of the gradient."""
-        targets = sum(len(labels) for _, labels in pairs)
+    def train_on(self, examples: Sequence[Example]) -> tuple[float, float]:
+        """One optimizer step: the mean loss per term, and the norm of the gradient."""
+        terms = sum(map(self.objective.terms, examples))
         total = 0.0
         self.optimizer.zero_grad(set_to_none=True)
-        for _, row in self.packed.rows(pairs, ROW_TOKENS):
-            loss = summed_loss(self.packed, row) / targets
+        for _, batch in self.objective.batches(examples):
+            loss = self.objective.loss(batch) / terms
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_gradient_norm)
@@ -138,18 +117,14 @@ class Trainer:
             self.optimizer.step()
         return total, float(norm)
 
-    def losses(self, pairs: Sequence[Pair]) -> Losses:
-        """The losses of pairs, in their order, without training."""
-        self.packed.model.train(False)
-        means, sizes = [0.0] * len(pairs), [0] * len(pairs)
-        for members, row in self.packed.rows(pairs, ROW_TOKENS):
-            for member, values in zip(members, self._split_losses(row), strict=True):
+    def losses(self, examples: Sequence[Example]) -> Losses:
+        """The losses of examples, in their order, without training."""
+        self.objective.module.train(False)
+        means, sizes = [0.0] * len(examples), [0] * len(examples)
+        for members, batch in self.objective.batches(examples):
+            for member, values in zip(members, self.objective.losses(batch), strict=True):
                 means[member], sizes[member] = float(values.double().mean()), len(values)
         return Losses(means, sizes)
-
-    def _split_losses(self, row: Row) -> tuple[torch.Tensor, ...]:
-        parts: tuple[torch.Tensor, ...] = torch.split(target_losses(self.packed, row), list(row.sizes))
-        return parts
 
     def _advance(self) -> None:
         """Do one step and note it."""
@@ -160,9 +135,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = [self.train[i] for i in batch_of_step(step, len(self.train), settings.batch_size, self.ctx.seed)]
-        self.packed.model.train()
+        self.objective.module.train()
         # Dropout's randomness comes from the seed and the step, whatever ran before in this process.
-        with torch.random.fork_rng(devices=[self.packed.device] if self.packed.device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[self.objective.device] if self.objective.device.type == "cuda" else []):
             torch.manual_seed(random_for(self.ctx.seed, f"step {step}").getrandbits(63))
             loss, norm = self.train_on(batch)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -170,7 +145,7 @@ class Trainer:
                 f"training diverged at step {step + 1}: the loss is {loss}, the norm of its gradient {norm}",
                 f"Lower the learning rate (it is {settings.learning_rate:g}), or check the base model's weights.",
             )
-        tokens = sum(len(given) + len(targets) for given, targets in batch)
+        tokens = sum(map(self.objective.tokens, batch))
         seconds = time.monotonic() - started
         progress.step += 1
         progress.seconds = time.monotonic() - self._clock
@@ -198,7 +173,7 @@ class Trainer:
         """Turn a budget in minutes into steps: by the time a token took, and the tokens of a mean step."""
         curve = self.progress.curve
         per_token = sum(record["seconds"] for record in curve) / sum(record["tokens"] for record in curve)
-        tokens = sum(len(given) + len(targets) for given, targets in self.train)
+        tokens = sum(map(self.objective.tokens, self.train))
         per_step = per_token * tokens / math.ceil(len(self.train) / self.settings.batch_size)
         measured = self.progress.validation[-1]["seconds"] if self.progress.validation else 0.0
         if self.settings.evaluate_every:

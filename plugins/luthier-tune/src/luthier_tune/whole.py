@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
-from luthier_tune import check_budget
+from luthier_tune.loss import CompletionLoss
+from luthier_tune.options import check_budget
 from luthier_tune.task import copy_companions, read_examples, record
-from luthier_tune.training import Trainer, TrainingSettings
+from luthier_tune.training import Trainer
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
+    from luthier_tune.options import Training
 
 
-def tune(model: Model, data: Dataset, ctx: Context, settings: TrainingSettings) -> None:
+def tune(model: Model, data: Dataset, ctx: Context, settings: Training) -> None:
     """Train every weight on the data, and write the model to `ctx.output`.
 
     Raises:
@@ -28,7 +30,9 @@ def tune(model: Model, data: Dataset, ctx: Context, settings: TrainingSettings) 
     whole.requires_grad_(True)
     # A tied embedding is named once.
     parameters = dict(whole.named_parameters())
-    trainer = Trainer(PackedModel(whole), parameters, train.pairs, valid.pairs, settings=settings, ctx=ctx)
+    trainer = Trainer(
+        CompletionLoss(PackedModel(whole)), parameters, train.pairs, valid.pairs, settings=settings, ctx=ctx
+    )
     trainer.run()
     record(trainer, train, ctx)
     whole.eval()

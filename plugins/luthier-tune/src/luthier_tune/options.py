@@ -1,0 +1,57 @@
+"""The settings that all tuners share. Light: loaded while planning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+
+from luthier import InputError, settings
+
+
+@settings
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a tuner trains: the optimizer, the batches, the budget, what is measured and kept.
+
+    Attributes:
+        learning_rate: at its peak; it falls linearly to zero over the budget.
+        warmup_steps: steps over which it rises to the peak.
+        weight_decay: of AdamW.
+        max_gradient_norm: gradients are scaled down to this norm.
+        batch_size: examples of one step.
+        max_length: tokens of one example; a longer prompt loses the end of its text, never the completion,
+            and longer plain text is cut into pieces.
+        max_steps: the budget, in optimizer steps. At most one budget may be given.
+        max_epochs: the budget, in passes over the training split; one, if no budget is given.
+        max_minutes: the budget, in minutes of training and validation on this machine.
+        evaluate_every: steps between measurements of the validation loss, besides the first and the last.
+        valid_examples: how many examples of the split `valid` that loss is measured on.
+        checkpoint_minutes: minutes between checkpoints, from which a killed step goes on.
+    """
+
+    learning_rate: Annotated[float, Gt(0)] = 5e-4
+    warmup_steps: Annotated[int, Ge(0)] = 5
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    max_gradient_norm: Annotated[float, Gt(0)] = 1.0
+    batch_size: Annotated[int, Ge(1)] = 4
+    max_length: Annotated[int, Ge(8)] = 512
+    max_steps: Annotated[int, Ge(1)] | None = None
+    max_epochs: Annotated[float, Gt(0)] | None = None
+    max_minutes: Annotated[float, Gt(0)] | None = None
+    evaluate_every: Annotated[int, Ge(1)] | None = None
+    valid_examples: Annotated[int, Ge(0)] = 64
+    checkpoint_minutes: Annotated[float, Ge(0)] = 1.0
+
+
+def check_budget(*, max_steps: int | None, max_epochs: float | None, max_minutes: float | None, **_: object) -> None:
+    """Refuse more than one budget; takes a tuner's whole configuration.
+
+    Raises:
+        InputError: naming those that were given.
+    """
+    budgets = {"max_steps": max_steps, "max_epochs": max_epochs, "max_minutes": max_minutes}
+    given = [name for name, value in budgets.items() if value is not None]
+    if len(given) > 1:
+        raise InputError(f"more than one training budget: {', '.join(given)}", "Keep one of them.")
