@@ -158,4 +158,4 @@ def test_the_contract_is_kept():
             )
             found.append(component.name)
             assert component.model is not None
-    assert found == ["pretrained", "transformers"]
+    assert {"pretrained", "transformers"} <= set(found)
