@@ -26,6 +26,7 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
         "source:docstrings",
         "source:debian-descriptions",
         "source:gettext",
+        "source:manual-pages",
         "clean:unicode",
         "clean:whitespace",
         "clean:length",

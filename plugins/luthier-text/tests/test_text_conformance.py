@@ -11,6 +11,7 @@ import pytest
 from luthier.testing import conformance
 
 PO = 'msgid ""\nmsgstr "Language: fr\\n"\n\nmsgid "Yes"\nmsgstr "Oui"\n'
+PAGE = ".TH HELLO 1\n.SH NAME\nhello \\- greet\n"
 PACKAGES = "Package: hello\nDescription: example package\n It greets\n its user.\n"
 
 
@@ -22,12 +23,15 @@ def luthier_configurations(tmp_path_factory: pytest.TempPathFactory) -> dict[str
     (directory / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     (directory / "fr.po").write_text(PO, encoding="utf-8")
     (directory / "apt_Packages").write_text(PACKAGES, encoding="utf-8")
+    (directory / "man1").mkdir()
+    (directory / "man1" / "hello.1").write_text(PAGE, encoding="utf-8")
     return {
         "jsonl": {"path": directory / "rows.jsonl"},
         "text-files": {"path": directory},
         "docstrings": {"packages": ["typer"]},
         "debian-descriptions": {"path": directory},
         "gettext": {"path": directory},
+        "manual-pages": {"path": directory},
         "summarization": {"target": "text"},
         "translation": {"prompt": "Translate:\n{text}", "target": "text"},
         "prompt-completion": {"prompt": "{source}: {text}", "completion": "{text}"},

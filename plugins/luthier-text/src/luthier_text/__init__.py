@@ -26,6 +26,7 @@ def luthier_sources() -> Iterable[ComponentFunction]:
         sources.docstrings,
         sources.debian_descriptions,
         sources.gettext,
+        sources.manual_pages,
     ]
 
 

@@ -230,3 +230,42 @@ def gettext(
     from luthier_text._gettext import read_gettext
 
     return read_gettext(ctx, ctx.open(path) if path else None, packages or [], language, languages)
+
+
+def _groff_version(**_: object) -> str:
+    from luthier_text._groff import version
+
+    return version()
+
+
+def _page_files(*, sections: list[str], **_: object) -> tuple[str, ...]:
+    return tuple(f"man{section}/*" for section in sections)
+
+
+@component(files=_page_files, fingerprint=_groff_version)
+def manual_pages(
+    ctx: Context,
+    *,
+    path: Location = Location("/usr/share/man"),
+    sections: Annotated[list[Annotated[str, MinLen(1)]], MinLen(1)] = ["1"],  # noqa: B006
+    per_family: Annotated[int, Ge(1)] | None = None,
+) -> Iterator[Frame]:
+    """Read the manual pages of Unix programs as plain text, rendered by groff.
+
+    A row is a page; further columns: `name`, `section`; `source` is the file. Paragraphs are one line each,
+    headers and footers are left out. Links and pages that only name another one give no row. Pages whose names
+    begin alike (`git-log`, `git-add`) share their `group`. A page that groff cannot render, or takes half a
+    minute for, is quarantined.
+
+    Args:
+        path: the directory that holds man1, man2, …; one of a language for its translations.
+        sections: of the manual: `1` for commands, `2` and `3` for functions, `5` for files, `8` for the system.
+        per_family: at most so many pages that begin alike, picked by the hash of their names: some programs
+            have thousands.
+
+    Raises:
+        InputError: if there are no such pages, or groff is not installed.
+    """
+    from luthier_text._manual_pages import read_manual_pages
+
+    return read_manual_pages(ctx, ctx.open(path), sections, per_family)
