@@ -51,7 +51,7 @@ def lists(tmp_path: Path) -> Path:
     """A directory as apt keeps it."""
     directory = tmp_path / "lists"
     (directory / "partial").mkdir(parents=True)
-    index = "Package: hello\nDescription: greets people\nDescription-md5: 1\n\nPackage: third\n"
+    index = "Package: hello\nSection: games\nDescription: greets people\nDescription-md5: 1\n\nPackage: third\n"
     index += "Version: 2\nDescription: of an archive without translations\n With a long text.\n"
     (directory / "deb.example.org_debian_dists_stable_main_binary-amd64_Packages").write_text(index)
     name = "deb.example.org_debian_dists_stable_main_i18n_Translation-{}"
@@ -74,6 +74,8 @@ def test_descriptions_in_one_language(lists: Path, ctx: Context) -> None:
     assert row["summary"] == "greets people"
     assert row["text"] == ("A tool that greets.\n\nIt can:\n* say hello\n* say\n  goodbye\n\nShared words.")
     assert set(frame["language"]) == {"en"}
+    assert row["section"] == "games"
+    assert frame["section"].null_count() == 5
 
 
 def test_packages_that_share_a_paragraph_share_their_group(lists: Path, ctx: Context) -> None:
@@ -90,6 +92,7 @@ def test_pairs_are_joined_on_package_and_md5(lists: Path, ctx: Context) -> None:
         ("other", "pt_BR", "Nada em comum.", "outra coisa"),
     ]
     assert frame["group"].to_list() == ["hello", "other", "other"]
+    assert frame["section"].to_list() == ["games", None, None]
 
 
 def test_md5_is_the_archives() -> None:

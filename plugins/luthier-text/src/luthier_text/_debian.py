@@ -21,6 +21,7 @@ SCHEMA = {
     "summary": pl.String,
     "language": pl.String,
     "package": pl.String,
+    "section": pl.String,
     "group": pl.String,
 }
 PAIR_SCHEMA = {
@@ -47,6 +48,7 @@ class Description(NamedTuple):
 
 
 Descriptions = dict[Key, Description]
+Sections = dict[str, str]
 Row = dict[str, str]
 
 
@@ -58,25 +60,29 @@ def read_descriptions(ctx: Context, directory: Path, languages: Sequence[str]) -
     """
     found = catalogues(directory, languages)
     by_language: dict[str, Descriptions] = {}
+    sections: Sections = {}
     for language in languages:
         # The index of packages first: its descriptions may be short, and the translations' take their place.
         chosen = sorted((c for c in found if c.holds == language), key=lambda c: (c.language != "", c.path))
-        by_language[language] = _read_language(chosen, language)
+        by_language[language] = _read_language(chosen, language, sections)
         ctx.log.info("%d packages have a long description in %s", len(by_language[language]), language)
         if not by_language[language]:
             raise InputError(
                 f"{directory} has no long description in the language {language!r}, only short ones or none",
                 KEEP.format(",".join(languages)),
             )
-    yield from _frames(ctx, by_language, languages)
+    yield from _frames(ctx, by_language, sections, languages)
 
 
-def _read_language(found: Iterable[Catalogue], language: str) -> Descriptions:
+def _read_language(found: Iterable[Catalogue], language: str, sections: Sections) -> Descriptions:
+    """The descriptions in a language; the sections that an index of packages names are added to `sections`."""
     descriptions: Descriptions = {}
     field = f"description-{language}".lower()
     for catalogue in found:
         with unpacked(catalogue.path) as stream:
-            for stanza in read_stanzas(stream, {"package", "description-md5", "description", field}):
+            for stanza in read_stanzas(stream, {"package", "section", "description-md5", "description", field}):
+                if "section" in stanza and "package" in stanza:
+                    sections[stanza["package"]] = stanza["section"]
                 described = _described(stanza, field)
                 if described:
                     descriptions[described[0]] = described[1]
@@ -147,7 +153,9 @@ def groups(rows: Sequence[str], texts: Sequence[Sequence[str]]) -> dict[str, str
     return dict(zip(packages, linked(packages, shared), strict=True))
 
 
-def _frames(ctx: Context, found: dict[str, Descriptions], languages: Sequence[str]) -> Iterator[pl.DataFrame]:
+def _frames(
+    ctx: Context, found: dict[str, Descriptions], sections: Sections, languages: Sequence[str]
+) -> Iterator[pl.DataFrame]:
     first, others = languages[0], languages[1:]
     rows = list(_pairs(found, first, others) if others else _alone(found[first], first))
     if not rows:
@@ -161,7 +169,10 @@ def _frames(ctx: Context, found: dict[str, Descriptions], languages: Sequence[st
     schema = SCHEMA | (PAIR_SCHEMA if others else {})
     for start in range(0, len(rows), FRAME_ROWS):
         part = rows[start : start + FRAME_ROWS]
-        yield pl.DataFrame([row | {"group": members[row["package"]]} for row in part], schema=schema)
+        yield pl.DataFrame(
+            [row | {"group": members[row["package"]], "section": sections.get(row["package"])} for row in part],
+            schema=schema,
+        )
         ctx.progress(start + len(part), len(rows))
 
 

@@ -164,9 +164,10 @@ def debian_descriptions(
     """Read the descriptions of Debian packages from the catalogues that apt keeps, also as pairs of languages.
 
     `text` is the long description as plain text: lines of a paragraph are joined, lists stay lists. `summary`
-    is the short one. Further columns: `language` (of both) and `package`. With a second language a row is a
-    pair: `translation`, `summary_translation` and `target_language` are added, joined on the package and the
-    MD5 of its description; what is not translated, or only in part, gives no row. With several, a row for each.
+    is the short one. Further columns: `language` (of both), `package`, and its `section` (`games`, `python`),
+    which only the index of packages says: it is read with English. With a second language a row is a pair:
+    `translation`, `summary_translation` and `target_language` are added, joined on the package and the MD5 of
+    its description; what is not translated, or only in part, gives no row. With several, a row for each.
 
     Packages that share a paragraph, in either language, share their `group`: half of all begin as a sibling
     does. apt keeps long descriptions only of the languages that `Acquire::Languages` names. Catalogues may be
