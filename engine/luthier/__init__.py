@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from luthier.artifacts import Dataset, Frame, Generator, Model, OnnxModel, Report, Score
+from luthier.artifacts import Dataset, Frame, Generator, Message, Model, OnnxModel, Prompt, Report, Score
 from luthier.components import Location, component
 from luthier.context import Context
 from luthier.core_stages import Stage
@@ -29,9 +29,11 @@ __all__ = [
     "InputError",
     "Location",
     "LuthierError",
+    "Message",
     "Model",
     "OnnxModel",
     "PluginError",
+    "Prompt",
     "Recipe",
     "Report",
     "Run",

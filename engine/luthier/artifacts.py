@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypedDict
 
 from luthier.errors import InputError, LuthierError
 
@@ -254,18 +254,29 @@ class Score:
     log_probabilities: tuple[float, ...]
 
 
+class Message(TypedDict):
+    """One message of a conversation; `role` is `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+Prompt = str | Sequence[Message]
+"""What a model is asked: a user's plain text, or a conversation that the model is to answer."""
+
+
 class Generator(Protocol):
     """A loaded model: what a runtime returns and validators talk to.
 
-    Prompts are a user's plain text. The generator renders them with the model's own chat template (a
-    model without one continues the prompt as it stands), the same in tuning, validation and serving.
+    The generator renders prompts with the model's own chat template (a model without one continues a text
+    as it stands, and answers no conversation), the same in tuning, validation and serving.
     """
 
-    def generate(self, prompts: Sequence[str], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
         """The greedy completion of each prompt, without special tokens, cut before the first `stop`."""
         ...
 
-    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Score]:
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Score]:
         """Teacher-forced log-probabilities of each completion after its prompt.
 
         A `prompt` of None in a language-modelling setting is the empty string: the completion is then
@@ -273,6 +284,6 @@ class Generator(Protocol):
         """
         ...
 
-    def logits(self, prompts: Sequence[str], completions: Sequence[str]) -> Iterable[NDArray[float32]]:
+    def logits(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Iterable[NDArray[float32]]:
         """For each pair the logits that predict the completion's tokens: (tokens, vocabulary), float32."""
         ...

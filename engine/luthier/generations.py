@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luthier.artifacts import Generator, Score
+from luthier.artifacts import Generator, Prompt, Score
 from luthier.files import unique_name
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Remembering:
         self._directory = directory
         self._runtime = runtime
 
-    def generate(self, prompts: Sequence[str], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
         """As `Generator.generate`."""
         places = [self._place(prompt, max_new_tokens, stop) for prompt in prompts]
         known = {place: completion for place in places if (completion := _read(place)) is not None}
@@ -45,15 +45,15 @@ class Remembering:
                 unfinished.replace(place)
         return [known[place] for place in places]
 
-    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Score]:
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Score]:
         """As `Generator.score`."""
         return self._generator.score(prompts, completions)
 
-    def logits(self, prompts: Sequence[str], completions: Sequence[str]) -> Iterable[NDArray[float32]]:
+    def logits(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Iterable[NDArray[float32]]:
         """As `Generator.logits`."""
         return self._generator.logits(prompts, completions)
 
-    def _place(self, prompt: str, max_new_tokens: int, stop: Sequence[str]) -> Path:
+    def _place(self, prompt: Prompt, max_new_tokens: int, stop: Sequence[str]) -> Path:
         question = json.dumps([self._runtime, prompt, max_new_tokens, list(stop)])
         return self._directory / f"{hashlib.sha256(question.encode()).hexdigest()}.json"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from luthier import InputError
 from luthier_models.prompts import PromptEncoder
 from luthier_models.testing import tiny_tokenizer
-from luthier_tune.examples import batch_of_step, encode_prompts, encode_split, encode_texts
+from luthier_tune.examples import batch_of_step, encode_conversations, encode_prompts, encode_split, encode_texts
 
 ENCODER = PromptEncoder(tiny_tokenizer())
 
@@ -61,3 +61,20 @@ def test_each_epoch_has_every_example_once(examples, batch_size, seed):
 def test_a_dataset_without_splits_is_refused(make_dataset, rows):
     with pytest.raises(InputError, match="no column `split`"):
         encode_split(make_dataset(rows().drop("split")), "train", ENCODER, 100)
+
+
+def test_a_conversation_gives_an_example_for_each_answer():
+    encoder = PromptEncoder(tiny_tokenizer())
+    talk = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "first"},
+        {"role": "user", "content": "two"},
+        {"role": "assistant", "content": "second"},
+    ]
+    found = encode_conversations([talk, [*talk[:1], {"role": "assistant", "content": " "}]], encoder, 512)
+    assert (len(found.pairs), found.skipped) == (2, 1)
+    (_, first), (given, second) = found.pairs
+    whole = encoder.tokenizer.apply_chat_template(talk, tokenize=False)
+    assert encoder.tokenizer.decode([*given, *second]) + "\n" == whole
+    assert encoder.decode(first) == "first"
+    assert encode_conversations([talk], encoder, len(given)).skipped == 1

@@ -12,10 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier import InputError
+from luthier import InputError, Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from luthier import Prompt
 
 # Stands for a user's message while the end of a turn is read off the template.
 _MESSAGE = "message"
@@ -25,8 +27,8 @@ _END_TOKEN_FILES = ("generation_config.json", "config.json", "genai_config.json"
 class PromptEncoder:
     """Renders prompts and completions with a model's chat template, and tokenises them.
 
-    A prompt is a single user message followed by the template's generation prompt; a system message
-    that the template adds by itself stays. A completion is what the template writes after that prompt,
+    A prompt is a single user message, or a conversation, followed by the template's generation prompt; a
+    system message that the template adds by itself stays. A completion is what the template writes after that prompt,
     up to and including the token that ends the turn. Text that the template puts after that token (a
     newline, often) is left out: no runtime ever gets to generate it.
 
@@ -68,12 +70,22 @@ class PromptEncoder:
         """The ids that end a generation."""
         return set(self._end_tokens)
 
-    def prompt(self, text: str) -> list[int]:
-        """The ids that a model reads before it answers `text`."""
+    def prompt(self, prompt: Prompt) -> list[int]:
+        """The ids that a model reads before it answers.
+
+        Raises:
+            InputError: if the prompt is a conversation, and the model has no template or one that refuses it.
+        """
         if not self.has_template:
-            return self._without_final_eos(self._encode(text, special=True))
-        rendered = self._render([{"role": "user", "content": text}], generation_prompt=True)
-        return self._encode(rendered, special=False)
+            if not isinstance(prompt, str):
+                raise InputError(
+                    "the model has no chat template, so it cannot be given a conversation",
+                    "Use a model with one, or put a chat_template.jinja beside its tokenizer; "
+                    "or make prompts and completions with the formatter `prompt-completion`.",
+                )
+            return self._without_final_eos(self._encode(prompt, special=True))
+        messages = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+        return self._encode(self._render(messages, generation_prompt=True), special=False)
 
     def completion(self, text: str) -> list[int]:
         """The ids of an answer, with those that end the turn."""
@@ -90,7 +102,7 @@ class PromptEncoder:
         """The ids of plain text, without template; a beginning-of-sequence token if the model has it."""
         return self._without_final_eos(self._encode(text, special=True))
 
-    def pair(self, prompt: str, completion: str) -> tuple[list[int], list[int]]:
+    def pair(self, prompt: Prompt, completion: str) -> tuple[list[int], list[int]]:
         """The ids that are given and the ids that are scored.
 
         An empty prompt means language modelling: the completion is plain text, scored after its
@@ -129,9 +141,9 @@ class PromptEncoder:
 
     def _render_answer(self, text: str) -> str:
         """What the template writes for an answer, after the generation prompt."""
-        question = [{"role": "user", "content": _MESSAGE}]
+        question = [Message(role="user", content=_MESSAGE)]
         prompt = self._render(question, generation_prompt=True)
-        whole = self._render([*question, {"role": "assistant", "content": text}], generation_prompt=False)
+        whole = self._render([*question, Message(role="assistant", content=text)], generation_prompt=False)
         if whole.startswith(prompt):
             return whole[len(prompt) :]
         # A template whose generation prompt is no prefix of its answers (it opens a scratch pad, say):
@@ -139,12 +151,14 @@ class PromptEncoder:
         start = whole.rfind(text.strip()) if text.strip() else -1
         return whole[start:] if start >= 0 else text
 
-    def _render(self, messages: list[dict[str, str]], *, generation_prompt: bool) -> str:
+    def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:
         from jinja2 import TemplateError
 
         try:
             rendered: Any = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generation_prompt
+                [{"role": each["role"], "content": each["content"]} for each in messages],
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
             )
         except (TemplateError, TypeError) as error:
             raise InputError(

@@ -19,7 +19,7 @@ from luthier_models.texts import TextEncoder, cut_at_stop, report_progress
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from luthier import Context
+    from luthier import Context, Prompt
 
 # Logits are computed for so many targets at once: 256 of a vocabulary of 50,000 take 50 MB.
 _HEAD_CHUNK = 256
@@ -63,7 +63,7 @@ class TransformersGenerator:
         )
         self._texts = TextEncoder(self.encoder, int(getattr(self.model.config, "max_position_embeddings", 0) or 0))
 
-    def generate(self, prompts: Sequence[str], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
         """The greedy completion of each prompt; see `luthier.Generator`."""
         encoded = self._texts.prompts(prompts, max_new_tokens)
         # Similar lengths together waste the least padding; the longest first.
@@ -77,7 +77,7 @@ class TransformersGenerator:
             report_progress(self._ctx, start + len(members), len(order))
         return texts
 
-    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Score]:
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Score]:
         """Log-probabilities of each completion's tokens; see `luthier.Generator`."""
         pairs = self._texts.pairs(prompts, completions)
         scored = [number for number, (given, targets) in enumerate(pairs) if given and targets]
@@ -96,7 +96,7 @@ class TransformersGenerator:
             report_progress(self._ctx, done, len(pairs))
         return scores
 
-    def logits(self, prompts: Sequence[str], completions: Sequence[str]) -> Iterable[NDArray[np.float32]]:
+    def logits(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Iterable[NDArray[np.float32]]:
         """The logits that predict each completion's tokens, pair by pair; see `luthier.Generator`.
 
         Pairs are worked on in their order, a few at a time, so that memory stays bounded.

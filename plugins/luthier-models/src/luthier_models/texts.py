@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from luthier import InputError
 
 if TYPE_CHECKING:
-    from luthier import Context
+    from luthier import Context, Prompt
     from luthier_models.prompts import PromptEncoder
 
 
@@ -24,7 +24,7 @@ class TextEncoder:
         self._encoder = encoder
         self._context = context
 
-    def prompts(self, prompts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
+    def prompts(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
         """The ids of each prompt.
 
         Raises:
@@ -35,7 +35,7 @@ class TextEncoder:
             self._check_length(len(ids) + max_new_tokens)
         return encoded
 
-    def pairs(self, prompts: Sequence[str], completions: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+    def pairs(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """The ids that are given and those that are scored, of each prompt with its completion.
 
         Raises:

@@ -18,7 +18,7 @@ from luthier_models.texts import TextEncoder, cut_at_stop, report_progress
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from luthier import Context
+    from luthier import Context, Prompt
     from luthier_models.prompts import PromptEncoder
 
 # The graph gives the logits of every position that it is fed: 128 of a vocabulary of 50,000 take
@@ -62,7 +62,7 @@ class OneByOneGenerator(ABC):
     def _start(self, max_length: int) -> Session:
         """A session with room for `max_length` tokens."""
 
-    def generate(self, prompts: Sequence[str], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
         """The greedy completion of each prompt; see `luthier.Generator`."""
         encoded = self._texts.prompts(prompts, max_new_tokens)
         texts = []
@@ -71,7 +71,7 @@ class OneByOneGenerator(ABC):
             report_progress(self._ctx, len(texts), len(encoded))
         return texts
 
-    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Score]:
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Score]:
         """Log-probabilities of each completion's tokens; see `luthier.Generator`."""
         pairs = self._texts.pairs(prompts, completions)
         scores = []
@@ -84,7 +84,7 @@ class OneByOneGenerator(ABC):
             report_progress(self._ctx, len(scores), len(pairs))
         return scores
 
-    def logits(self, prompts: Sequence[str], completions: Sequence[str]) -> Iterable[NDArray[np.float32]]:
+    def logits(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Iterable[NDArray[np.float32]]:
         """The logits that predict each completion's tokens, one pair at a time; see `luthier.Generator`."""
         for given, targets in self._texts.pairs(prompts, completions):
             parts = list(self._target_logits(given, targets))

@@ -16,8 +16,10 @@ from luthier_tune.options import Training, check_budget
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
 
+LEARNABLE = {"prompt-completion", "chat", "language-modelling"}
 
-@component(needs={"model": {"causal-lm"}, "data": {"prompt-completion", "language-modelling"}}, check=check_budget)
+
+@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget)
 def lora(
     model: Model,
     data: Dataset,
@@ -48,7 +50,7 @@ def lora(
     tune(model, data, ctx, adapter, training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": {"prompt-completion", "language-modelling"}}, check=check_budget)
+@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget)
 def full(
     model: Model,
     data: Dataset,

@@ -12,7 +12,7 @@ from luthier import InputError
 from luthier_models.packing import Pair
 
 if TYPE_CHECKING:
-    from luthier import Dataset
+    from luthier import Dataset, Message
     from luthier_models.prompts import PromptEncoder
 
 Progress = Callable[[int, int], None]
@@ -52,6 +52,8 @@ def encode_split(
         # Sorted, so that the order of work does not depend on the sampler.
         chosen = sorted(random_for(seed, split).sample(range(len(frame)), limit))
         frame = frame[chosen]
+    if data.form == "chat":
+        return encode_conversations(frame["messages"].to_list(), encoder, max_length)
     if data.form == "language-modelling":
         return encode_texts(frame["text"].to_list(), encoder, max_length)
     return encode_prompts(frame["prompt"].to_list(), frame["completion"].to_list(), encoder, max_length)
@@ -73,6 +75,30 @@ def encode_prompts(
         if given and targets and len(given) + len(targets) <= max_length:
             pairs.append((given, targets))
     return Examples(pairs, len(prompts) - len(pairs), shortened)
+
+
+def encode_conversations(
+    conversations: Sequence[Sequence[Message]], encoder: PromptEncoder, max_length: int
+) -> Examples:
+    """Encode conversations: an example for each answer, given all that came before it.
+
+    So that every answer is learnt on the tokens that serving renders before it, also with templates that show
+    earlier answers in another way than the last. Of a conversation that is too long, the last answers are
+    skipped; nothing in it is shortened.
+    """
+    pairs: list[Pair] = []
+    answers = 0
+    for messages in conversations:
+        for turn, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            answers += 1
+            if not message["content"].strip():
+                continue
+            given, targets = encoder.pair(messages[:turn], message["content"])
+            if given and targets and len(given) + len(targets) <= max_length:
+                pairs.append((given, targets))
+    return Examples(pairs, answers - len(pairs), 0)
 
 
 def encode_texts(texts: Sequence[str | None], encoder: PromptEncoder, max_length: int) -> Examples:

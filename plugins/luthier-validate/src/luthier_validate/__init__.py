@@ -33,7 +33,7 @@ def _check_baselines(*, split: str, baselines: list[str], **_: object) -> None:
         )
 
 
-@component(needs={"data": {"prompt-completion", "language-modelling"}})
+@component(needs={"data": {"prompt-completion", "chat", "language-modelling"}})
 def perplexity(
     subject: Generator,
     data: Dataset,
@@ -91,7 +91,7 @@ def bits_per_byte(
     measure_bits_per_byte(subject, data, ctx, split=split, max_examples=max_examples, baselines=baselines)
 
 
-@component(needs={"data": {"prompt-completion"}})
+@component(needs={"data": {"prompt-completion", "chat"}})
 def rouge(
     subject: Generator,
     data: Dataset,
@@ -131,7 +131,7 @@ def rouge(
     )
 
 
-@component(needs={"data": {"prompt-completion"}})
+@component(needs={"data": {"prompt-completion", "chat"}})
 def chrf(
     subject: Generator,
     data: Dataset,
@@ -165,7 +165,7 @@ def chrf(
     )
 
 
-@component(needs={"data": {"prompt-completion"}})
+@component(needs={"data": {"prompt-completion", "chat"}})
 def bleu(
     subject: Generator,
     data: Dataset,
@@ -235,7 +235,7 @@ def classification(
     )
 
 
-@component(needs={"data": {"prompt-completion", "language-modelling"}})
+@component(needs={"data": {"prompt-completion", "chat", "language-modelling"}})
 def parity(
     subject: Generator,
     reference: Generator,

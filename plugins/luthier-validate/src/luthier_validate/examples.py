@@ -12,7 +12,7 @@ import polars as pl
 from luthier import InputError
 
 if TYPE_CHECKING:
-    from luthier import Dataset
+    from luthier import Dataset, Message, Prompt
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,17 @@ class Examples:
     """Examples as parallel lists, in order of their ids.
 
     In language modelling every prompt is empty; in classification it is the text, and the completion
-    its label.
+    its label; in chat it is the conversation up to its last answer, which is the completion.
     """
 
     ids: list[str]
-    prompts: list[str]
+    prompts: list[Prompt]
     completions: list[str]
+
+    @property
+    def asked(self) -> list[str]:
+        """The prompts as texts for people: of a conversation its messages, each with its role."""
+        return [prompt if isinstance(prompt, str) else _as_text(prompt) for prompt in self.prompts]
 
 
 def select_examples(data: Dataset, split: str, max_examples: int | None) -> Examples:
@@ -47,9 +52,16 @@ def select_examples(data: Dataset, split: str, max_examples: int | None) -> Exam
         chosen = choose(frame["id"].to_list(), frame["group"].to_list(), max_examples)
         frame = frame[chosen]
     frame = frame.sort("id")
+    if data.form == "chat":
+        talks = frame["messages"].to_list()
+        return Examples(frame["id"].to_list(), [talk[:-1] for talk in talks], [talk[-1]["content"] for talk in talks])
     if data.form == "language-modelling":
         frame = frame.select("id", pl.lit("").alias("prompt"), pl.col("text").alias("completion"))
     return Examples(frame["id"].to_list(), frame["prompt"].to_list(), frame["completion"].to_list())
+
+
+def _as_text(conversation: Sequence[Message]) -> str:
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in conversation)
 
 
 def choose(ids: Sequence[str], groups: Sequence[str], count: int) -> list[int]:

@@ -29,7 +29,7 @@ def keep_generations(ctx: Context, examples: Examples, outputs: Sequence[str], *
     """Write the table `generations`: prompts, references and outputs, and how each output scored."""
     table = {
         "id": examples.ids,
-        "prompt": examples.prompts,
+        "prompt": examples.asked,
         "reference": examples.completions,
         "output": outputs,
         **scores,

@@ -157,8 +157,9 @@ def _record_majority(data: Dataset, truth: Sequence[str], ctx: Context) -> None:
 def _prompted(examples: Examples, form: str, prompt: str | None, labels: Sequence[str]) -> Examples:
     if form == "classification":
         template = DEFAULT_PROMPT if prompt is None else prompt
-        filled = [fill(template, text=text, labels=", ".join(labels)) for text in examples.prompts]
-        return Examples(examples.ids, filled, examples.completions)
+        listed = ", ".join(labels)
+        filled = [fill(template, text=str(text), labels=listed) for text in examples.prompts]
+        return Examples(examples.ids, [*filled], examples.completions)
     if prompt is not None:
         raise InputError(
             f"prompt: the examples are of the form {form}, and have their prompts already",

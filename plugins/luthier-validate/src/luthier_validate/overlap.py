@@ -46,7 +46,7 @@ def measure_rouge(
     found = f_measures(scorer, examples.completions, outputs)
     for name in METRICS:
         ctx.metric(name, fmean(found[name]), per_example=found[name])
-    lead = f_measures(scorer, examples.completions, [first_sentence(text) for text in documents(examples.prompts)])
+    lead = f_measures(scorer, examples.completions, [first_sentence(text) for text in documents(examples.asked)])
     ctx.metric("lead_rougeL", fmean(lead["rougeL"]), per_example=lead["rougeL"])
     keep_generations(ctx, examples, outputs, rougeL=found["rougeL"])
 
