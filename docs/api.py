@@ -7,11 +7,11 @@ import inspect
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from types import ModuleType
+from types import ModuleType, UnionType
 from typing import Any
 
 import luthier
-from luthier import errors, events, jsonlines, runs, suggest, testing
+from luthier import artifacts, errors, events, jsonlines, runs, suggest, testing
 from luthier.context import Metric
 from luthier.testing import fixtures
 
@@ -124,8 +124,19 @@ def page() -> str:
     for title, things in sections():
         lines.append(f"## {title}\n")
         for name, thing in things.items():
-            lines += _class(name, thing) if inspect.isclass(thing) else _function(name, thing)
+            if isinstance(thing, UnionType):
+                lines += _alias(name, thing)
+            else:
+                lines += _class(name, thing) if inspect.isclass(thing) else _function(name, thing)
     return "\n".join(lines)
+
+
+def _alias(name: str, union: UnionType) -> list[str]:
+    """A name for a type: its parts, and the text below its definition."""
+    written = re.search(rf'^{name} = (.+)\n"""(.+?)"""', inspect.getsource(artifacts), re.MULTILINE | re.DOTALL)
+    if not written:
+        raise ValueError(f"{name} ({union}) has no text below it in luthier.artifacts")
+    return [f"### `{name}`: `{written[1]}`\n", f"{written[2]}\n"]
 
 
 def _function(name: str, function: Any) -> list[str]:
