@@ -8,7 +8,7 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from luthier import environments
 from luthier.artifacts import Artifact, Dataset, Report
 from luthier.errors import GateRefused, InputError, LuthierError, PluginError
 from luthier.events import (
+    Event,
     GateDecided,
     Listener,
     RunFinished,
@@ -31,25 +32,17 @@ from luthier.events import (
 from luthier.files import REMEDY, disk_error
 from luthier.formatting import describe_counts
 from luthier.judging import decide
-from luthier.keys import Planned, resolve
+from luthier.keys import History, Planned
 from luthier.planner import Node, Plan
 from luthier.pool import Pool, StepError
 from luthier.runs import GateResult, NodeResult, Run, StepResult, now
+from luthier.searching import Attempt, Done, resolve_step, search
 from luthier.store import StepRecord, Store, WorkDirectory
+from luthier.trials import SearchResult
 
 
 class DamagedInput(Exception):
     """A stored artifact did not verify; it is quarantined, and the step that gave it runs again."""
-
-
-@dataclass
-class _Done:
-    """A node's result: its artifact and what was noted on the way."""
-
-    artifact: Artifact
-    report: Artifact
-    record: StepRecord
-    cached: bool
 
 
 class Runner:
@@ -62,7 +55,7 @@ class Runner:
         run: Run,
         pool: Pool,
         *,
-        previous: Mapping[str, Mapping[str, Any]],
+        history: History,
         listen: Listener,
         device: str,
     ) -> None:
@@ -70,10 +63,10 @@ class Runner:
         self._store = store
         self._run = run
         self._pool = pool
-        self._previous = previous
+        self._history = History(history.ingredients, dict(history.failures))
         self._listen = listen
         self._device = device
-        self._done: dict[str, _Done] = {}
+        self._done: dict[str, Done] = {}
         self._sound: set[str] = set()
         self._made: dict[str, bool] = {}
 
@@ -140,43 +133,100 @@ class Runner:
         return [gate for gate in self._run.gates if not gate.passed]
 
     def _do(self, node: Node) -> None:
-        outputs = {name: done.artifact.hash for name, done in self._done.items()}
-        planned = resolve(self._plan, node, outputs, self._store, self._previous, ignore_force=self._made)
+        planned = self._resolve(node)
         try:
-            done = self._take(planned) if planned.record else self._work(planned)
+            planned, done = self._search(planned) if node.step.space else (planned, self._get(planned))
         except (LuthierError, OSError) as error:
             failure = _as_luthier_error(error, self._store.root)
             self._fail(node, failure)
             raise failure from error
-        self._made[node.id] = self._made.get(node.id, False) or not done.cached
-        if self._made[node.id]:
-            # Where a damaged input made this run start over, what it did itself is still its own work.
-            done = replace(done, cached=False)
         self._done[node.id] = done
         self._note(planned, done)
 
-    def _take(self, planned: Planned) -> _Done:
-        record = planned.record
-        assert record is not None
-        artifact, report = self._store.get(record.output), self._store.get(record.report)
-        if artifact is None or report is None:
-            raise DamagedInput
-        if planned.node.task == "validate":
-            self._verify(report)  # Gates judge what it says.
-        return _Done(artifact, report, record, cached=True)
+    def _resolve(self, node: Node) -> Planned:
+        outputs = {name: done.artifact.hash for name, done in self._done.items()}
+        return resolve_step(self._plan, node, outputs, self._store, self._history, ignore_force=self._made)
 
-    def _work(self, planned: Planned) -> _Done:
-        node, key = planned.node, planned.key
-        assert key is not None
-        assert planned.ingredients is not None
-        for made in node.inputs.values():
-            self._verify(self._done[made.id].artifact)
-        for step in node.parts:
+    def _get(self, planned: Planned) -> Done:
+        """A node's result, from the store or by doing it."""
+        done = self._take(planned) if planned.record else self._work(planned)
+        name = planned.node.id
+        self._made[name] = self._made.get(name, False) or not done.cached
+        # Where a damaged input made this run start over, what it did itself is still its own work.
+        return replace(done, cached=False) if self._made[name] else done
+
+    def _search(self, planned: Planned) -> tuple[Planned, Done]:
+        """Find the best candidate of a step; what is known of the step is then what is known of that one."""
+        node = planned.node
+        assert node.step.space is not None
+        if planned.record is None:
+            self._announce(planned)
+            self._check_split(node, node.step.space.search.split)
+        result = SearchResult.of(node.step.space)
+        self._run.step(node.step.id).search = result
+
+        def tell(event: Event) -> None:
+            self._run.save()  # A run that is killed must leave which candidates failed.
+            self._listen(event)
+
+        best, done = search(node, result, self._attempt, tell)
+        return replace(self._resolve(best), node=node), done
+
+    def _attempt(self, node: Node) -> Attempt:
+        planned = self._resolve(node)
+        assert planned.key is not None
+        if planned.failed:
+            return Attempt(planned.key, None, planned.why)
+        try:
+            return Attempt(planned.key, self._get(planned))
+        except StepError as error:
+            if not error.refused:
+                raise
+            self._history.failures[planned.key] = error.message
+            return Attempt(planned.key, None, error.message)
+
+    def _check_split(self, node: Node, split: str | None) -> None:
+        """See to it that what a search compares by can be measured, before any candidate begins."""
+        if split is None or "data" not in node.inputs:
+            return
+        data = self._done[node.inputs["data"].id].artifact
+        request = {"task": "count", "input": _artifact_record(data), "split": split}
+        counted = self._pool.call(request, self._listener(node), _python(node))
+        if not counted["rows"]:
+            maker = node.inputs["data"].step.id
+            raise InputError(
+                f"{maker!r} gives no rows in the split `{split}`, on which candidates are compared",
+                "Have the `format` step split some off, or give each parameter one value.",
+            )
+
+    def _announce(self, planned: Planned) -> None:
+        """Tell that the work on a step begins; that of its trials was told with it."""
+        if planned.node.trial:
+            return
+        for step in planned.node.parts:
             self._listen(
                 StepStarted(step=step.id, stage=step.stage.name, component=step.component.name, why=planned.why)
             )
             self._run.step(step.id).state = "running"
         self._run.save()
+
+    def _take(self, planned: Planned) -> Done:
+        record = planned.record
+        assert record is not None
+        artifact, report = self._store.get(record.output), self._store.get(record.report)
+        if artifact is None or report is None:
+            raise DamagedInput
+        if planned.node.task == "validate" or planned.node.trial:
+            self._verify(report)  # Gates and searches judge what it says.
+        return Done(artifact, report, record, cached=True)
+
+    def _work(self, planned: Planned) -> Done:
+        node, key = planned.node, planned.key
+        assert key is not None
+        assert planned.ingredients is not None
+        for made in node.inputs.values():
+            self._verify(self._done[made.id].artifact)
+        self._announce(planned)
         with self._store.lease(key, on_wait=lambda: self._listen(StepWaits(step=node.step.id))) as work:
             record = None if self._plan.forced(node) else self._store.step(key)
             if record is not None:
@@ -202,7 +252,7 @@ class Runner:
             )
             self._store.record(record)
             work.discard()
-        return _Done(artifact, report, record, cached=False)
+        return Done(artifact, report, record, cached=False)
 
     def _keep_notes(self, node: Node, work: WorkDirectory) -> None:
         """Keep what a failed step noted, its quarantined records above all, with the run: `failed/STEP/`."""
@@ -298,7 +348,7 @@ class Runner:
         self._sound |= {artifact.hash, report.hash}
         return artifact, report
 
-    def _note(self, planned: Planned, done: _Done) -> None:
+    def _note(self, planned: Planned, done: Done) -> None:
         """Enter a node's result into the run's record and tell the listeners."""
         node = planned.node
         self._enter_node(planned, done.report.hash)
@@ -329,7 +379,7 @@ class Runner:
             nodes = self._run.step(step.id).nodes
             nodes[:] = [other for other in nodes if other.id != node.id] + [entry]
 
-    def _enter(self, result: StepResult, node: Node, report: Report, done: _Done, *, last: bool) -> None:
+    def _enter(self, result: StepResult, node: Node, report: Report, done: Done, *, last: bool) -> None:
         first_subject = node.subject in (None, "candidate")
         result.state = "done"
         result.cached = done.cached if first_subject else result.cached and done.cached
