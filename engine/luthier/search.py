@@ -100,7 +100,7 @@ class Space:
         many = "candidate" if len(self.candidates) == 1 else "candidates"
         what = f"search of {len(self.candidates)} {many} by {self.search.metric}"
         if not self.budget:
-            return what
+            return f"{what}, each in full"
         unit = self.search.budgets[self.budget]
         rungs = ", ".join(f"{rung.candidates} at {format_number(rung.budget or 0)}" for rung in self.rungs)
         total = sum(rung.candidates * (rung.budget or 0) for rung in self.rungs)
@@ -255,12 +255,12 @@ def _rungs(component: Component, candidates: Sequence[Candidate], budget: str) -
     the budget cannot be divided so far. Without a budget, and for two candidates, that is a plain comparison.
     """
     whole = candidates[0].config[budget] if budget else None
-    levels = 0
+    levels, lowest = 0, whole
     while whole is not None and ETA ** (levels + 1) <= len(candidates):
         share = _share(whole, ETA ** (levels + 1))
-        if share == whole or _refused(component, {**candidates[0].config, budget: share}):
+        if share == lowest or _refused(component, {**candidates[0].config, budget: share}):
             break
-        levels += 1
+        levels, lowest = levels + 1, share
     return tuple(
         Rung(level + 1, len(candidates) // ETA**level, _share(whole, ETA ** (levels - level)))
         for level in range(levels + 1)
