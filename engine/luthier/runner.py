@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import socket
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from luthier import environments
-from luthier.artifacts import Artifact, Dataset, Report
+from luthier.artifacts import Artifact, Report
 from luthier.errors import GateRefused, InputError, LuthierError, PluginError
 from luthier.events import (
     Event,
@@ -24,15 +20,13 @@ from luthier.events import (
     RunState,
     StepFailed,
     StepFinished,
-    StepProgress,
     StepStarted,
     StepWaits,
-    from_worker,
 )
 from luthier.files import REMEDY, disk_error
-from luthier.formatting import describe_counts
 from luthier.judging import decide
 from luthier.keys import History, Planned
+from luthier.performing import Performer, counts_of
 from luthier.planner import Node, Plan
 from luthier.pool import Pool, StepError
 from luthier.runs import GateResult, NodeResult, Run, StepResult, now
@@ -65,7 +59,7 @@ class Runner:
         self._pool = pool
         self._history = History(history.ingredients, dict(history.failures))
         self._listen = listen
-        self._device = device
+        self._performer = Performer(plan, pool, store.generations, device)
         self._done: dict[str, Done] = {}
         self._sound: set[str] = set()
         self._made: dict[str, bool] = {}
@@ -147,6 +141,9 @@ class Runner:
         outputs = {name: done.artifact.hash for name, done in self._done.items()}
         return resolve_step(self._plan, node, outputs, self._store, self._history, ignore_force=self._made)
 
+    def _inputs(self, node: Node) -> dict[str, Artifact]:
+        return {name: self._done[made.id].artifact for name, made in node.inputs.items()}
+
     def _get(self, planned: Planned) -> Done:
         """A node's result, from the store or by doing it."""
         done = self._take(planned) if planned.record else self._work(planned)
@@ -189,10 +186,7 @@ class Runner:
         """See to it that what a search compares by can be measured, before any candidate begins."""
         if split is None or "data" not in node.inputs:
             return
-        data = self._done[node.inputs["data"].id].artifact
-        request = {"task": "count", "input": _artifact_record(data), "split": split}
-        counted = self._pool.call(request, self._listener(node), _python(node))
-        if not counted["rows"]:
+        if not self._performer.rows_in_split(node, self._inputs(node)["data"], split):
             maker = node.inputs["data"].step.id
             raise InputError(
                 f"{maker!r} gives no rows in the split `{split}`, on which candidates are compared",
@@ -224,8 +218,8 @@ class Runner:
         node, key = planned.node, planned.key
         assert key is not None
         assert planned.ingredients is not None
-        for made in node.inputs.values():
-            self._verify(self._done[made.id].artifact)
+        for artifact in self._inputs(node).values():
+            self._verify(artifact)
         self._announce(planned)
         with self._store.lease(key, on_wait=lambda: self._listen(StepWaits(step=node.step.id))) as work:
             record = None if self._plan.forced(node) else self._store.step(key)
@@ -233,7 +227,7 @@ class Runner:
                 return self._take(Planned(node, key, planned.ingredients, record, ""))
             began = time.monotonic()
             try:
-                details = self._have_done(node, work)
+                details = self._performer.perform(node, self._inputs(node), work, self._listen)
             except LuthierError:
                 self._keep_notes(node, work)
                 raise
@@ -266,80 +260,6 @@ class Runner:
         if not self._store.verify(artifact.hash):
             raise DamagedInput
         self._sound.add(artifact.hash)
-
-    def _have_done(self, node: Node, work: WorkDirectory) -> dict[str, Any]:
-        listen = self._listener(node)
-        if node.task == "shards":
-            result = self._pass_over_shards(node, work, listen)
-        else:
-            result = self._pool.call(self._request(node, work), listen, _python(node))
-        details = {name: value for name, value in result.items() if name != "type"}
-        if node.kind == "dataset" and details["rows"] == 0:
-            error = InputError(
-                f"no rows are left ({_what_became(node, work.notes)})",
-                "Loosen its configuration, or the steps' before it.",
-            )
-            error.part = _emptied_by(node, work.notes)
-            raise error
-        return details
-
-    def _request(self, node: Node, work: WorkDirectory) -> dict[str, Any]:
-        inputs = {name: _artifact_record(self._done[made.id].artifact) for name, made in node.inputs.items()}
-        return {
-            "task": node.task,
-            **_component_request(node.step),
-            "form": node.form,
-            "inputs": inputs,
-            "runtimes": {name: asdict(runtime) for name, runtime in node.runtimes.items()},
-            "output": str(work.output),
-            "notes": str(work.notes / "0"),
-            "checkpoint": str(work.checkpoint),
-            "generations": str(self._store.generations),
-            **self._common(),
-        }
-
-    def _common(self) -> dict[str, Any]:
-        return {"seed": self._plan.recipe.seed, "device": self._device, "pins": self._plan.pins}
-
-    def _pass_over_shards(self, node: Node, work: WorkDirectory, listen: Any) -> dict[str, Any]:
-        data = self._done[node.inputs["data"].id].artifact
-        assert isinstance(data, Dataset)
-        parts = [
-            {**_component_request(step), "form": form} for step, form in zip(node.parts, node.part_forms, strict=True)
-        ]
-        shards = data.shards
-        finished = [work.checkpoint / f"shard-{index:05d}" for index in range(len(shards))]
-        common = {"task": "shard", "parts": parts, **self._common()}
-        requests = [
-            {**common, "input": str(shard), "done": str(done), "attempt": str(done.with_suffix(".attempt"))}
-            for shard, done in zip(shards, finished, strict=True)
-        ]
-        busy: list[float] = []
-
-        def advance(result: Mapping[str, Any]) -> None:
-            busy.append(result["busy"])
-            self._listen(StepProgress(step=node.step.id, done=len(busy), total=len(shards), metrics={}))
-
-        self._pool.map(requests, listen, advance, _python(node))
-        join = {
-            "task": "join",
-            **_component_request(node.step),
-            "output": str(work.output),
-            "notes": str(work.notes),
-            "shards": list(map(str, finished)),
-            "parts": len(parts),
-        }
-        result = self._pool.call(join, listen, _python(node))
-        side_by_side = min(self._pool.jobs, len(shards))
-        return {**result, "busy": result["busy"] + sum(busy) / side_by_side}
-
-    def _listener(self, node: Node) -> Any:
-        def listen(message: Mapping[str, Any]) -> None:
-            event = from_worker(node.id, message)
-            if event is not None:
-                self._listen(event)
-
-        return listen
 
     def _commit(self, node: Node, work: WorkDirectory) -> tuple[Artifact, Artifact]:
         report = self._store.commit(work.notes, "report", "report")
@@ -389,7 +309,7 @@ class Runner:
         if first_subject:
             result.artifact = done.artifact.hash if last else ""
             result.kind, result.form = node.kind, node.form
-            result.counts = _counts(report)
+            result.counts = counts_of(report)
         prefix = "" if first_subject else f"{node.subject}."
         result.metrics |= {f"{prefix}{name}": value for name, value in report.metrics.items()}
 
@@ -435,42 +355,6 @@ class Runner:
         if made and not left_out and not self._refused():
             self._verify(made[-1])
             self._store.export(made[-1], self._run.model_path)
-
-
-def _python(node: Node) -> Path | None:
-    """The interpreter of the environment that a node runs in; None for the main one."""
-    return environments.require(node.environment).python if node.environment else None
-
-
-def _artifact_record(artifact: Artifact) -> dict[str, Any]:
-    return {"kind": artifact.kind, "form": artifact.form, "path": str(artifact.path), "hash": artifact.hash}
-
-
-def _component_request(step: Any) -> dict[str, Any]:
-    return {"stage": step.stage.name, "component": step.component.name, "config": step.config}
-
-
-def _counts(report: Report) -> dict[str, int]:
-    path = report.path / "outcome.json"
-    if not path.exists():
-        return {}
-    counts: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["counts"]
-    return counts
-
-
-def _what_became(node: Node, notes: Path) -> str:
-    """What each step of a node did with the rows, for the one who looks for where they went."""
-    told = []
-    for index, step in enumerate(node.parts):
-        counts = _counts(Report.at(notes / str(index), "report", ""))
-        told.append(f"{step.id}: {describe_counts(counts) or 'none in'}")
-    return "; ".join(told)
-
-
-def _emptied_by(node: Node, notes: Path) -> int:
-    """The place of the first part of a node that gave no rows."""
-    given = [_counts(Report.at(notes / str(index), "report", "")) for index in range(len(node.parts))]
-    return next((index for index, each in enumerate(given) if not each["kept"] + each["added"]), len(given) - 1)
 
 
 def _as_luthier_error(error: LuthierError | OSError, store: Path) -> LuthierError:
