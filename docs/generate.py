@@ -18,7 +18,7 @@ import api
 from luthier import hookspecs, scaffold
 from luthier.artifacts import DATASET_FORMS, SPLITS
 from luthier.cli import _plugin_commands
-from luthier.components import RESERVED_KEYS
+from luthier.components import RESERVED_KEYS, Component
 from luthier.core_stages import DEFAULT_RUNTIMES, STAGES, Stage
 from luthier.hookcheck import CORE_SPECIFICATIONS
 from luthier.plugins import FIRST_PARTY, Registry, load_plugins
@@ -85,10 +85,21 @@ def components(registry: Registry) -> str:
                 default = "required" if parameter.default is parameter.empty else f"default `{parameter.default!r}`"
                 help_text = told.get(parameter.name, "")
                 lines.append(f"- `{parameter.name}`: `{parameter.annotation}`, {default}. {help_text}".rstrip())
+            lines += _search(component)
             if stage.name:
                 lines += ["", "```yaml", example_step(component).rstrip(), "```"]
             lines.append("")
     return "\n".join(lines) + "\n"
+
+
+def _search(component: Component) -> list[str]:
+    """By what a component is searched, if it is."""
+    search = component.declared.search
+    if search is None:
+        return []
+    budgets = ", ".join(f"`{name}`" for name in search.budgets)
+    shared = f" The budget, which they share: {budgets}." if budgets else ""
+    return ["", f"Lists of values are searched, by `{search.metric}` ({search.better} is better).{shared}"]
 
 
 def recipe(registry: Registry) -> str:
@@ -97,6 +108,10 @@ def recipe(registry: Registry) -> str:
     lines += [
         f"| `{stage.name}` | {stage.offer or 'nothing'} | {stage.gives} |" for stage in registry.stages if stage.name
     ]
+    searched = [f"`{each}`" for each in registry.components if each.declared.search]
+    lines += (
+        ["", f"A parameter may have a list of values to choose from in: {', '.join(searched)}."] if searched else []
+    )
     lines += ["", f"Reserved keys of a step: {', '.join(f'`{key}`' for key in RESERVED_KEYS)}.", ""]
     lines += [
         f"A {kind} is loaded by the runtime `{name}` unless the step says `runtime:`."

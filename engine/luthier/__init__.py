@@ -13,6 +13,7 @@ from luthier.context import Context
 from luthier.core_stages import Stage
 from luthier.errors import InputError, LuthierError, PluginError
 from luthier.hookspecs import hookimpl, hookspec
+from luthier.searchable import Search
 from luthier.shared_settings import settings
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
     "Report",
     "Run",
     "Score",
+    "Search",
     "Stage",
     "StepResult",
     "component",

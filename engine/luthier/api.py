@@ -15,7 +15,7 @@ from luthier.errors import GateRefused, LuthierError
 from luthier.events import Event, Listener, PluginHookFailed, listeners
 from luthier.files import REMEDY, disk_errors
 from luthier.interrupts import terminated_as_interrupt
-from luthier.keys import PlannedNodes, resolve
+from luthier.keys import History, PlannedNodes
 from luthier.location_syntax import at_home
 from luthier.planner import Force, Plan, bounds, make_plan
 from luthier.plugins import Registry, load_plugins
@@ -23,6 +23,7 @@ from luthier.pool import Pool, available_cores
 from luthier.recipe import RecipeSpec, load_recipe, recipe_from_mapping
 from luthier.runner import Runner
 from luthier.runs import Run, RunData, StepResult, create_run, list_runs, now, run_id
+from luthier.searching import resolve_step
 from luthier.store import Store
 
 HOME_VARIABLE = "LUTHIER_HOME"
@@ -68,23 +69,27 @@ class Session:
         """The recipe."""
         return self.plan.recipe
 
-    def previous(self) -> dict[str, Mapping[str, Any]]:
-        """The ingredients of each node, by id, when this recipe last did it."""
-        found: dict[str, Mapping[str, Any]] = {}
+    def history(self) -> History:
+        """What the recipe's earlier runs say."""
+        ingredients: dict[str, Mapping[str, Any]] = {}
+        failures: dict[str, str] = {}
         for run in list_runs(self.store):
             if run.data.recipe == self.recipe.name:
                 for step in run.steps:
                     for node in step.nodes:
-                        found.setdefault(node.id, node.ingredients)
-        return found
+                        ingredients.setdefault(node.id, node.ingredients)
+                    for trial in step.search.trials if step.search else ():
+                        if trial.state == "failed":
+                            failures.setdefault(trial.key, trial.error)
+        return History(ingredients, failures)
 
     def resolve(self) -> PlannedNodes:
         """What is known of every node now, in order."""
         outputs: dict[str, str] = {}
-        previous = self.previous()
+        history = self.history()
         planned = PlannedNodes()
         for node in self.plan.nodes:
-            known = resolve(self.plan, node, outputs, self.store, previous)
+            known = resolve_step(self.plan, node, outputs, self.store, history)
             if known.record:
                 outputs[node.id] = known.record.output
             planned.append(known)
@@ -107,6 +112,9 @@ class Session:
         # Fused steps share a key, and so do subjects that are one model.
         keys = dict.fromkeys(node.key for step in run.steps for node in step.nodes)
         same = list(keys) == list(dict.fromkeys(known.key for known in planned))
+        # A search whose winner is the only candidate of another has the same key.
+        tried = [trial.key for step in run.steps if step.search for trial in step.search.trials]
+        same = same and tried == [trial.planned.key for known in planned for trial in known.trials]
         return run if same and self._same_gates(run) else None
 
     def _same_gates(self, run: Run) -> bool:
@@ -304,7 +312,7 @@ def run_session(
         environment=provenance.environment() | {"environments": lock.environment_versions(session.plan)},
         steps=[StepResult(step.id, step.stage.name, step.component.name) for step in _planned_steps(session.plan)],
     )
-    previous = session.previous()
+    history = session.history()
     record = create_run(session.store, data)
     changes = "".join(f"# --set {name}={json.dumps(value, default=str)}\n" for name, value in session.overrides.items())
     with (
@@ -321,7 +329,7 @@ def run_session(
         (record.path / lock.FILE_NAME).write_text(lock.lock_of(session.plan).to_json(), encoding="utf-8")
         write = _write_to(log, session.store.root)
         tell = _with_hooks(session.plan.registry, record, listeners(write, *heard))
-        runner = Runner(session.plan, session.store, record, pool, previous=previous, listen=tell, device=device)
+        runner = Runner(session.plan, session.store, record, pool, history=history, listen=tell, device=device)
         runner.execute()
     return record
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from luthier import shared_settings
 from luthier.core_stages import Stage
 from luthier.errors import InputError, PluginError
+from luthier.searchable import Search, search_problem
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -52,6 +53,7 @@ class Declaration:
     files: Callable[..., Sequence[str]] | None = None
     check: Callable[..., None] | None = None
     platform: bool = False
+    search: Search | None = None
 
 
 def component(
@@ -62,6 +64,7 @@ def component(
     files: Callable[..., Sequence[str]] | None = None,
     check: Callable[..., None] | None = None,
     platform: bool = False,
+    search: Search | None = None,
 ) -> Callable[[Function], Function]:
     """Declare of a component what its signature cannot say. Most components need no declaration.
 
@@ -77,11 +80,14 @@ def component(
         check: called with the configuration while planning; it raises `InputError` where parameters that
             are right by themselves do not go together, which no type can say.
         platform: the result depends on the processor architecture or operating system.
+        search: by what its results compare; with it, recipes may give lists of values for its parameters.
     """
 
     def declare(function: Function) -> Function:
         forms = {name: frozenset(accepted) for name, accepted in (needs or {}).items()}
-        function.__luthier__ = Declaration(gives, forms, fingerprint, files, check, platform)  # type: ignore[attr-defined]
+        function.__luthier__ = Declaration(  # type: ignore[attr-defined]
+            gives, forms, fingerprint, files, check, platform, search
+        )
         return function
 
     return declare
@@ -353,7 +359,11 @@ def read_component(
         raise refuse(what, remedy)
     if not inspect.getdoc(function):
         raise refuse("has no docstring", "Its first line is what `luthier plugins list` shows.")
-    return Component(stage, function, tuple(inputs), distribution, version, plugin)
+    read = Component(stage, function, tuple(inputs), distribution, version, plugin)
+    wrong = search_problem(read)
+    if wrong:
+        raise refuse(f"declares a search, but {wrong}", "See `luthier.Search`.")
+    return read
 
 
 def _wrong_keys(function: Callable[..., Any], stage: Stage) -> Iterator[tuple[str, str]]:

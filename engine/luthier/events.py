@@ -51,7 +51,11 @@ class StepStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepProgress(Event):
-    """A step is `done` units of `total` (None where unknown) on its way."""
+    """A step is `done` units of `total` (None where unknown) on its way.
+
+    `step` is followed by what of it is being done: `rouge@base`, a validator's subject; `lora@trial-2-1`, the first
+    candidate at the second rung of a search.
+    """
 
     type: ClassVar[str] = "step_progress"
     step: str
@@ -76,6 +80,33 @@ class StepLog(Event):
     step: str
     level: str
     message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStarted(Event):
+    """A search comes to its next trial: a candidate, at a budget (empty where there is none), as number of how many."""
+
+    type: ClassVar[str] = "trial_started"
+    step: str
+    trial: str
+    budget: str
+    number: int
+    of: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialFinished(Event):
+    """A trial of a search has its `value` of the metric; or none, and the `error` that its component gave up with."""
+
+    type: ClassVar[str] = "trial_finished"
+    step: str
+    trial: str
+    budget: str
+    metric: str
+    value: float | None
+    cached: bool
+    seconds: float
+    error: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,9 @@
 """Garbage collection of the store: what no run refers to goes, after a grace period.
 
-Runs are the roots. A run's `run.json` names its steps, `{"steps": [{"nodes": [{"key": …}, …]}, …], "started": …}`; a
-step's record names its artifacts. Age protects what a running process has not yet referred to: reading a
-record and storing an artifact that is there already both make it young again. Leases protect the rest.
+Runs are the roots. A run's `run.json` names its steps, `{"steps": [{"nodes": [{"key": …}, …]}, …], "started": …}`,
+and of a step that was searched its trials, `{"search": {"trials": [{"key": …}, …]}}`; a step's record names its
+artifacts. Age protects what a running process has not yet referred to: reading a record and storing an artifact that
+is there already both make it young again. Leases protect the rest.
 """
 
 from __future__ import annotations
@@ -143,7 +144,10 @@ def _runs(directory: Path) -> dict[Path, dict[str, Any]]:
 
 def _keys(record: dict[str, Any]) -> Iterator[str]:
     for step in record.get("steps") or ():
-        for node in (step.get("nodes") or ()) if isinstance(step, dict) else ():
+        if not isinstance(step, dict):
+            continue
+        searched = step.get("search") or {}
+        for node in (*(step.get("nodes") or ()), *(searched.get("trials") or ())):
             if isinstance(node, dict) and isinstance(node.get("key"), str):
                 yield node["key"]
 

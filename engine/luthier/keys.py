@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -20,13 +20,58 @@ from luthier.planner import Node, Plan
 from luthier.steps import StepSpec
 from luthier.store import StepRecord, Store
 
+FORCED = "forced"
+
+
+@dataclass(frozen=True)
+class History:
+    """What earlier runs of a recipe say.
+
+    Attributes:
+        ingredients: those of each node when it was last done, by node id: they tell why it runs again.
+        failures: why trials of a search failed, by key: the same input would fail again.
+    """
+
+    ingredients: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One trial of a search, with what is known of it now.
+
+    Attributes:
+        label: the candidate's values, for people.
+        amount: the budget that it gets, for people; empty where the recipe gives none.
+        planned: its step.
+        result: the metric, for people; empty as long as there is none.
+    """
+
+    label: str
+    amount: str
+    planned: Planned
+    result: str = ""
+
+    @property
+    def told(self) -> str:
+        """Its state for people: `cached: valid_loss 2.31`, `runs`, `failed: training diverged`."""
+        if self.planned.failed:
+            return f"failed: {self.planned.why}"
+        if self.planned.record:
+            return f"cached: {self.result}"
+        if self.planned.state == "depends":
+            return self.planned.why
+        return "runs (forced)" if self.planned.why == FORCED else "runs"
+
 
 @dataclass(frozen=True, repr=False)
 class Planned:
     """A node with what is known of it now.
 
     `key` and `ingredients` are None while an input is still to be made. `record` is the step's record
-    where it is cached; otherwise `why` says why it must run.
+    where it is cached; otherwise `why` says why it must run. Of a step that is searched, all are of the trial
+    that won, once that is known, and `trials` are those that the search has come to. A trial has `failed` where
+    an earlier run found so; `why` is the reason.
     """
 
     node: Node
@@ -34,17 +79,23 @@ class Planned:
     ingredients: dict[str, Any] | None
     record: StepRecord | None
     why: str
+    trials: tuple[PlannedTrial, ...] = ()
+    failed: bool = False
 
     @property
     def state(self) -> Literal["cached", "runs", "depends"]:
         """`cached`, `runs`, or `depends` (on an earlier step's result)."""
         if self.record:
             return "cached"
-        return "runs" if self.key else "depends"
+        ready = self.key or any(trial.planned.key for trial in self.trials)
+        return "runs" if ready else "depends"
 
     @property
     def told(self) -> str:
         """The state for people: `cached`, `runs (not done yet)`, `depends on lora`."""
+        space = self.node.step.space if self.node.parts else None
+        if self.state == "depends" and space:
+            return f"{self.why}; {space.describe()}"
         if self.state == "runs":
             return f"runs ({self.why})"
         return self.why if self.state == "depends" else self.state
@@ -63,9 +114,17 @@ class PlannedNodes(list[Planned]):
     """The nodes of a plan, in order; a notebook shows them as a table."""
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """Number, id, component and state of each step: a fused pass has a row for each of its steps."""
-        rows = [(*step, planned.told) for planned in self for step in planned.steps]
-        return [(str(number), *row) for number, row in enumerate(rows, 1)]
+        """Number, id, component and state of each step: a fused pass has a row for each of its steps.
+
+        Below a step that is searched is a row for each trial that is known; they have no number.
+        """
+        rows, number = [], 0
+        for planned in self:
+            for name, component in planned.steps:
+                number += 1
+                rows.append((str(number), name, component, planned.told))
+            rows += [("", f"  {trial.label}", trial.amount, trial.told) for trial in planned.trials]
+        return rows
 
     def _repr_html_(self) -> str:
         return html_table(["", "step", "component", "state"], self.rows())
@@ -76,7 +135,7 @@ def resolve(
     node: Node,
     outputs: Mapping[str, str],
     store: Store,
-    previous: Mapping[str, Mapping[str, Any]],
+    history: History,
     *,
     ignore_force: Collection[str] = (),
 ) -> Planned:
@@ -84,7 +143,7 @@ def resolve(
 
     Args:
         outputs: the hashes of the results that are known, by node id.
-        previous: the ingredients of the nodes of the recipe's last run, by node id.
+        history: what the recipe's earlier runs say.
         ignore_force: ids of nodes that were done in this run already, so are not forced again.
     """
     missing = next((made.id for made in node.inputs.values() if made.id not in outputs), None)
@@ -95,11 +154,13 @@ def resolve(
     parts = ingredients(plan, node, outputs)
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     if plan.forced(node) and node.id not in ignore_force:
-        return Planned(node, key, parts, None, "forced")
+        return Planned(node, key, parts, None, FORCED)
     record = store.step(key)
     if record:
         return Planned(node, key, parts, record, "")
-    before = previous.get(node.id)
+    if node.trial and key in history.failures:
+        return Planned(node, key, parts, None, history.failures[key], failed=True)
+    before = history.ingredients.get(node.id)
     why = "not done yet" if before is None else explain(before, parts)
     return Planned(node, key, parts, None, why)
 

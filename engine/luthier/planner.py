@@ -7,7 +7,7 @@ validator on one subject. Its key is a hash of everything its result depends on;
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from luthier import environments
@@ -20,6 +20,7 @@ from luthier.locations import check_local, identity, pinned
 from luthier.nodes import RecipeError, RecipeProblem
 from luthier.plugins import Registry
 from luthier.recipe import RecipeSpec
+from luthier.search import Candidate, Rung
 from luthier.steps import RuntimeSpec, StepSpec
 from luthier.substitution import resolve_name
 from luthier.suggest import did_you_mean
@@ -42,6 +43,7 @@ class Node:
         runtimes: for the inputs that are loaded models (`subject`, `reference`), the runtime and its configuration.
         subject: for a validator, what it looks at.
         environment: the distribution in whose environment it runs; empty for the main one.
+        trial: of a step that is searched, which of its trials it is: `trial-RUNG-CANDIDATE`; empty for a step.
     """
 
     parts: tuple[StepSpec, ...]
@@ -52,6 +54,7 @@ class Node:
     runtimes: Mapping[str, RuntimeSpec] = field(default_factory=dict)
     subject: Subject | None = None
     environment: str = ""
+    trial: str = ""
 
     @property
     def step(self) -> StepSpec:
@@ -60,8 +63,16 @@ class Node:
 
     @property
     def id(self) -> str:
-        """The step's id; for a validator on another subject than the candidate, `rouge@base`."""
-        return f"{self.step.id}@{self.subject}" if self.subject not in (None, "candidate") else self.step.id
+        """The step's id; for a validator on another subject than the candidate `rouge@base`, for a trial `lora@…`."""
+        subject = "" if self.subject in (None, "candidate") else self.subject
+        return "@".join(filter(None, [self.step.id, subject, self.trial]))
+
+    def trial_of(self, rung: Rung, candidate: Candidate) -> Node:
+        """The step without its lists: one candidate at the budget of one rung."""
+        space = self.step.space
+        assert space is not None
+        step = replace(self.step, config=space.config(candidate, rung), space=None)
+        return replace(self, parts=(step,), trial=f"trial-{rung.number}-{candidate.number}")
 
     @property
     def part_forms(self) -> list[str]:
@@ -372,7 +383,8 @@ class _Builder:
 
     def _check_locations(self, step: StepSpec) -> None:
         """Find every path that is not there while planning, not when its step's turn comes."""
-        for name, value in step.component.configure(step.config).items():
+        values = [each for config in step.configurations for each in step.component.configure(config).items()]
+        for name, value in values:
             try:
                 plain_value(value, check_local)
             except LuthierError as error:

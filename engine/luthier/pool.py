@@ -36,12 +36,17 @@ Message = Mapping[str, Any]
 
 
 class StepError(LuthierError):
-    """A component's error, as its worker told it; `detail` is the traceback."""
+    """A component's error, as its worker told it.
+
+    `detail` is the traceback; `refused` tells that the component raised `InputError`: the input is at fault, and
+    the same input would be refused again.
+    """
 
     def __init__(self, message: Message) -> None:
         super().__init__(message["message"], message["remedy"])
         self.exit_code = message["exit_code"]
         self.detail: str = message["detail"]
+        self.refused: bool = message.get("refused", False)
         self.part = message.get("part")
 
 

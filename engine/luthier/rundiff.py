@@ -22,10 +22,11 @@ Change = dict[str, Any]
 """`step`, `kind`, `name`, `before`, `after`. The kinds: `step` (only one run has it), `component`, `configuration`,
 `data` (what a location or a source's fingerprint stands for), `input` (an earlier step's result), `code`, `library`,
 `runtime` (which one, and its configuration), `gate`, `subjects`, `environment` and `from` (what the recipe has there),
-`seed`, `platform`, `state`, `result` (another one from the same ingredients).
+`seed`, `platform`, `state`, `result` (another one from the same ingredients), `search` (the values that a parameter
+was searched among).
 What stands in a recipe has `lines`, as both have it: `recipe.yaml:15: rank: 8`, or the `--set` that brought it in."""
 
-WRITTEN = ("component", "configuration", "data", "runtime", "seed")
+WRITTEN = ("component", "configuration", "data", "runtime", "search", "seed")
 RESERVED = ("gate", "subjects", "environment", "from", "runtime")
 """The keys of a step that its ingredients do not have, or not as the recipe says them."""
 
@@ -118,7 +119,7 @@ def _in_words(before: StepResult | None, after: StepResult | None, changes: Sequ
         return "only in B" if before is None else "only in A"
     reasons = [explain(was.ingredients, now.ingredients) for was, now in _changed_nodes(before, after)]
     for change in changes:
-        if change["kind"] in ("gate", "subjects", "environment", "from"):
+        if change["kind"] in ("gate", "subjects", "environment", "from", "search"):
             name = "" if change["name"] == change["kind"] else f"{change['name']} "
             reasons.append(f"{change['kind']} changed: {name}{change['before']} → {change['after']}")
     if before.state != after.state:
@@ -158,6 +159,7 @@ def _step_changes(a: _Side, b: _Side, before: StepResult | None, after: StepResu
     for node, other in _changed_nodes(before, after):
         told = ({"step": after.id, **change} for change in _node_changes(a, b, node, other))
         found += [change for change in told if change not in found]
+    found += [{"step": after.id, **change} for change in _changed("search", _lists(before), _lists(after))]
     for change in found:
         if change["kind"] in WRITTEN:
             path = _path(change)
@@ -250,6 +252,10 @@ def _flat(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 def _change(kind: str, name: str, before: Any, after: Any) -> Change:
     return {"kind": kind, "name": name, "before": before, "after": after}
+
+
+def _lists(step: StepResult) -> Mapping[str, Any]:
+    return step.search.lists if step.search else {}
 
 
 def _code(side: _Side, part: Mapping[str, Any]) -> dict[str, str]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import socket
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from luthier import environments
-from luthier.artifacts import Artifact, Dataset, Report
+from luthier.artifacts import Artifact, Report
 from luthier.errors import GateRefused, InputError, LuthierError, PluginError
 from luthier.events import (
+    Event,
     GateDecided,
     Listener,
     RunFinished,
@@ -23,33 +20,23 @@ from luthier.events import (
     RunState,
     StepFailed,
     StepFinished,
-    StepProgress,
     StepStarted,
     StepWaits,
-    from_worker,
 )
 from luthier.files import REMEDY, disk_error
-from luthier.formatting import describe_counts
 from luthier.judging import decide
-from luthier.keys import Planned, resolve
+from luthier.keys import History, Planned
+from luthier.performing import Performer, counts_of
 from luthier.planner import Node, Plan
 from luthier.pool import Pool, StepError
 from luthier.runs import GateResult, NodeResult, Run, StepResult, now
+from luthier.searching import Attempt, Done, resolve_step, search
 from luthier.store import StepRecord, Store, WorkDirectory
+from luthier.trials import SearchResult
 
 
 class DamagedInput(Exception):
     """A stored artifact did not verify; it is quarantined, and the step that gave it runs again."""
-
-
-@dataclass
-class _Done:
-    """A node's result: its artifact and what was noted on the way."""
-
-    artifact: Artifact
-    report: Artifact
-    record: StepRecord
-    cached: bool
 
 
 class Runner:
@@ -62,7 +49,7 @@ class Runner:
         run: Run,
         pool: Pool,
         *,
-        previous: Mapping[str, Mapping[str, Any]],
+        history: History,
         listen: Listener,
         device: str,
     ) -> None:
@@ -70,10 +57,10 @@ class Runner:
         self._store = store
         self._run = run
         self._pool = pool
-        self._previous = previous
+        self._history = History(history.ingredients, dict(history.failures))
         self._listen = listen
-        self._device = device
-        self._done: dict[str, _Done] = {}
+        self._performer = Performer(plan, pool, store.generations, device)
+        self._done: dict[str, Done] = {}
         self._sound: set[str] = set()
         self._made: dict[str, bool] = {}
 
@@ -140,50 +127,107 @@ class Runner:
         return [gate for gate in self._run.gates if not gate.passed]
 
     def _do(self, node: Node) -> None:
-        outputs = {name: done.artifact.hash for name, done in self._done.items()}
-        planned = resolve(self._plan, node, outputs, self._store, self._previous, ignore_force=self._made)
+        planned = self._resolve(node)
         try:
-            done = self._take(planned) if planned.record else self._work(planned)
+            planned, done = self._search(planned) if node.step.space else (planned, self._get(planned))
         except (LuthierError, OSError) as error:
             failure = _as_luthier_error(error, self._store.root)
             self._fail(node, failure)
             raise failure from error
-        self._made[node.id] = self._made.get(node.id, False) or not done.cached
-        if self._made[node.id]:
-            # Where a damaged input made this run start over, what it did itself is still its own work.
-            done = replace(done, cached=False)
         self._done[node.id] = done
         self._note(planned, done)
 
-    def _take(self, planned: Planned) -> _Done:
-        record = planned.record
-        assert record is not None
-        artifact, report = self._store.get(record.output), self._store.get(record.report)
-        if artifact is None or report is None:
-            raise DamagedInput
-        if planned.node.task == "validate":
-            self._verify(report)  # Gates judge what it says.
-        return _Done(artifact, report, record, cached=True)
+    def _resolve(self, node: Node) -> Planned:
+        outputs = {name: done.artifact.hash for name, done in self._done.items()}
+        return resolve_step(self._plan, node, outputs, self._store, self._history, ignore_force=self._made)
 
-    def _work(self, planned: Planned) -> _Done:
-        node, key = planned.node, planned.key
-        assert key is not None
-        assert planned.ingredients is not None
-        for made in node.inputs.values():
-            self._verify(self._done[made.id].artifact)
-        for step in node.parts:
+    def _inputs(self, node: Node) -> dict[str, Artifact]:
+        return {name: self._done[made.id].artifact for name, made in node.inputs.items()}
+
+    def _get(self, planned: Planned) -> Done:
+        """A node's result, from the store or by doing it."""
+        done = self._take(planned) if planned.record else self._work(planned)
+        name = planned.node.id
+        self._made[name] = self._made.get(name, False) or not done.cached
+        # Where a damaged input made this run start over, what it did itself is still its own work.
+        return replace(done, cached=False) if self._made[name] else done
+
+    def _search(self, planned: Planned) -> tuple[Planned, Done]:
+        """Find the best candidate of a step; what is known of the step is then what is known of that one."""
+        node = planned.node
+        assert node.step.space is not None
+        if planned.record is None:
+            self._announce(planned)
+            self._check_split(node, node.step.space.search.split)
+        result = SearchResult.of(node.step.space)
+        self._run.step(node.step.id).search = result
+
+        def tell(event: Event) -> None:
+            self._run.save()  # A run that is killed must leave which candidates failed.
+            self._listen(event)
+
+        best, done = search(node, result, self._attempt, tell)
+        return replace(self._resolve(best), node=node), done
+
+    def _attempt(self, node: Node) -> Attempt:
+        planned = self._resolve(node)
+        assert planned.key is not None
+        if planned.failed:
+            return Attempt(planned.key, None, planned.why)
+        try:
+            return Attempt(planned.key, self._get(planned))
+        except StepError as error:
+            if not error.refused:
+                raise
+            self._history.failures[planned.key] = error.message
+            return Attempt(planned.key, None, error.message)
+
+    def _check_split(self, node: Node, split: str | None) -> None:
+        """See to it that what a search compares by can be measured, before any candidate begins."""
+        if split is None or "data" not in node.inputs:
+            return
+        if not self._performer.rows_in_split(node, self._inputs(node)["data"], split):
+            maker = node.inputs["data"].step.id
+            raise InputError(
+                f"{maker!r} gives no rows in the split `{split}`, on which candidates are compared",
+                "Have the `format` step split some off, or give each parameter one value.",
+            )
+
+    def _announce(self, planned: Planned) -> None:
+        """Tell that the work on a step begins; that of its trials was told with it."""
+        if planned.node.trial:
+            return
+        for step in planned.node.parts:
             self._listen(
                 StepStarted(step=step.id, stage=step.stage.name, component=step.component.name, why=planned.why)
             )
             self._run.step(step.id).state = "running"
         self._run.save()
+
+    def _take(self, planned: Planned) -> Done:
+        record = planned.record
+        assert record is not None
+        artifact, report = self._store.get(record.output), self._store.get(record.report)
+        if artifact is None or report is None:
+            raise DamagedInput
+        if planned.node.task == "validate" or planned.node.trial:
+            self._verify(report)  # Gates and searches judge what it says.
+        return Done(artifact, report, record, cached=True)
+
+    def _work(self, planned: Planned) -> Done:
+        node, key = planned.node, planned.key
+        assert key is not None
+        assert planned.ingredients is not None
+        for artifact in self._inputs(node).values():
+            self._verify(artifact)
+        self._announce(planned)
         with self._store.lease(key, on_wait=lambda: self._listen(StepWaits(step=node.step.id))) as work:
             record = None if self._plan.forced(node) else self._store.step(key)
             if record is not None:
                 return self._take(Planned(node, key, planned.ingredients, record, ""))
             began = time.monotonic()
             try:
-                details = self._have_done(node, work)
+                details = self._performer.perform(node, self._inputs(node), work, self._listen)
             except LuthierError:
                 self._keep_notes(node, work)
                 raise
@@ -202,7 +246,7 @@ class Runner:
             )
             self._store.record(record)
             work.discard()
-        return _Done(artifact, report, record, cached=False)
+        return Done(artifact, report, record, cached=False)
 
     def _keep_notes(self, node: Node, work: WorkDirectory) -> None:
         """Keep what a failed step noted, its quarantined records above all, with the run: `failed/STEP/`."""
@@ -217,80 +261,6 @@ class Runner:
             raise DamagedInput
         self._sound.add(artifact.hash)
 
-    def _have_done(self, node: Node, work: WorkDirectory) -> dict[str, Any]:
-        listen = self._listener(node)
-        if node.task == "shards":
-            result = self._pass_over_shards(node, work, listen)
-        else:
-            result = self._pool.call(self._request(node, work), listen, _python(node))
-        details = {name: value for name, value in result.items() if name != "type"}
-        if node.kind == "dataset" and details["rows"] == 0:
-            error = InputError(
-                f"no rows are left ({_what_became(node, work.notes)})",
-                "Loosen its configuration, or the steps' before it.",
-            )
-            error.part = _emptied_by(node, work.notes)
-            raise error
-        return details
-
-    def _request(self, node: Node, work: WorkDirectory) -> dict[str, Any]:
-        inputs = {name: _artifact_record(self._done[made.id].artifact) for name, made in node.inputs.items()}
-        return {
-            "task": node.task,
-            **_component_request(node.step),
-            "form": node.form,
-            "inputs": inputs,
-            "runtimes": {name: asdict(runtime) for name, runtime in node.runtimes.items()},
-            "output": str(work.output),
-            "notes": str(work.notes / "0"),
-            "checkpoint": str(work.checkpoint),
-            "generations": str(self._store.generations),
-            **self._common(),
-        }
-
-    def _common(self) -> dict[str, Any]:
-        return {"seed": self._plan.recipe.seed, "device": self._device, "pins": self._plan.pins}
-
-    def _pass_over_shards(self, node: Node, work: WorkDirectory, listen: Any) -> dict[str, Any]:
-        data = self._done[node.inputs["data"].id].artifact
-        assert isinstance(data, Dataset)
-        parts = [
-            {**_component_request(step), "form": form} for step, form in zip(node.parts, node.part_forms, strict=True)
-        ]
-        shards = data.shards
-        finished = [work.checkpoint / f"shard-{index:05d}" for index in range(len(shards))]
-        common = {"task": "shard", "parts": parts, **self._common()}
-        requests = [
-            {**common, "input": str(shard), "done": str(done), "attempt": str(done.with_suffix(".attempt"))}
-            for shard, done in zip(shards, finished, strict=True)
-        ]
-        busy: list[float] = []
-
-        def advance(result: Mapping[str, Any]) -> None:
-            busy.append(result["busy"])
-            self._listen(StepProgress(step=node.step.id, done=len(busy), total=len(shards), metrics={}))
-
-        self._pool.map(requests, listen, advance, _python(node))
-        join = {
-            "task": "join",
-            **_component_request(node.step),
-            "output": str(work.output),
-            "notes": str(work.notes),
-            "shards": list(map(str, finished)),
-            "parts": len(parts),
-        }
-        result = self._pool.call(join, listen, _python(node))
-        side_by_side = min(self._pool.jobs, len(shards))
-        return {**result, "busy": result["busy"] + sum(busy) / side_by_side}
-
-    def _listener(self, node: Node) -> Any:
-        def listen(message: Mapping[str, Any]) -> None:
-            event = from_worker(node.id, message)
-            if event is not None:
-                self._listen(event)
-
-        return listen
-
     def _commit(self, node: Node, work: WorkDirectory) -> tuple[Artifact, Artifact]:
         report = self._store.commit(work.notes, "report", "report")
         artifact = report if node.kind == "report" else self._store.commit(work.output, node.kind, node.form)
@@ -298,7 +268,7 @@ class Runner:
         self._sound |= {artifact.hash, report.hash}
         return artifact, report
 
-    def _note(self, planned: Planned, done: _Done) -> None:
+    def _note(self, planned: Planned, done: Done) -> None:
         """Enter a node's result into the run's record and tell the listeners."""
         node = planned.node
         self._enter_node(planned, done.report.hash)
@@ -329,7 +299,7 @@ class Runner:
             nodes = self._run.step(step.id).nodes
             nodes[:] = [other for other in nodes if other.id != node.id] + [entry]
 
-    def _enter(self, result: StepResult, node: Node, report: Report, done: _Done, *, last: bool) -> None:
+    def _enter(self, result: StepResult, node: Node, report: Report, done: Done, *, last: bool) -> None:
         first_subject = node.subject in (None, "candidate")
         result.state = "done"
         result.cached = done.cached if first_subject else result.cached and done.cached
@@ -339,7 +309,7 @@ class Runner:
         if first_subject:
             result.artifact = done.artifact.hash if last else ""
             result.kind, result.form = node.kind, node.form
-            result.counts = _counts(report)
+            result.counts = counts_of(report)
         prefix = "" if first_subject else f"{node.subject}."
         result.metrics |= {f"{prefix}{name}": value for name, value in report.metrics.items()}
 
@@ -385,42 +355,6 @@ class Runner:
         if made and not left_out and not self._refused():
             self._verify(made[-1])
             self._store.export(made[-1], self._run.model_path)
-
-
-def _python(node: Node) -> Path | None:
-    """The interpreter of the environment that a node runs in; None for the main one."""
-    return environments.require(node.environment).python if node.environment else None
-
-
-def _artifact_record(artifact: Artifact) -> dict[str, Any]:
-    return {"kind": artifact.kind, "form": artifact.form, "path": str(artifact.path), "hash": artifact.hash}
-
-
-def _component_request(step: Any) -> dict[str, Any]:
-    return {"stage": step.stage.name, "component": step.component.name, "config": step.config}
-
-
-def _counts(report: Report) -> dict[str, int]:
-    path = report.path / "outcome.json"
-    if not path.exists():
-        return {}
-    counts: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["counts"]
-    return counts
-
-
-def _what_became(node: Node, notes: Path) -> str:
-    """What each step of a node did with the rows, for the one who looks for where they went."""
-    told = []
-    for index, step in enumerate(node.parts):
-        counts = _counts(Report.at(notes / str(index), "report", ""))
-        told.append(f"{step.id}: {describe_counts(counts) or 'none in'}")
-    return "; ".join(told)
-
-
-def _emptied_by(node: Node, notes: Path) -> int:
-    """The place of the first part of a node that gave no rows."""
-    given = [_counts(Report.at(notes / str(index), "report", "")) for index in range(len(node.parts))]
-    return next((index for index, each in enumerate(given) if not each["kept"] + each["added"]), len(given) - 1)
 
 
 def _as_luthier_error(error: LuthierError | OSError, store: Path) -> LuthierError:

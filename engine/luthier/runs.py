@@ -23,6 +23,7 @@ from luthier.gates import Bound, Decision, judge
 from luthier.markup import html_line, html_table
 from luthier.store import Store
 from luthier.suggest import did_you_mean
+from luthier.trials import SearchResult
 
 RUN_VERSION = 1
 LATEST = "latest"
@@ -50,7 +51,8 @@ class StepResult:
     """What a run says of one step of its recipe.
 
     `artifact` is the hash of what it gave, empty inside a fused pass; `metrics` of another subject than
-    the candidate are prefixed (`base.rougeL`); `counts` are a data step's documents.
+    the candidate are prefixed (`base.rougeL`); `counts` are a data step's documents. Of a step that was
+    searched, all else is of the candidate that won, with the `seconds` of all trials.
     """
 
     id: str
@@ -65,11 +67,13 @@ class StepResult:
     metrics: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     nodes: list[NodeResult] = field(default_factory=list)
+    search: SearchResult | None = None
 
     def public(self) -> dict[str, Any]:
         """What `luthier runs show --json` tells of it."""
         names = ("id", "stage", "component", "state", "cached", "seconds", "artifact", "metrics", "counts")
-        return {name: getattr(self, name) for name in names}
+        told = {name: getattr(self, name) for name in names}
+        return told | ({"search": asdict(self.search)} if self.search else {})
 
 
 @dataclass
@@ -360,7 +364,8 @@ def _unreadable(path: Path, why: object) -> InputError:
 
 def _read_step(record: Mapping[str, Any]) -> StepResult:
     nodes = [NodeResult(**node) for node in record["nodes"]]
-    return StepResult(**{**record, "nodes": nodes})
+    search = SearchResult.from_record(record["search"]) if record.get("search") else None
+    return StepResult(**{**record, "nodes": nodes, "search": search})
 
 
 def now() -> str:

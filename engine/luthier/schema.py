@@ -184,7 +184,12 @@ def _step_schema(component: Component, runtimes: list[dict[str, Any]]) -> dict[s
             "items": {"enum": list(SUBJECTS)},
             "description": "What it measures; by default the candidate, the base and the model before export.",
         }
-    configuration = {name: _or_reference(prop) for name, prop in schema.get("properties", {}).items()}
+    search = component.declared.search
+    searched = set(schema.get("properties", {})) - set(search.budgets) if search else set()
+    configuration = {
+        name: _or_reference(_or_list(prop) if name in searched else prop)
+        for name, prop in schema.get("properties", {}).items()
+    }
     return {
         "type": "object",
         "description": component.summary,
@@ -195,12 +200,23 @@ def _step_schema(component: Component, runtimes: list[dict[str, Any]]) -> dict[s
     }
 
 
+def _or_list(schema: dict[str, Any]) -> dict[str, Any]:
+    """A list of values may stand for one value, to choose the best of them."""
+    outside, inside = _apart(schema)
+    return {**outside, "anyOf": [inside, {"type": "array", "items": inside, "minItems": 1, "uniqueItems": True}]}
+
+
+def _apart(schema: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a schema says about a value for people, and what the value must be."""
+    outside = {key: value for key, value in schema.items() if key in ("description", "default")}
+    return outside, {key: value for key, value in schema.items() if key not in outside}
+
+
 def _or_reference(schema: dict[str, Any]) -> dict[str, Any]:
     """A plain `${env:NAME}` may stand for a value of any type."""
     if schema.get("type") == "string" and "enum" not in schema:
         return schema
-    outside = {key: value for key, value in schema.items() if key in ("description", "default")}
-    inside = {key: value for key, value in schema.items() if key not in outside}
+    outside, inside = _apart(schema)
     return {**outside, "anyOf": [inside, {"$ref": "#/$defs/reference"}]} if inside else schema
 
 

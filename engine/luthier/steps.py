@@ -14,6 +14,7 @@ from luthier.errors import LuthierError
 from luthier.nodes import Node, Position, follow, shown
 from luthier.plugins import Registry, UnknownStage
 from luthier.schema import nested_keys
+from luthier.search import Space, lists_in, read_space
 from luthier.substitution import resolve_name
 from luthier.suggest import did_you_mean
 
@@ -37,7 +38,8 @@ class StepSpec:
 
     Attributes:
         id: its name within the recipe.
-        config: the configuration as JSON values, defaults filled in, locations absolute.
+        config: the configuration as JSON values, defaults filled in, locations absolute; of a step that is
+            searched, its first candidate's.
         source: the ids of the steps that `from` names; empty if it names none.
         gate: the bounds as written; None without.
         runtime: the runtime that its subjects are loaded with; None for the kind's default.
@@ -45,6 +47,7 @@ class StepSpec:
         environment: `own` or `main`; empty for what the plugin declares.
         position: where it begins in the file; None in a recipe that was built in Python.
         positions: where the keys of its configuration are.
+        space: what it is searched for, if parameters of it have lists of values to choose from.
     """
 
     id: str
@@ -58,6 +61,12 @@ class StepSpec:
     environment: str = ""
     position: Position | None = None
     positions: Mapping[str, Position] = field(default_factory=dict)
+    space: Space | None = None
+
+    @property
+    def configurations(self) -> list[dict[str, Any]]:
+        """Every configuration that it may run with: one, or those of its candidates."""
+        return [candidate.config for candidate in self.space.candidates] if self.space else [self.config]
 
 
 class StepReader:
@@ -94,8 +103,13 @@ class StepReader:
         gate = self._gate(reserved.get("gate"), stage)
         runtime = self._runtime(reserved.get("runtime"), stage, component)
         subjects = self._subjects(reserved.get("subjects"), stage, component)
-        config = self._configure(component, step, config_nodes, self._key) if component else None
-        if component is None or config is None:
+        if component is None:
+            return stage
+        space, readable = self._space(component, step, config_nodes)
+        config = space.candidates[0].config if space else None
+        if not space and readable:
+            config = self._configure(component, step, config_nodes, self._key)
+        if config is None:
             return stage
         positions = {key: node.place for key, node in config_nodes.items() if node.place and not node.override}
         return StepSpec(
@@ -110,6 +124,7 @@ class StepReader:
             environment,
             position=step.position,
             positions=positions,
+            space=space,
         )
 
     def _stage(self, step: Node) -> Stage | None:
@@ -227,6 +242,19 @@ class StepReader:
             return False
         return True
 
+    def _space(self, component: Component, step: Node, nodes: dict[str, Node]) -> tuple[Space | None, bool]:
+        """What the lists of a step are searched for, and whether they can be; nothing where there are none."""
+        given = replace(step, value=nodes)
+        try:
+            lists = lists_in(component, given.to_value())
+            return (read_space(component, given.to_value(), lists, self._absolute) if lists else None), True
+        except ConfigurationError as error:
+            for problem in error.problems:
+                self._add_configuration_problem(component, given, problem, self._key)
+        except LuthierError as error:
+            self._add(step, self._key, error.message, error.remedy)
+        return None, False
+
     def _configure(self, component: Component, step: Node, nodes: dict[str, Node], key: str) -> dict[str, Any] | None:
         given = replace(step, value=nodes)
         try:
@@ -254,6 +282,8 @@ class StepReader:
     def _add_configuration_problem(self, component: Component, step: Node, problem: Problem, key: str) -> None:
         node, path = follow(step, problem.key)
         suggestion = ""
+        if len(problem.key) == 1 and isinstance(node.value, list) and not component.declared.search:
+            suggestion = self._searchable(component)
         if problem.unknown:
             parent = problem.key[:-1]
             reserved = () if parent or not component.stage.name else RESERVED_KEYS
@@ -263,3 +293,9 @@ class StepReader:
                 did_you_mean(name, known) or f"{component} has {', '.join(nested_keys(component, parent)) or 'no keys'}"
             )
         self._add(node, f"{key}{path}", problem.message, suggestion)
+
+    def _searchable(self, component: Component) -> str:
+        """What can be given a list of values, for one who gave one to a component that cannot be searched."""
+        able = [str(each) for each in self._registry.components if each.declared.search]
+        told = f"{component} does not say how its results compare, so it takes no lists of values to choose from"
+        return f"{told}; {', '.join(able)} {'does' if len(able) == 1 else 'do'}" if able else told

@@ -41,6 +41,7 @@ class Tasks:
             "join": self._join,
             "directory": self._directory,
             "validate": self._validate,
+            "count": self._count,
             "generate": self._generate,
             "convert": self._convert,
         }
@@ -178,6 +179,13 @@ class Tasks:
         component = self._registry.runtime(runtime["name"])
         identity = json.dumps([dict(runtime), provenance.code_of(component), provenance.versions_of(component)])
         return Remembering(generator, Path(request["generations"]) / record["hash"], identity)
+
+    def _count(self, request: Request) -> dict[str, Any]:
+        """How many rows of a dataset a split has."""
+        data = _artifact(request["input"])
+        assert isinstance(data, Dataset)
+        rows = data.scan().filter(pl.col("split") == request["split"]).select(pl.len()).collect()
+        return {"rows": int(rows.item())}
 
     def _generate(self, request: Request) -> dict[str, Any]:
         subject = request["subject"]

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from luthier.errors import LuthierError, PartFailed
+from luthier.errors import InputError, LuthierError, PartFailed
 from luthier.files import FULL
 
 PROTOCOL_VERSION = 1
@@ -95,6 +95,7 @@ def _failure(error: BaseException, plugins: Sequence[Path] = ()) -> dict[str, An
             "message": error.message,
             "remedy": error.remedy,
             "exit_code": error.exit_code,
+            "refused": isinstance(error, InputError),
             "detail": detail,
         }
     if _is_out_of_memory(error):

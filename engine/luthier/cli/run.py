@@ -54,6 +54,7 @@ Examples:
 \b
   luthier plan recipe.yaml
   luthier plan recipe.yaml --set lora.rank=8
+  luthier plan recipe.yaml --set "lora.rank=[8, 16]"
   luthier plan recipe.yaml --json
 """
 LOCK_EXAMPLES = """
@@ -231,13 +232,18 @@ def _warn_of_broken(registry: Registry) -> None:
 
 
 def _planned_record(planned: Planned) -> dict[str, Any]:
-    return {
+    record = {
         "id": planned.node.id,
         "steps": [{"id": step.id, "component": str(step.component)} for step in planned.node.parts],
         "state": planned.state,
         "why": planned.why,
         "key": planned.key,
     }
+    trials = [
+        {"candidate": each.label, "budget": each.amount, "state": each.told, "key": each.planned.key}
+        for each in planned.trials
+    ]
+    return record | ({"trials": trials} if trials else {})
 
 
 # --- run ----------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command(cls=Command)
 def show(run: RunArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show a run: its steps with their times and metrics, its gates."""
+    """Show a run: its steps with their times and metrics, what was searched, its gates."""
     from luthier.cli.run import print_gates
     from luthier.formatting import describe_counts, format_metrics, format_seconds
 
@@ -77,6 +77,13 @@ def show(run: RunArgument, home: HomeOption = None, as_json: JsonOption = False)
         for step in found.steps
     ]
     print_table(["STEP", "COMPONENT", "STATE", "TIME", "ARTIFACT", "RESULT"], rows)
+    for step in found.steps:
+        if step.search and step.search.trials:
+            typer.echo(f"\n{step.id} was searched by {step.search.metric} ({step.search.better} is better)")
+            columns, candidates = step.search.table()
+            print_table([column.upper() for column in columns], candidates)
+            for failure in step.search.failures():
+                typer.echo(f"failed: {failure}")
     if found.gates:
         typer.echo()
         print_gates(found)
@@ -142,7 +149,7 @@ def _gates_in_brief(run: Run) -> str:
 
 # --- comparison ---------------------------------------------------------------------------------------
 
-KINDS = {"input": "input data", "library": "library version"}
+KINDS = {"input": "input data", "library": "library version", "search": "values searched:"}
 COUNTS = {"documents_in": "in"}
 COMMON = ("seed", "platform")
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 
-from luthier.events import Event, RunStarted, StepFailed, StepFinished, StepProgress, StepStarted
+from luthier.events import (
+    Event,
+    RunStarted,
+    StepFailed,
+    StepFinished,
+    StepProgress,
+    StepStarted,
+    TrialFinished,
+    TrialStarted,
+)
 from luthier.formatting import format_count, format_seconds
 
 RATE_WINDOW = 30.0
@@ -78,6 +87,7 @@ class Progress:
         self.running: dict[str, StepStarted] = {}
         self.meter: Meter | None = None
         self.subject = ""
+        self.trial = ""
 
     def take(self, event: Event) -> None:
         """Take in an event."""
@@ -87,9 +97,13 @@ class Progress:
             if event.step in self.running:
                 self.running.clear()
             self.running[event.step] = event
-            self.meter, self.subject = Meter(event.time), ""
+            self.meter, self.subject, self.trial = Meter(event.time), "", ""
+        elif isinstance(event, TrialStarted):
+            self.meter, self.trial = Meter(event.time), f"trial {event.number} of {event.of}, {event.trial}"
+        elif isinstance(event, TrialFinished):
+            self.trial = ""
         elif isinstance(event, StepProgress) and self.meter:
-            self.subject = event.step.partition("@")[2]
+            self.subject = "" if self.trial else event.step.partition("@")[2]
             self.meter.advance(event)
         elif isinstance(event, StepFinished):
             self.running.pop(event.step, None)
@@ -107,4 +121,5 @@ class Progress:
         """What runs now: `tune lora`; a fused pass names its steps."""
         names = list(self.running)
         last = next(reversed(self.running.values()))
-        return f"{last.stage} {' + '.join(names)}" + (f" @{self.subject}" if self.subject else "")
+        about = (f" @{self.subject}" if self.subject else "") + (f": {self.trial}" if self.trial else "")
+        return f"{last.stage} {' + '.join(names)}{about}"

@@ -13,6 +13,7 @@ from luthier.events import (
     StepLog,
     StepStarted,
     StepWaits,
+    TrialFinished,
 )
 from luthier.formatting import describe_counts, format_metrics, format_seconds
 
@@ -47,8 +48,8 @@ def notice(event: Event) -> tuple[str, str]:
         return "yellow", f"  {event.step}: another run is doing this step; waiting for its result"
     if isinstance(event, StepFailed):
         return "red", f"✗ {event.step} failed"
-    if isinstance(event, GateDecided):
-        return _gate_line(event)
+    if isinstance(event, TrialFinished | GateDecided):
+        return _trial_line(event) if isinstance(event, TrialFinished) else _gate_line(event)
     if isinstance(event, PluginHookFailed):
         return "yellow", f"  {event.hook} of the plugin {event.plugin} failed: {event.error}"
     return "", ""
@@ -84,3 +85,11 @@ def _mark(gate: GateDecided | GateResult) -> str:
 
 def _gate_line(gate: GateDecided | GateResult) -> tuple[str, str]:
     return "green" if gate.passed else "red", f"{_mark(gate)} gate {gate.step}: {gate.reason}"
+
+
+def _trial_line(event: TrialFinished) -> tuple[str, str]:
+    about = f"  {event.step}: {event.trial}" + (f" at {event.budget}" if event.budget else "")
+    if event.value is None:
+        return "yellow", f"{about}: failed: {event.error}"
+    taken = "cached" if event.cached else format_seconds(event.seconds)
+    return "dim" if event.cached else "", f"{about}: {format_metrics({event.metric: event.value})}  {taken}"

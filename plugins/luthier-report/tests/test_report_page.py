@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from luthier import Run
+from luthier.trials import SearchResult, Trial
 from luthier_report._page import report_page
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -216,6 +217,25 @@ def test_odd_tables_are_shown_as_they_are(builder: Any) -> None:
     assert "Empty, this model: no rows" in text
     assert '[1, 2] {"a": null} yes \N{EN DASH} not a number' in text
     assert "the first 40 of 1,000 rows" in text
+
+
+def test_a_searched_step_shows_its_candidates_and_why_one_failed(builder: Any) -> None:
+    step = builder.step("lora", "tune", "lora")
+    builder.note(step, metrics={"valid_loss": 1.5})
+    trials = [
+        Trial(1, 1, {"rank": 8}, 10.0, value=2.5, seconds=3.0),
+        Trial(2, 1, {"rank": 16}, 10.0, value=2.25, seconds=4.0),
+        Trial(3, 1, {"rank": 99}, 10.0, state="failed", error="<script>alert(1)</script>"),
+        Trial(2, 2, {"rank": 16}, 30.0, value=1.5, seconds=9.0),
+    ]
+    lists = {"rank": [8, 16, 99]}
+    step.search = SearchResult("valid_loss", "lower", "max_steps", "steps", lists, [10.0, 30.0], trials, {"rank": 16})
+    html = report_page(builder.finish())
+    text = Page(html).text
+    assert "rank valid loss at 10 steps valid loss at 30 steps time" in text
+    assert "\N{CHECK MARK} 16 2.25 1.5 13 s 8 2.5 3.0 s 99 failed" in text
+    assert "failed: rank=99" in text
+    assert "<script>alert" not in html
 
 
 def test_a_very_long_quarantined_record_is_cut(builder: Any) -> None:

@@ -84,6 +84,18 @@ def tables_of(notes: Report | None, *, but: tuple[str, ...] = ()) -> list[TableV
     return [_view(name, path) for name, path in notes.tables().items() if name not in but] if notes else []
 
 
+def search_table(step: StepResult) -> TableView | None:
+    """The candidates that a step was searched among, best first; None where it was not searched."""
+    if step.search is None or not step.search.trials:
+        return None
+    columns, rows = step.search.table()
+    first = 1 + len(step.search.lists)  # after the mark and the values
+    numeric = [first <= place for place in range(len(columns))]
+    cells = [[clip(displayable(cell), CELL_CHARACTERS) for cell in row] for row in rows[:TABLE_ROWS]]
+    shown = [displayable(column).replace("_", " ") for column in columns]
+    return TableView("Candidates", shown, numeric, cells, len(rows))
+
+
 def _view(name: str, path: Path) -> TableView:
     lazy = pl.scan_parquet(path)
     frame = lazy.head(TABLE_ROWS).collect()

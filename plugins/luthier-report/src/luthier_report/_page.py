@@ -15,7 +15,7 @@ from luthier_report._funnel import data_steps, splits
 from luthier_report._generations import generations
 from luthier_report._lineage import configuration_of as configuration_of_step
 from luthier_report._lineage import environment, flatten, lineage
-from luthier_report._notes import FigureView, TableView, figures_of, frame_of, notes_of, tables_of
+from luthier_report._notes import FigureView, TableView, figures_of, frame_of, notes_of, search_table, tables_of
 from luthier_report._recipe import recipe_text
 from luthier_report._sizes import is_speed, model_sizes, speeds, step_times
 from luthier_report._verdict import STATE_TITLES, headline
@@ -96,6 +96,8 @@ def _model_step(run: Run, step: StepResult) -> dict[str, Any]:
         "step": step,
         "configuration": flatten(configuration_of_step(step)),
         "curve": curve,
+        "candidates": search_table(step),
+        "failures": step.search.failures() if step.search else [],
         "tables": tables,
         "figures": figures,
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval, MinLen
 
 from luthier import component, hookimpl
-from luthier_tune.options import Training, check_budget
+from luthier_tune.options import BY_VALID_LOSS, Training, check_budget
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LEARNABLE = {"prompt-completion", "chat", "language-modelling"}
 
 
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget)
+@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget, search=BY_VALID_LOSS)
 def lora(
     model: Model,
     data: Dataset,
@@ -50,7 +50,7 @@ def lora(
     tune(model, data, ctx, adapter, training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget)
+@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget, search=BY_VALID_LOSS)
 def full(
     model: Model,
     data: Dataset,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt
 
-from luthier import InputError, settings
+from luthier import InputError, Search, settings
 
 
 @settings
@@ -55,3 +55,23 @@ def check_budget(*, max_steps: int | None, max_epochs: float | None, max_minutes
     given = [name for name, value in budgets.items() if value is not None]
     if len(given) > 1:
         raise InputError(f"more than one training budget: {', '.join(given)}", "Keep one of them.")
+
+
+def check_validated(*, valid_examples: int, **_: object) -> None:
+    """Refuse to compare candidates by a loss that is not measured; takes a tuner's whole configuration.
+
+    Raises:
+        InputError: if `valid_examples` is 0.
+    """
+    if valid_examples == 0:
+        raise InputError("valid_examples is 0, and candidates are compared by their validation loss", "Raise it.")
+
+
+BY_VALID_LOSS = Search(
+    "valid_loss",
+    better="lower",
+    budgets={"max_steps": "steps", "max_epochs": "epochs", "max_minutes": "minutes"},
+    split="valid",
+    check=check_validated,
+)
+"""How tuners compare where a recipe gives them lists of values."""

@@ -80,7 +80,7 @@ class Trainer(Generic[Example]):
         """Train until the budget is used up, from the last checkpoint if there is one.
 
         Raises:
-            InputError: if the loss is no finite number any more.
+            InputError: if the training or validation loss is no finite number any more.
         """
         settings = self.settings
         resumed = load_checkpoint(self.ctx.checkpoint, self.parameters, self.optimizer)
@@ -200,6 +200,11 @@ class Trainer(Generic[Example]):
         self.ctx.log.info("measuring the loss of %d validation examples", len(self.valid))
         started = time.monotonic()
         self.last_validation = self.losses(self.valid)
+        if not math.isfinite(self.last_validation.mean):
+            raise InputError(
+                f"training diverged by step {self.progress.step}: the validation loss is {self.last_validation.mean}",
+                f"Lower the learning rate (it is {self.settings.learning_rate:g}), or check the base model's weights.",
+            )
         self.progress.validation.append(
             {"step": self.progress.step, "loss": self.last_validation.mean, "seconds": time.monotonic() - started}
         )
