@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from luthier import InputError, Message
@@ -128,6 +128,7 @@ def test_what_the_template_says_by_itself_is_in_every_prompt(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @settings(deadline=None, max_examples=25)
+@example(turns=[("a", "d")])  # which the mark of a turn's end has as well
 @given(turns=st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3))
 def test_an_answer_after_a_conversation_is_what_the_template_writes(name: str, turns: list[tuple[str, str]]) -> None:
     encoder = ENCODERS[name]

@@ -48,6 +48,7 @@ class PromptEncoder:
         self._end_tokens = {*end_tokens}
         if tokenizer.eos_token_id is not None:
             self._end_tokens.add(int(tokenizer.eos_token_id))
+        self._ending = ""
         self._end_of_turn = self._read_end_of_turn() if self.has_template else ""
 
     @classmethod
@@ -128,6 +129,7 @@ class PromptEncoder:
         """What the template writes after an answer, up to the token that ends the turn, which it notes."""
         answer = self._render_answer(_MESSAGE)
         ending = answer[answer.rfind(_MESSAGE) + len(_MESSAGE) :]
+        self._ending = ending
         ids = self._encode(ending, special=False)
         # The turn ends with the last token of the ending that is special or known to stop a generation.
         special = self._end_tokens | set(self.tokenizer.all_special_ids)
@@ -148,7 +150,8 @@ class PromptEncoder:
             return whole[len(prompt) :]
         # A template whose generation prompt is no prefix of its answers (it opens a scratch pad, say):
         # the answer starts where its text does.
-        start = whole.rfind(text.strip()) if text.strip() else -1
+        # The ending is left out of the search: a short answer may occur in it.
+        start = whole.rfind(text.strip(), 0, len(whole) - len(self._ending)) if text.strip() else -1
         return whole[start:] if start >= 0 else text
 
     def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:
