@@ -10,16 +10,31 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
-from luthier import component, hookimpl
+from luthier import InputError, component, hookimpl
 from luthier_tune.options import BY_VALID_LOSS, Training, check_budget
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
 
 LEARNABLE = {"prompt-completion", "chat", "language-modelling"}
+FORMS = {"causal-lm", "seq2seq-lm"}
 
 
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget, search=BY_VALID_LOSS)
+def check_task(*, model: str, data: str) -> None:
+    """Refuse to teach a model what its architecture cannot do; takes the forms of a tuner's inputs.
+
+    Raises:
+        InputError: saying which architecture can.
+    """
+    if model == "seq2seq-lm" and data == "language-modelling":
+        raise InputError(
+            "an encoder-decoder learns completions of prompts, and cannot model texts alone",
+            "Make pairs (`format: prompt-completion`, `translation`, `summarization`), or take a decoder "
+            "(`architecture: fresh` with `family: llama`).",
+        )
+
+
+@component(needs={"model": FORMS, "data": LEARNABLE}, check=check_budget, check_forms=check_task, search=BY_VALID_LOSS)
 def lora(
     model: Model,
     data: Dataset,
@@ -76,7 +91,7 @@ def lora(
     tune(model, data, ctx, adapter, training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget, search=BY_VALID_LOSS)
+@component(needs={"model": FORMS, "data": LEARNABLE}, check=check_budget, check_forms=check_task, search=BY_VALID_LOSS)
 def full(
     model: Model,
     data: Dataset,

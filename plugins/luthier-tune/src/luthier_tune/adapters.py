@@ -12,8 +12,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from luthier import InputError
-from luthier_models.loading import load_causal_lm
-from luthier_models.packing import PackedModel
+from luthier_models.batching import batched
+from luthier_models.loading import load_language_model
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.adapter_files import adapter_tensors, save_adapter
 from luthier_tune.loss import CompletionLoss
@@ -62,12 +62,12 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
     check_budget(**vars(settings))
     encoder = PromptEncoder.from_directory(model.path)
     train, valid = read_examples(data, encoder, settings, ctx.seed)
-    base: Any = load_causal_lm(model.path, device=ctx.device)
+    base: Any = load_language_model(model.path, device=ctx.device)
     adapted = inject(base, adapter, ctx.seed)
     initial = adapter_tensors(adapted) if adapter.init == "pissa" else None
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     trainer = Trainer(
-        CompletionLoss(PackedModel(base)),
+        CompletionLoss(batched(base)),
         parameters,
         train.pairs,
         valid.pairs,
@@ -112,7 +112,7 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
             use_rslora=settings.rslora,
             use_dora=settings.dora,
             init_lora_weights=_PISSA if settings.init == "pissa" else True,
-            task_type="CAUSAL_LM",
+            task_type="SEQ_2_SEQ_LM" if base.config.is_encoder_decoder else "CAUSAL_LM",
         )
     with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Cross entropy of the completions' tokens on packed rows, with logits computed there only."""
+"""Cross entropy of the completions' tokens in batches of pairs, with logits computed there only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from luthier_models.packing import Head, PackedModel, Pair, Row
+    from luthier_models.batching import Batch, BatchedModel
+    from luthier_models.packing import Head, Pair
 
 # 128 targets of a vocabulary of 50,000 take 25 MB of logits, which stays near the processor.
 _CHUNK = 128
@@ -49,7 +50,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return gradient * outputs[0].to(gradient.dtype), None, None
 
 
-def summed_loss(packed: PackedModel, row: Row) -> Tensor:
+def summed_loss(packed: BatchedModel, row: Batch) -> Tensor:
     """The summed cross entropy of a row's targets, ready for backward."""
     head = packed.head
     frozen = isinstance(head, torch.nn.Module) and not any(p.requires_grad for p in head.parameters())
@@ -59,7 +60,7 @@ def summed_loss(packed: PackedModel, row: Row) -> Tensor:
     return cross_entropy(packed.logits(row).float(), row.labels, reduction="sum")
 
 
-def target_losses(packed: PackedModel, row: Row) -> Tensor:
+def target_losses(packed: BatchedModel, row: Batch) -> Tensor:
     """The cross entropy of each target, (targets,), without gradients."""
     with torch.inference_mode():
         if packed.head is None:
@@ -76,7 +77,7 @@ class CompletionLoss:
         packed: the model.
     """
 
-    def __init__(self, packed: PackedModel) -> None:
+    def __init__(self, packed: BatchedModel) -> None:
         self.packed = packed
 
     @property
@@ -97,15 +98,15 @@ class CompletionLoss:
         """All tokens."""
         return len(example[0]) + len(example[1])
 
-    def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Row]]:
-        """Rows of documents that do not see each other."""
+    def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Batch]]:
+        """Batches of examples that do not see each other."""
         return self.packed.rows(examples, ROW_TOKENS)
 
-    def loss(self, batch: Row) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         """The summed cross entropy, in nats."""
         return summed_loss(self.packed, batch)
 
-    def losses(self, batch: Row) -> Sequence[Tensor]:
+    def losses(self, batch: Batch) -> Sequence[Tensor]:
         """The cross entropy of each target, by document."""
         parts: tuple[Tensor, ...] = torch.split(target_losses(self.packed, batch), list(batch.sizes))
         return parts

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from luthier_models.loading import load_causal_lm
-from luthier_models.packing import PackedModel
+from luthier_models.batching import batched
+from luthier_models.loading import load_language_model
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.loss import CompletionLoss
 from luthier_tune.options import check_budget
@@ -26,13 +26,11 @@ def tune(model: Model, data: Dataset, ctx: Context, settings: Training) -> None:
     check_budget(**vars(settings))
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     # Weights of half precision would lose most of the small steps that training takes.
-    whole: Any = load_causal_lm(model.path, device=ctx.device, dtype="float32")
+    whole: Any = load_language_model(model.path, device=ctx.device, dtype="float32")
     whole.requires_grad_(True)
     # A tied embedding is named once.
     parameters = dict(whole.named_parameters())
-    trainer = Trainer(
-        CompletionLoss(PackedModel(whole)), parameters, train.pairs, valid.pairs, settings=settings, ctx=ctx
-    )
+    trainer = Trainer(CompletionLoss(batched(whole)), parameters, train.pairs, valid.pairs, settings=settings, ctx=ctx)
     trainer.run()
     record(trainer, train, ctx)
     whole.eval()
