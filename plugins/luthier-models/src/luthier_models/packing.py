@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from luthier_models import attention
+from luthier_models.segments import Segment, fill_shared_rows, separate, share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,10 +37,10 @@ class Row:
 
     Attributes:
         ids: token ids, (tokens,). The last token of each document predicts nothing and is left out.
-        positions: position ids that restart at each document, (tokens,).
+        positions: the position of each token in its document, (tokens,).
         index: the positions in the row that predict a target, (targets,).
         labels: the targets, (targets,).
-        lengths: the number of tokens of each document.
+        segments: the runs of tokens that attention treats as one: documents, or shared parts of them.
         sizes: the number of targets of each document.
     """
 
@@ -47,7 +48,7 @@ class Row:
     positions: Tensor
     index: Tensor
     labels: Tensor
-    lengths: tuple[int, ...]
+    segments: tuple[Segment, ...]
     sizes: tuple[int, ...]
 
     def to(self, device: torch.device) -> Row:
@@ -56,25 +57,35 @@ class Row:
         return replace(self, **moved)
 
 
-def pack(pairs: Sequence[Pair]) -> Row:
-    """Pack pairs into one row; targets are the second of each pair. Neither part may be empty."""
+def pack(pairs: Sequence[Pair], *, shared: bool = False) -> Row:
+    """Pack pairs into one row; targets are the second of each pair. Neither part may be empty.
+
+    Args:
+        pairs: what is given, and what is to be predicted.
+        shared: whether beginnings that pairs have in common are in the row once.
+    """
+    documents = [[*given, *targets][:-1] for given, targets in pairs]
+    forest = share(documents) if shared else separate(documents)
+    owners = {segment: number for number, path in enumerate(forest.paths) for segment in path}
+    starts: list[int] = []
     ids: list[int] = []
     positions: list[int] = []
+    for segment, (start, end) in enumerate(forest.spans):
+        starts.append(len(ids))
+        ids += documents[owners[segment]][start:end]
+        positions += range(start, end)
     index: list[int] = []
     labels: list[int] = []
-    for given, targets in pairs:
-        start = len(ids)
-        tokens = [*given, *targets][:-1]
-        ids += tokens
-        positions += range(len(tokens))
-        index += range(start + len(given) - 1, start + len(tokens))
+    for (given, targets), path in zip(pairs, forest.paths, strict=True):
+        places = [place for s in path for place in range(starts[s], starts[s] + forest.segments[s].length)]
+        index += places[len(given) - 1 :]
         labels += targets
     return Row(
         torch.tensor(ids),
         torch.tensor(positions),
         torch.tensor(index),
         torch.tensor(labels),
-        tuple(len(given) + len(targets) - 1 for given, targets in pairs),
+        forest.segments,
         tuple(len(targets) for _, targets in pairs),
     )
 
@@ -104,6 +115,13 @@ class PackedModel:
         model: the model; with LoRA layers injected or not.
     """
 
+    shares_beginnings = False
+    """Whether documents of a row continue one copy of what they begin with."""
+
+    row_tokens = 512
+    """A batch longer than this is trained on in several rows, whose gradients are added up: products of matrices
+    gain nothing from longer ones, and the memory for activations stays bounded."""
+
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self._by_document = attention.enable(model)
@@ -129,8 +147,8 @@ class PackedModel:
     def _inputs(self, row: Row) -> dict[str, Any]:
         """What the model is called with: no mask and no cache, or documents would see each other."""
         inputs = {"input_ids": row.ids[None], "position_ids": row.positions[None]}
-        lengths = {"document_lengths": row.lengths} if self._by_document else {}
-        return {**inputs, **lengths, "attention_mask": None, "use_cache": False}
+        segments = {"segments": row.segments} if self._by_document else {}
+        return {**inputs, **segments, "attention_mask": None, "use_cache": False}
 
     @cached_property
     def head(self) -> Head | None:
@@ -165,10 +183,14 @@ class PackedModel:
 
     def rows(self, pairs: Sequence[Pair], limit: int) -> Iterator[tuple[list[int], Row]]:
         """Pack pairs into rows of at most `limit` tokens: the pairs' indices and the row, on the device."""
-        lengths = [len(given) + len(targets) - 1 for given, targets in pairs]
-        groups: Iterable[list[int]] = fill_rows(lengths, limit if self.isolates_documents else 0)
+        if self.shares_beginnings:
+            groups: Iterable[list[int]] = fill_shared_rows([[*given, *targets][:-1] for given, targets in pairs], limit)
+        else:
+            lengths = [len(given) + len(targets) - 1 for given, targets in pairs]
+            groups = fill_rows(lengths, limit if self.isolates_documents else 0)
         for members in groups:
-            yield members, pack([pairs[number] for number in members]).to(self.device)
+            row = pack([pairs[number] for number in members], shared=self.shares_beginnings)
+            yield members, row.to(self.device)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from luthier import InputError
 from luthier_models.loading import load_causal_lm
-from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
+from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
 from luthier_tune.options import check_budget
 from luthier_tune.task import copy_companions, read_examples, record
@@ -50,9 +50,8 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
     base: Any = load_causal_lm(model.path, device=ctx.device)
     adapted = inject(base, adapter, ctx.seed)
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
-    trainer = Trainer(
-        CompletionLoss(PackedModel(base)), parameters, train.pairs, valid.pairs, settings=settings, ctx=ctx
-    )
+    objective = CompletionLoss(lean_or_plain(base, ctx.log))
+    trainer = Trainer(objective, parameters, train.pairs, valid.pairs, settings=settings, ctx=ctx)
     trainer.run()
     record(trainer, train, ctx)
     adapted.eval()

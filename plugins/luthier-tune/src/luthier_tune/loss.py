@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 # 128 targets of a vocabulary of 50,000 take 25 MB of logits, which stays near the processor.
 _CHUNK = 128
 
-ROW_TOKENS = 512
-"""A batch longer than this becomes several rows, whose gradients are added up: products of matrices gain
-nothing from longer ones, and the memory for activations stays bounded."""
-
 
 class ChunkedCrossEntropy(torch.autograd.Function):
     """The summed cross entropy of a frozen output layer, chunk by chunk; logits are never kept.
@@ -99,7 +95,7 @@ class CompletionLoss:
 
     def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Row]]:
         """Rows of documents that do not see each other."""
-        return self.packed.rows(examples, ROW_TOKENS)
+        return self.packed.rows(examples, self.packed.row_tokens)
 
     def loss(self, batch: Row) -> Tensor:
         """The summed cross entropy, in nats."""
