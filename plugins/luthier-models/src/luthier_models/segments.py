@@ -72,7 +72,7 @@ def share(documents: Sequence[Sequence[int]], shortest: int = SHORTEST) -> Fores
             alike.setdefault(tuple(documents[member][start : start + shortest]), []).append(member)
         for beginning, group in alike.items():
             if len(group) > 1 and len(beginning) == shortest:
-                end = start + shortest + _common([documents[member][start + shortest :] for member in group])
+                end = start + shortest + _common([list(documents[member][start + shortest :]) for member in group])
                 grow(group, end, add(group, start, end, before))
                 continue
             for member in group:
@@ -83,7 +83,7 @@ def share(documents: Sequence[Sequence[int]], shortest: int = SHORTEST) -> Fores
     return Forest(tuple(segments), tuple(spans), tuple(paths))
 
 
-def _common(documents: Sequence[Sequence[int]]) -> int:
+def _common(documents: Sequence[list[int]]) -> int:
     """How many tokens all of the documents begin with."""
     # The least and the greatest in the order of words differ as early as any two do.
     least, greatest = min(documents), max(documents)

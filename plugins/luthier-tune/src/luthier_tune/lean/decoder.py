@@ -44,7 +44,7 @@ def hidden(model: PreTrainedModel, row: Row) -> Tensor:
 def _attention(module: Any, states: Tensor, cos: Tensor, sin: Tensor, row: Row) -> Tensor:
     """Attention of each document to itself: (tokens, width) to (tokens, heads x width of a head)."""
     query, key, value = (
-        projected.unflatten(1, (-1, module.head_dim))
+        projected.view(len(states), -1, module.head_dim)
         for projected in _project(states, module.q_proj, module.k_proj, module.v_proj)
     )
     if hasattr(module, "q_norm"):
@@ -57,8 +57,8 @@ def _attention(module: Any, states: Tensor, cos: Tensor, sin: Tensor, row: Row) 
         )
         return attended.transpose(1, 2)
 
-    heads = (states.transpose(0, 1)[None] for states in (query, key, value))
-    return attend_by_segment(attend, *heads, row.segments)[0].flatten(1)
+    query, key, value = (heads.transpose(0, 1)[None] for heads in (query, key, value))
+    return attend_by_segment(attend, query, key, value, row.segments)[0].flatten(1)
 
 
 def _norm(module: Any, states: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def _problem(name: str, module: nn.Module) -> str | None:
     if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
         return "a hook observes a layer"
     if name in LINEAR and isinstance(module, BaseTunerLayer):
-        return _adapter_problem(module)
+        return next(_adapter_problems(module), None)
     if name in LINEAR and type(module) is not torch.nn.Linear:
         return f"a layer is a {type(module).__name__}"
     if name.endswith("norm") and type(module) not in NORMS:
@@ -70,21 +70,22 @@ def _problem(name: str, module: nn.Module) -> str | None:
     return None
 
 
-def _adapter_problem(module: BaseTunerLayer) -> str | None:
-    """What is not plain low-rank adaptation of a linear layer, if anything."""
+def _adapter_problems(module: BaseTunerLayer) -> Iterator[str]:
+    """What is not plain low-rank adaptation of a linear layer."""
     if type(module) is not LoraLinear:
-        return f"an adapter is a {type(module).__name__}"
-    if type(module.get_base_layer()) is not torch.nn.Linear:
-        return f"an adapter is on a {type(module.get_base_layer()).__name__}"
+        yield f"an adapter is a {type(module).__name__}"
+        return
+    base = module.get_base_layer()
+    if type(base) is not torch.nn.Linear:
+        yield f"an adapter is on a {type(base).__name__}"
     if len(module.lora_A) > 1:
-        return "a layer has several adapters"
+        yield "a layer has several adapters"
     if module.lora_variant:
-        return "an adapter is a variant that changes the product of matrices, such as DoRA"
+        yield "an adapter is a variant that changes the product of matrices, such as DoRA"
     if any(not isinstance(dropout, torch.nn.Identity) for dropout in module.lora_dropout.values()):
-        return "adapters have dropout"
+        yield "adapters have dropout"
     if any(module.lora_bias.values()):
-        return "adapters have a bias"
+        yield "adapters have a bias"
     weights = [layer.weight for layer in (*module.lora_A.values(), *module.lora_B.values())]
-    if any(weight.dtype != module.get_base_layer().weight.dtype for weight in weights):
-        return "adapters are of another dtype than the weights"
-    return None
+    if any(weight.dtype != base.weight.dtype for weight in weights):
+        yield "adapters are of another dtype than the weights"
