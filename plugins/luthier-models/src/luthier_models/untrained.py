@@ -9,6 +9,7 @@ import polars as pl
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
+from luthier_models.arithmetic import record_parameters
 from luthier_models.normalise import save_model
 from luthier_models.sizes import Shape, Wishes, shape_within
 from luthier_models.vocabularies import train_tokenizer
@@ -84,17 +85,12 @@ def _configuration(
 
 def _record(shape: Shape, ctx: Context) -> None:
     """The arithmetic, for the report."""
-    blocks = shape.blocks()
-    ctx.metric("parameters", shape.parameters)
-    ctx.metric("vocabulary", shape.vocabulary)
-    ctx.table("parameters", pl.DataFrame({"block": list(blocks), "parameters": list(blocks.values())}))
     ctx.log.info(
-        "%d layers of width %d, %d heads (%d for keys and values), MLP of %d: %s = %s parameters",
+        "%d layers of width %d, %d heads (%d for keys and values), MLP of %d",
         shape.layers,
         shape.width,
         shape.heads,
         shape.key_value_heads,
         shape.mlp_width,
-        " + ".join(f"{count:,} {name}" for name, count in blocks.items() if count),
-        f"{shape.parameters:,}",
     )
+    record_parameters(shape.blocks(), shape.vocabulary, ctx)

@@ -16,11 +16,12 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import initialization as init
 
+from luthier_models.recurrent.gates import GATES
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-CELLS: dict[str, type[nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM}
-GATES = {"gru": 3, "lstm": 4}
+CELLS: dict[str, Any] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
 States = tuple["Tensor", ...]
 """A cell's state, (layers, documents, width) each: the output, and for an LSTM the memory."""
@@ -52,7 +53,8 @@ class RecurrentState:
 def make_cell(name: str, input_width: int, width: int, layers: int, dropout: float) -> nn.RNNBase:
     """A stack of layers of one cell; `dropout` is between them."""
     between = dropout if layers > 1 else 0.0
-    return CELLS[name](input_width, width, layers, batch_first=True, dropout=between)
+    cell: nn.RNNBase = CELLS[name](input_width, width, layers, batch_first=True, dropout=between)
+    return cell
 
 
 def run(cell: nn.RNNBase, inputs: Tensor, states: States | None = None) -> tuple[Tensor, States]:
@@ -129,7 +131,7 @@ def initialise(cell: nn.RNNBase) -> None:
     so that states neither grow nor fade; an LSTM's forget gates start open, with a bias of 1 (Jozefowicz et al.,
     2015, *An Empirical Exploration of Recurrent Network Architectures*).
     """
-    gates = 4 if isinstance(cell, nn.LSTM) else 3
+    gates = GATES[cell.mode.lower()]
     width = cell.hidden_size
     for name, parameter in cell.named_parameters():
         # Weights that were just loaded are marked; computing an orthogonal matrix for them would be for nothing.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class RnnConfig(PreTrainedConfig):
+class RnnConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """The sizes of a recurrent language model.
 
     Attributes:
@@ -60,7 +60,7 @@ class RnnConfig(PreTrainedConfig):
         return self.embedding_size if self.tie_word_embeddings else self.hidden_size
 
 
-class RnnPreTrainedModel(PreTrainedModel):
+class RnnPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """What the model with and without an output layer have in common."""
 
     config_class = RnnConfig
@@ -92,9 +92,7 @@ class RnnModel(RnnPreTrainedModel):
             config.cell, config.embedding_size, config.hidden_size, config.num_hidden_layers, config.dropout
         )
         self.projection = (
-            nn.Linear(config.hidden_size, config.embedding_size, bias=False)
-            if config.has_projection
-            else nn.Identity()
+            nn.Linear(config.hidden_size, config.embedding_size, bias=False) if config.has_projection else nn.Identity()
         )
         self.dropout = nn.Dropout(config.dropout)
         self.post_init()  # type: ignore[no-untyped-call]
@@ -103,7 +101,7 @@ class RnnModel(RnnPreTrainedModel):
         """The embedding."""
         return self.embed_tokens
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: Any) -> None:
         """Replace the embedding."""
         self.embed_tokens = value
 
@@ -111,6 +109,7 @@ class RnnModel(RnnPreTrainedModel):
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        *,
         past_key_values: RecurrentState | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
@@ -158,7 +157,8 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         config: the sizes.
     """
 
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    # As transformers declares it.
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)
@@ -175,6 +175,7 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        *,
         past_key_values: RecurrentState | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
