@@ -14,10 +14,11 @@ from transformers import AutoModelForCausalLM
 from luthier import Dataset, InputError, Model
 from luthier.testing import make_context
 from luthier_models import Vocabulary, pretrained, rnn_lm, transformers
+from luthier_models.families.sizes import parameters
 from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel, pack
 from luthier_models.recurrent.cells import initialise, make_cell, run, run_documents, run_padded
-from luthier_models.recurrent.sizes import RecurrentShape, RecurrentWishes, shape_within
+from luthier_models.recurrent.sizes import RecurrentShape, RecurrentWishes, recurrent_shape
 
 TEXTS = ["The river is long, and the bridge over it is old.", "A bridge of 1907; nobody knows why."] * 6
 CHARACTERS = Vocabulary(kind="character", size=64)
@@ -59,18 +60,19 @@ def test_the_arithmetic_is_that_of_the_model(tmp_path, data, cell, tied, embeddi
 def test_a_budget_is_used_and_never_exceeded(budget, vocabulary, cell, layers):
     wishes = RecurrentWishes(cell=cell, layers=layers)
     try:
-        shape = shape_within(budget, vocabulary, wishes)
+        shape = recurrent_shape(budget, vocabulary, wishes)
     except InputError:
-        assert shape_within(10**9, vocabulary, RecurrentWishes(cell=cell, layers=layers, width=16)).parameters > budget
+        narrowest = RecurrentWishes(cell=cell, layers=layers, width=16)
+        assert parameters(recurrent_shape(10**9, vocabulary, narrowest)) > budget
         return
     wider = RecurrentWishes(cell=cell, layers=layers, width=shape.width + 16)
-    assert shape.parameters <= budget < shape_within(10**9, vocabulary, wider).parameters
+    assert parameters(shape) <= budget < parameters(recurrent_shape(10**9, vocabulary, wider))
 
 
 def test_a_known_shape_has_the_parameters_that_pytorch_counts():
     shape = RecurrentShape(cell="lstm", vocabulary=100, embedding_width=64, layers=1, width=512)
     # Four gates of 512 with 64 inputs, 512 states and two biases; the embedding; the projection to its width.
-    assert shape.parameters == 4 * 512 * (64 + 512 + 2) + 100 * 64 + 512 * 64
+    assert parameters(shape) == 4 * 512 * (64 + 512 + 2) + 100 * 64 + 512 * 64
 
 
 def test_too_small_a_budget_is_refused(tmp_path, data):

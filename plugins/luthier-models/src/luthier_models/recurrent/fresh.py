@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from luthier_models.arithmetic import record_parameters
 from luthier_models.normalise import save_model
 from luthier_models.recurrent.language_model import RnnConfig, RnnForCausalLM
-from luthier_models.recurrent.sizes import RecurrentWishes, shape_within
-from luthier_models.untrained import training_texts
+from luthier_models.recurrent.sizes import RecurrentWishes, recurrent_shape
+from luthier_models.untrained import record_shape, training_texts
 from luthier_models.vocabularies import train_tokenizer
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def write_rnn_lm(
         InputError: if the budget is too small for the tokenizer, or there is nothing to train that on.
     """
     tokenizer = train_tokenizer(training_texts(data), vocabulary)
-    shape = shape_within(budget, len(tokenizer), wishes)
+    shape = recurrent_shape(budget, len(tokenizer), wishes)
     config = RnnConfig(
         vocab_size=shape.vocabulary,
         cell=shape.cell,
@@ -44,11 +43,4 @@ def write_rnn_lm(
         torch.manual_seed(ctx.seed)
         model = RnnForCausalLM(config)
     save_model(model, tokenizer, ctx.output)
-    ctx.log.info(
-        "%d layers (%s) of width %d, embedding of width %d",
-        shape.layers,
-        shape.cell,
-        shape.width,
-        shape.embedding_width,
-    )
-    record_parameters(shape.blocks(), shape.vocabulary, ctx)
+    record_shape(shape, ctx)

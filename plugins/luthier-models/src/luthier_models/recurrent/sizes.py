@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from luthier import InputError
+from luthier_models.families.sizes import MAX_WIDTH, shape_within
 from luthier_models.recurrent.gates import GATES
 
 WIDTH_STEP = 16
-MAX_WIDTH = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +42,9 @@ class RecurrentShape:
             "output": 0 if self.tied else self.vocabulary * self.width,
         }
 
-    @property
-    def parameters(self) -> int:
-        """How many parameters it has."""
-        return sum(self.blocks().values())
+    def describe(self) -> str:
+        """The sizes in words."""
+        return f"{self.layers} layers ({self.cell}) of width {self.width}, embedding of width {self.embedding_width}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,22 +58,13 @@ class RecurrentWishes:
     tied: bool = True
 
 
-def shape_within(budget: int, vocabulary: int, wishes: RecurrentWishes) -> RecurrentShape:
+def recurrent_shape(budget: int, vocabulary: int, wishes: RecurrentWishes) -> RecurrentShape:
     """The widest shape of at most `budget` parameters.
 
     Raises:
         InputError: if even the narrowest is larger.
     """
-    shapes = list(_shapes(vocabulary, wishes))
-    fitting = [shape for shape in shapes if shape.parameters <= budget]
-    if not fitting:
-        least = shapes[0]
-        raise InputError(
-            f"{budget:,} parameters are too few: the smallest shape has {least.parameters:,}, "
-            f"{least.blocks()['embedding']:,} of them in the embedding of {vocabulary:,} tokens",
-            "Raise `parameters`, or lower the tokenizer's size, `width`, `embedding_width` or `layers`.",
-        )
-    return fitting[-1]
+    return shape_within(budget, _shapes(vocabulary, wishes), lambda _: 0.0)
 
 
 def _shapes(vocabulary: int, wishes: RecurrentWishes) -> Iterator[RecurrentShape]:
