@@ -33,11 +33,13 @@ class Student:
         packed: the model.
         parameters: what of it is trained, by name.
         write: writes the model into a directory, as later steps read it; after it, the model is used up.
+        rate_of: how many times the learning rate the parameter of a name learns at; once, if not given.
     """
 
     packed: PackedModel
     parameters: Mapping[str, Parameter]
     write: Callable[[Path], None]
+    rate_of: Callable[[str], float] | None = None
 
 
 def fit(
@@ -48,7 +50,15 @@ def fit(
     Raises:
         InputError: if training diverges.
     """
-    trainer = Trainer(objective, student.parameters, train.pairs, valid.pairs, settings=settings, ctx=ctx)
+    trainer = Trainer(
+        objective,
+        student.parameters,
+        train.pairs,
+        valid.pairs,
+        settings=settings,
+        ctx=ctx,
+        rate_of=student.rate_of,
+    )
     trainer.run()
     record(trainer, train, ctx)
     objective.module.eval()
