@@ -72,8 +72,8 @@ def test_the_gradient_is_that_of_the_masked_row(tiny):
     gradients = []
     for by_document in (True, False):
         packed = PackedModel(load_causal_lm(tiny).double())
-        packed._by_document = by_document and packed._by_document
-        assert packed._by_document is by_document
+        packed.takes_segments = by_document and packed.takes_segments
+        assert packed.takes_segments is by_document
         packed.logits(pack(PAIRS)).square().sum().backward()
         gradients.append([p.grad for p in packed.model.parameters() if p.grad is not None])
     for ours, masked in zip(*gradients, strict=True):

@@ -8,7 +8,8 @@ one place that calls a model so, and it measures on the loaded model that docume
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,6 +30,9 @@ Pair = tuple[Sequence[int], Sequence[int]]
 Head = Callable[["Tensor"], "Tensor"]
 
 _ISOLATION_TOLERANCE = 1e-3
+
+SIDE_BY_SIDE_TOKENS = 4096
+"""A model that runs its documents side by side (a recurrent one) wants many of them: its rows have so many tokens."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,9 @@ class PackedModel:
 
     Args:
         model: the model; with LoRA layers injected or not.
+
+    Attributes:
+        takes_segments: whether the model can be told of segments, and so of beginnings that are shared.
     """
 
     shares_beginnings = False
@@ -124,7 +131,8 @@ class PackedModel:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self._by_document = attention.enable(model)
+        self._side_by_side = _takes_lengths(model)
+        self.takes_segments = not self._side_by_side and attention.enable(model)
 
     @property
     def device(self) -> torch.device:
@@ -146,9 +154,12 @@ class PackedModel:
 
     def _inputs(self, row: Row) -> dict[str, Any]:
         """What the model is called with: no mask and no cache, or documents would see each other."""
-        inputs = {"input_ids": row.ids[None], "position_ids": row.positions[None]}
-        segments = {"segments": row.segments} if self._by_document else {}
-        return {**inputs, **segments, "attention_mask": None, "use_cache": False}
+        inputs: dict[str, Any] = {"input_ids": row.ids[None], "position_ids": row.positions[None]}
+        if self._side_by_side:
+            inputs["document_lengths"] = tuple(segment.length for segment in row.segments)
+        elif self.takes_segments:
+            inputs["segments"] = row.segments
+        return {**inputs, "attention_mask": None, "use_cache": False}
 
     @cached_property
     def head(self) -> Head | None:
@@ -170,8 +181,8 @@ class PackedModel:
     def isolates_documents(self) -> bool:
         """Whether packed documents do not see each other in this model, measured on two of them.
 
-        An architecture that carries a state along the row (a recurrent one) does not; its documents
-        must then go one to a row.
+        An architecture that carries a state along the row does not, unless it asks where documents end as
+        ours of `recurrent` do; its documents must then go one to a row.
         """
         other = ([5, 3, 6], [4, 2])
         with self._asking():
@@ -181,15 +192,23 @@ class PackedModel:
         tolerance = _ISOLATION_TOLERANCE if self.model.dtype == torch.float32 else 0.05
         return float((together - alone).abs().max()) <= tolerance * scale
 
-    def rows(self, pairs: Sequence[Pair], limit: int) -> Iterator[tuple[list[int], Row]]:
-        """Pack pairs into rows of at most `limit` tokens: the pairs' indices and the row, on the device."""
-        if self.shares_beginnings:
-            groups: Iterable[list[int]] = fill_shared_rows([[*given, *targets][:-1] for given, targets in pairs], limit)
-        else:
-            lengths = [len(given) + len(targets) - 1 for given, targets in pairs]
-            groups = fill_rows(lengths, limit if self.isolates_documents else 0)
+    def rows(self, pairs: Sequence[Pair], limit: int, *, shared: bool | None = None) -> Iterator[tuple[list[int], Row]]:
+        """Pack pairs into rows of at most `limit` tokens: the pairs' indices and the row, on the device.
+
+        Args:
+            pairs: what is given, and what is to be predicted.
+            limit: a longer pair has a row of its own.
+            shared: whether beginnings that pairs of a row have in common are computed once; `shares_beginnings`,
+                if not given. Only a model that `takes_segments` computes such rows.
+        """
+        if self._side_by_side:
+            limit = max(limit, SIDE_BY_SIDE_TOKENS)
+        limit = limit if self.isolates_documents else 0
+        shared = self.shares_beginnings if shared is None else shared
+        documents = [[*given, *targets][:-1] for given, targets in pairs]
+        groups = fill_shared_rows(documents, limit) if shared else fill_rows([len(each) for each in documents], limit)
         for members in groups:
-            row = pack([pairs[number] for number in members], shared=self.shares_beginnings)
+            row = pack([pairs[number] for number in members], shared=shared)
             yield members, row.to(self.device)
 
     @contextmanager
@@ -207,6 +226,11 @@ class PackedModel:
         vocabulary = int(cast("Any", self.model).get_input_embeddings().weight.shape[0])
         small = [([i % vocabulary for i in given], [i % vocabulary for i in targets]) for given, targets in pairs]
         return pack(small).to(self.device)
+
+
+def _takes_lengths(model: PreTrainedModel) -> bool:
+    """Whether the model asks for the documents' lengths by name, and keeps them apart by itself."""
+    return "document_lengths" in inspect.signature(model.base_model.forward).parameters
 
 
 _PROBE: Pair = ([1, 2, 3, 4], [5, 6, 7])
