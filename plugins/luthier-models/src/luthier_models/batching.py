@@ -38,9 +38,15 @@ class BatchedModel(Protocol):
 
     Attributes:
         model: the model itself.
+        row_tokens: a batch longer than this is trained on in several, whose gradients are added up.
+        shares_beginnings: whether beginnings that pairs have in common are computed once.
+        takes_segments: whether the model computes batches of another model that shares them.
     """
 
     model: PreTrainedModel
+    row_tokens: int
+    shares_beginnings: bool
+    takes_segments: bool
 
     @property
     def device(self) -> torch.device:
@@ -54,8 +60,14 @@ class BatchedModel(Protocol):
     def isolates_documents(self) -> bool:
         """Whether several pairs of a batch do not see each other; where not, each is a batch of its own."""
 
-    def rows(self, pairs: Sequence[Pair], limit: int) -> Iterator[tuple[list[int], Any]]:
-        """Pairs in batches of at most `limit` tokens: the pairs' indices and the `Batch`, on the device."""
+    def rows(self, pairs: Sequence[Pair], limit: int, *, shared: bool | None = None) -> Iterator[tuple[list[int], Any]]:
+        """Pairs in batches of at most `limit` tokens: the pairs' indices and the `Batch`, on the device.
+
+        Args:
+            pairs: what is given, and what is to be predicted.
+            limit: a longer pair is a batch of its own.
+            shared: whether beginnings are shared; `shares_beginnings`, if not given.
+        """
 
     def hidden(self, batch: Any) -> Tensor:
         """The hidden states that predict the targets of a batch from `rows`: (targets, width)."""

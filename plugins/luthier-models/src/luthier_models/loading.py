@@ -11,12 +11,14 @@ from transformers.utils import logging as transformers_logging
 
 from luthier import InputError
 from luthier_models.prompts import is_encoder_decoder
+from luthier_models.recurrent.registration import register
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # Progress is ours to show; transformers' bars would only fill the log.
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+register()
 
 AUTO_CLASSES: dict[str, Any] = {"causal-lm": AutoModelForCausalLM, "seq2seq-lm": AutoModelForSeq2SeqLM}
 """What loads, and makes from a configuration, models of each form."""

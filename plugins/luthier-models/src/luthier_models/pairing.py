@@ -105,6 +105,12 @@ class PairedModel:
     isolates_documents = True
     """Pairs never see each other."""
 
+    shares_beginnings = takes_segments = False
+    """An encoder reads every prompt whole, so that no two have a beginning of the same states."""
+
+    row_tokens = 2048
+    """With its padding. Batches that are larger gain nothing on a CPU, and memory for activations stays bounded."""
+
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self._start = start_token(model)
@@ -144,8 +150,21 @@ class PairedModel:
         with asking(self.model):
             return layer if same_logits(layer(self.hidden(batch)), self._all_logits(batch)) else None
 
-    def rows(self, pairs: Sequence[Pair], limit: int) -> Iterator[tuple[list[int], PaddedPairs]]:
-        """Pairs in batches of at most `limit` tokens: the pairs' indices and the batch, on the device."""
+    def rows(
+        self, pairs: Sequence[Pair], limit: int, *, shared: bool | None = None
+    ) -> Iterator[tuple[list[int], PaddedPairs]]:
+        """Pairs in batches of at most `limit` tokens: the pairs' indices and the batch, on the device.
+
+        Args:
+            pairs: what the encoder reads, and what the decoder is to write.
+            limit: tokens of both sides with their padding; a longer pair is a batch of its own.
+            shared: nothing can be.
+
+        Raises:
+            ValueError: if beginnings are to be shared.
+        """
+        if shared:
+            raise ValueError("an encoder-decoder shares no beginnings")
         for members in fill_batches([(len(given), len(targets)) for given, targets in pairs], limit):
             yield members, self._padded([pairs[number] for number in members])
 

@@ -12,9 +12,6 @@ from luthier_models.families.sizes import MAX_LAYERS, MAX_WIDTH, WIDTH_STEP, oct
 if TYPE_CHECKING:
     from luthier_models.families.design import Design
 
-ASPECT = 64.0
-"""Width by layers of a side: that of T5's small variants (Tay et al., 2021, Scale Efficiently, arXiv:2109.10686)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderShape:
@@ -50,6 +47,7 @@ def encoder_decoder_shape(
     design: Design,
     count: Callable[[EncoderDecoderShape], dict[str, int]],
     *,
+    aspect: float,
     expansion: float,
 ) -> EncoderDecoderShape:
     """The shape within a budget that keeps to the design.
@@ -59,6 +57,7 @@ def encoder_decoder_shape(
         vocabulary: the tokens of both sides.
         design: what is settled.
         count: see `EncoderDecoderShape`.
+        aspect: the usual width by layers of a side.
         expansion: the usual width of the MLP, in widths of the model.
 
     Raises:
@@ -70,11 +69,9 @@ def encoder_decoder_shape(
             f"no shape has the width {design.width} with {design.heads} heads",
             "Let the width be an even multiple of the heads.",
         )
-    return shape_within(budget, shapes, lambda shape: octaves(2 * shape.width / _both(shape), ASPECT))
-
-
-def _both(shape: EncoderDecoderShape) -> int:
-    return shape.layers + shape.decoder_layers
+    return shape_within(
+        budget, shapes, lambda shape: octaves(2 * shape.width / (shape.layers + shape.decoder_layers), aspect)
+    )
 
 
 def _shapes(

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from luthier_models.families.design import Design
 
+ASPECT = 85.0
+"""Width by layers of a side, as in the first transformer; deeper ones of norms after each layer are hard to train."""
+
 
 def count_parameters(shape: EncoderDecoderShape) -> dict[str, int]:
     """The parameters by block; the sinusoids are none."""
@@ -34,7 +37,7 @@ class Marian:
 
     def shape(self, budget: int, vocabulary: int, design: Design) -> EncoderDecoderShape:
         """The shape within a budget; see `Family`."""
-        return encoder_decoder_shape(budget, vocabulary, design, count_parameters, expansion=4)
+        return encoder_decoder_shape(budget, vocabulary, design, count_parameters, aspect=ASPECT, expansion=4)
 
     def configuration(
         self, shape: EncoderDecoderShape, design: Design, tokenizer: PreTrainedTokenizerBase

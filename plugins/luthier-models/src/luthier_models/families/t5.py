@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from luthier_models.families.design import Design
 
+ASPECT = 32.0
+"""Width by layers of a side: depth before width (Tay et al., 2021, Scale Efficiently, arXiv:2109.10686)."""
+
 _BUCKETS = 32
 
 
@@ -38,7 +41,7 @@ class T5:
 
     def shape(self, budget: int, vocabulary: int, design: Design) -> EncoderDecoderShape:
         """The shape within a budget; see `Family`."""
-        return encoder_decoder_shape(budget, vocabulary, design, count_parameters, expansion=8 / 3)
+        return encoder_decoder_shape(budget, vocabulary, design, count_parameters, aspect=ASPECT, expansion=8 / 3)
 
     def configuration(self, shape: EncoderDecoderShape, design: Design, tokenizer: PreTrainedTokenizerBase) -> T5Config:
         """The configuration of a model of this shape."""
