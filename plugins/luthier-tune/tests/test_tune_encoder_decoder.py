@@ -147,10 +147,9 @@ def project(tmp_path, monkeypatch):
 
 def test_a_recipe_translates_unseen_sentences_with_an_encoder_decoder_from_scratch(project):
     recipe = project("marian")
+    # The gate holds it to a chrF of 90: a refused one is exit code 4.
     done = CliRunner().invoke(app, ["run", str(recipe), "--jobs", "1", "--quiet"])
     assert done.exit_code == 0, done.output
-    run = luthier.Run.latest(recipe.parent)
-    assert run.metrics["chrf"]["chrf"] > 90
 
 
 @pytest.mark.parametrize(
