@@ -16,8 +16,7 @@ from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.loss import CompletionLoss
-from luthier_tune.options import check_budget
-from luthier_tune.task import copy_companions, read_examples, record
+from luthier_tune.task import check_start, copy_companions, read_examples, record
 from luthier_tune.training import Trainer
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
         InputError: if the budget, the data, the device or the layers to adapt cannot be used, or
             training diverges.
     """
-    check_budget(**vars(settings))
+    check_start(settings, ctx)
     encoder = PromptEncoder.from_directory(model.path)
     train, valid = read_examples(data, encoder, settings, ctx.seed)
     base: Any = load_causal_lm(model.path, device=ctx.device)

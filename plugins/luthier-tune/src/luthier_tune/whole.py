@@ -8,8 +8,7 @@ from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.loss import CompletionLoss
-from luthier_tune.options import check_budget
-from luthier_tune.task import copy_companions, read_examples, record
+from luthier_tune.task import check_start, copy_companions, read_examples, record
 from luthier_tune.training import Trainer
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def tune(model: Model, data: Dataset, ctx: Context, settings: Training) -> None:
     Raises:
         InputError: if the budget, the data or the device cannot be used, or training diverges.
     """
-    check_budget(**vars(settings))
+    check_start(settings, ctx)
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     # Weights of half precision would lose most of the small steps that training takes.
     whole: Any = load_causal_lm(model.path, device=ctx.device, dtype="float32")
