@@ -49,18 +49,20 @@ class Vocabulary:
     lowercase: bool = False
 
 
-def check_sizes(*, parameters: str, **_: object) -> None:
-    """Refuse a budget that is no number.
+def check_fresh(*, parameters: str, **configuration: Any) -> None:
+    """Refuse a budget that is no number, and what the family does not have.
 
     Raises:
-        InputError: saying how to write one.
+        InputError: saying which, and what there is.
     """
-    from luthier_models.sizes import parse_count
+    from luthier_models.families.design import check_design
+    from luthier_models.families.sizes import parse_count
 
     parse_count(parameters)
+    check_design(**configuration)
 
 
-@component(gives="causal-lm", needs={"data": {"language-modelling", "prompt-completion"}}, check=check_sizes)
+@component(gives="causal-lm", needs={"data": {"language-modelling", "prompt-completion"}}, check=check_fresh)
 def fresh(
     data: Dataset,
     ctx: Context,
@@ -75,7 +77,7 @@ def fresh(
     mlp_width: Annotated[int, Ge(16)] | None = None,
     tied: bool = True,
     max_length: Annotated[int, Ge(16)] = 1024,
-    rope_base: Annotated[float, Gt(0)] = 10_000.0,
+    rope_base: Annotated[float, Gt(0)] | None = None,
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
 ) -> None:
     """Make a new decoder with random weights, and a tokenizer trained on the data.
@@ -94,32 +96,25 @@ def fresh(
         mlp_width: of the gated layer between attention and attention.
         tied: whether the embedding is also the output layer.
         max_length: tokens that it can read and write in all.
-        rope_base: of the rotary position embedding.
+        rope_base: of the rotary position embedding; 10,000 if not given.
         dropout: of attention, in training.
     """
-    from luthier_models.sizes import Wishes, parse_count
+    from luthier_models.families.design import Design
+    from luthier_models.families.sizes import parse_count
     from luthier_models.untrained import write_fresh
 
-    wishes = Wishes(
+    design = Design(
         layers=layers,
         width=width,
         heads=heads,
         key_value_heads=key_value_heads,
         mlp_width=mlp_width,
         tied=tied,
-        head_norms=family == "qwen3",
-    )
-    write_fresh(
-        data,
-        ctx,
-        family=family,
-        budget=parse_count(parameters),
-        wishes=wishes,
-        vocabulary=tokenizer,
-        context=max_length,
+        max_length=max_length,
         rope_base=rope_base,
         dropout=dropout,
     )
+    write_fresh(data, ctx, family=family, budget=parse_count(parameters), design=design, vocabulary=tokenizer)
 
 
 def transformers(

@@ -29,6 +29,11 @@ def lora(
     alpha: Annotated[float, Gt(0)] | None = None,
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
     targets: Literal["all-linear"] | Annotated[list[str], MinLen(1)] = "all-linear",
+    ranks: dict[str, Annotated[int, Ge(1)]] = {},  # noqa: B006 - read, never written
+    rslora: bool = False,
+    dora: bool = False,
+    init: Literal["zero", "pissa"] = "zero",
+    loraplus_ratio: Annotated[float, Ge(1)] = 1.0,
     training: Training = Training(),
 ) -> None:
     """Train low-rank adapters (LoRA) on the completions, and merge them into the model.
@@ -40,13 +45,34 @@ def lora(
 
     Args:
         rank: the adapters' rank.
-        alpha: their scale, divided by `rank`; twice the rank if not given.
+        alpha: their scale, divided by `rank` (with `rslora` by its root); if not given, twice the rank, and
+            with `rslora` 8, which is the same scale at rank 16.
         dropout: the share of an adapter's inputs that is dropped in training.
-        targets: the layers that get an adapter: all linear ones but the output layer, or those of these names.
+        targets: the layers that get an adapter: all linear ones but the output layer, or those of these names
+            (`q_proj`, or in full `model.layers.0.self_attn.q_proj`).
+        ranks: other ranks for layers of these names, `{q_proj: 4, down_proj: 32}`; the scale stays that of `rank`,
+            or with `rslora` falls with the root of each.
+        rslora: scale by the root of the rank (rsLoRA, arXiv:2312.03732), so that any rank learns as steadily.
+        dora: learn the length of each row of a weight apart from its direction (DoRA, arXiv:2402.09353). It costs
+            more time and memory, as each step makes the whole changed weights.
+        init: how the adapters start: `zero`, without effect, or `pissa`, with the largest singular values of the
+            weights themselves (PiSSA, arXiv:2404.02948). The adapter that is kept is for the weights as they
+            were, at twice the rank.
+        loraplus_ratio: how many times faster the adapters' second matrices learn (LoRA+, arXiv:2402.12354).
     """
     from luthier_tune.adapters import AdapterSettings, tune
 
-    adapter = AdapterSettings(rank=rank, alpha=2.0 * rank if alpha is None else alpha, dropout=dropout, targets=targets)
+    adapter = AdapterSettings(
+        rank=rank,
+        alpha=alpha,
+        dropout=dropout,
+        targets=targets,
+        ranks=ranks,
+        rslora=rslora,
+        dora=dora,
+        init=init,
+        loraplus_ratio=loraplus_ratio,
+    )
     tune(model, data, ctx, adapter, training)
 
 
