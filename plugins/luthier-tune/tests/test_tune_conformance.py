@@ -15,6 +15,6 @@ def luthier_samples(tiny: Model) -> dict[str, Any]:
     return {"model": tiny}
 
 
-test_conformance = conformance(
-    "tune", configurations={"lora": {"max_steps": 4, "max_length": 64, "valid_examples": 4, "checkpoint_minutes": 0.0}}
-)
+SHORT = {"max_steps": 4, "max_length": 64, "valid_examples": 4, "checkpoint_minutes": 0.0}
+
+test_conformance = conformance("tune", configurations={"lora": SHORT, "full": SHORT, "layers": SHORT})

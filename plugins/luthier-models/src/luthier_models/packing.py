@@ -41,6 +41,7 @@ class Row:
         labels: the targets, (targets,).
         lengths: the number of tokens of each document.
         sizes: the number of targets of each document.
+        states: what the model starts from in place of the embeddings of `ids`, (tokens, width).
     """
 
     ids: Tensor
@@ -49,6 +50,7 @@ class Row:
     labels: Tensor
     lengths: tuple[int, ...]
     sizes: tuple[int, ...]
+    states: Tensor | None = None
 
     def to(self, device: torch.device) -> Row:
         """The same row on a device."""
@@ -128,7 +130,8 @@ class PackedModel:
 
     def _inputs(self, row: Row) -> dict[str, Any]:
         """What the model is called with: no mask and no cache, or documents would see each other."""
-        inputs = {"input_ids": row.ids[None], "position_ids": row.positions[None]}
+        start = {"input_ids": row.ids[None]} if row.states is None else {"inputs_embeds": row.states[None]}
+        inputs = {**start, "position_ids": row.positions[None]}
         lengths = {"document_lengths": row.lengths} if self._by_document else {}
         return {**inputs, **lengths, "attention_mask": None, "use_cache": False}
 

@@ -23,6 +23,8 @@ from luthier_tune.task import copy_companions, read_examples, record
 from luthier_tune.training import Trainer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedModel
 
     from luthier import Context, Dataset, Model
@@ -77,10 +79,7 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
     )
     trainer.run()
     record(trainer, train, ctx)
-    adapted.eval()
-    save_adapter(adapted, ctx.output / "adapter", base_model=model.hash, initial=initial)
-    merged: Any = adapted.merge_and_unload(safe_merge=True)
-    merged.save_pretrained(ctx.output)
+    save_merged(adapted, ctx.output, base_model=model.hash, initial=initial)
     copy_companions(model.path, ctx.output)
 
 
@@ -117,6 +116,19 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
     with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
         torch.manual_seed(seed)
         return cast("PeftModel", get_peft_model(base, config))
+
+
+def save_merged(
+    adapted: PeftModel, directory: Path, *, base_model: str, initial: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write the merged model, with the adapter beside it in `adapter/`; the model is used up by it.
+
+    `base_model` and `initial` are those of `save_adapter`.
+    """
+    adapted.eval()
+    save_adapter(adapted, directory / "adapter", base_model=base_model, initial=initial)
+    merged: Any = adapted.merge_and_unload(safe_merge=True)
+    merged.save_pretrained(directory)
 
 
 def _target_layers(base: PreTrainedModel, settings: AdapterSettings) -> dict[str, torch.nn.Module]:
