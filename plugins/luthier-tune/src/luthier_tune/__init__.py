@@ -1,4 +1,4 @@
-"""Tuners on packed sequences: `lora`, low-rank adapters, `full`, all weights, and `layers`, some of them.
+"""Tuners on packed sequences: `lora`, low-rank adapters, `full`, all weights, `layers`, some, `distill`, by a teacher.
 
 Importing this module loads no heavy library; the components import their implementations.
 """
@@ -129,7 +129,46 @@ def layers(
     tune(model, data, ctx, LayerSettings(top=top, names=names, rank=rank, activations=activations), training)
 
 
+@component(
+    needs={"model": {"causal-lm"}, "teacher": {"causal-lm"}, "data": LEARNABLE},
+    check=check_budget,
+    search=BY_VALID_LOSS,
+)
+def distill(
+    model: Model,
+    teacher: Model,
+    data: Dataset,
+    ctx: Context,
+    *,
+    teacher_weight: Annotated[float, Interval(gt=0, le=1)] = 0.5,
+    temperature: Annotated[float, Gt(0)] = 1.0,
+    rank: Annotated[int, Ge(1)] | None = None,
+    training: Training = Training(learning_rate=1e-4, warmup_steps=10, checkpoint_minutes=5.0),
+) -> None:
+    """Train towards a teacher's probabilities (knowledge distillation): a larger model, or the one before pruning.
+
+    The loss mixes the Kullback-Leibler divergence of the teacher's distribution from the model's with the
+    cross entropy of the completions. The metrics `teacher_kl_before` and `teacher_kl` are that divergence on the
+    validation split, in nats a token; `valid_loss` is the cross entropy, as with other tuners. With the model
+    itself as its teacher (`teacher: pretrained` on a `pretrained` step), it learns the data and keeps to what it
+    could before. Packing, budgets, checkpoints and reproducibility are those of `lora`.
+
+    Args:
+        teacher: a model with the same tokenizer.
+        teacher_weight: the divergence's share of the loss; cross entropy has the rest.
+        temperature: what both models' logits are divided by; above 1, more is learnt of what is unlikely.
+        rank: train adapters of this rank, as `lora` does, and merge them; all weights, if not given. Adapters want
+            a learning rate of about 5e-4.
+    """
+    from luthier_tune.adapters import AdapterSettings
+    from luthier_tune.distillation import Mixture, tune
+
+    adapter = AdapterSettings(rank=rank) if rank else None
+    mixture = Mixture(temperature=temperature, teacher_weight=teacher_weight)
+    tune(model, teacher, data, ctx, mixture=mixture, adapter=adapter, settings=training)
+
+
 @hookimpl
 def luthier_tuners() -> list[Callable[..., Any]]:
     """Give the tuners."""
-    return [lora, full, layers]
+    return [lora, full, layers, distill]

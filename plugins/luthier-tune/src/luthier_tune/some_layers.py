@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from luthier import InputError
@@ -14,18 +16,18 @@ from luthier_models.prompts import PromptEncoder
 from luthier_tune.activations import ActivationCache
 from luthier_tune.adapters import AdapterSettings, inject, save_merged
 from luthier_tune.budget import known_steps
-from luthier_tune.cached_loss import CachedLoss, Numbered
+from luthier_tune.cached_loss import CachedLoss
 from luthier_tune.loss import CompletionLoss
 from luthier_tune.options import check_layers
 from luthier_tune.split import SplitModel, layer_list, split
 from luthier_tune.targets import adaptable, check_names, matches
-from luthier_tune.task import copy_companions, read_examples, record
-from luthier_tune.training import Trainer
+from luthier_tune.task import Student, copy_companions, fit, read_examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from luthier import Context, Dataset, Model
+    from luthier_models.packing import Pair
     from luthier_tune.activations import Precision
     from luthier_tune.options import Training
 
@@ -48,37 +50,41 @@ def tune(model: Model, data: Dataset, ctx: Context, chosen: LayerSettings, setti
     """
     check_layers(top=chosen.top, names=chosen.names, **vars(settings))
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
+    student = partial_student(model, chosen, ctx)
+    objective = CompletionLoss(student.packed)
+    parts = None if chosen.activations == "recompute" else _parts(student.packed.model, ctx)
+    if parts is not None and chosen.activations != "recompute":
+        examples = [*train.pairs, *valid.pairs]
+        cache = _cache(parts, examples, chosen.activations, ctx)
+        cache.require_space(_seen(len(train.pairs), settings) + len(valid.pairs))
+        objective = CachedLoss(parts, cache, examples)
+    fit(student, objective, train, valid, settings=settings, ctx=ctx)
+    student.write(ctx.output)
+
+
+def partial_student(model: Model, chosen: LayerSettings, ctx: Context) -> Student:
+    """The model with some layers to be trained.
+
+    Raises:
+        InputError: if the device or the layers cannot be used.
+    """
     # Weights of half precision would lose most of the small steps that training takes; adapters are apart.
     base: Any = load_causal_lm(model.path, device=ctx.device, dtype="float32" if chosen.rank is None else "auto")
     names = chosen_modules(base, chosen)
-    adapted = None
     if chosen.rank is None:
         base.requires_grad_(False)
         for name in names:
             base.get_submodule(name).requires_grad_(True)
+        save = base.save_pretrained
     else:
-        adapted = inject(base, AdapterSettings(rank=chosen.rank, targets=_linear_layers(base, names)), ctx.seed)
-    parameters = {name: p for name, p in base.named_parameters() if p.requires_grad}
-    trainer: Trainer[Any]
-    parts = None if chosen.activations == "recompute" else _parts(base, ctx)
-    if parts is None or chosen.activations == "recompute":
-        whole = CompletionLoss(PackedModel(base))
-        trainer = Trainer(whole, parameters, train.pairs, valid.pairs, settings=settings, ctx=ctx)
-    else:
-        numbered = [Numbered(pair, number) for number, pair in enumerate([*train.pairs, *valid.pairs])]
-        seen, measured = numbered[: len(train.pairs)], numbered[len(train.pairs) :]
-        upper = CachedLoss(
-            parts, _cache(parts, seen, measured, precision=chosen.activations, settings=settings, ctx=ctx)
-        )
-        trainer = Trainer(upper, parameters, seen, measured, settings=settings, ctx=ctx)
-    trainer.run()
-    record(trainer, train, ctx)
-    base.eval()
-    if adapted is None:
-        base.save_pretrained(ctx.output)
-    else:
-        save_merged(adapted, ctx.output, base_model=model.hash)
-    copy_companions(model.path, ctx.output)
+        adapter = AdapterSettings(rank=chosen.rank, targets=_linear_layers(base, names))
+        save = partial(save_merged, inject(base, adapter, ctx.seed), base_model=model.hash)
+
+    def write(directory: Path) -> None:
+        save(directory)
+        copy_companions(model.path, directory)
+
+    return Student(PackedModel(base), {name: p for name, p in base.named_parameters() if p.requires_grad}, write)
 
 
 def chosen_modules(model: PreTrainedModel, chosen: LayerSettings) -> list[str]:
@@ -158,25 +164,16 @@ def first_trained_layer(model: PreTrainedModel) -> int:
     return len(layers) - 1
 
 
-def _cache(
-    parts: SplitModel,
-    train: Sequence[Numbered],
-    valid: Sequence[Numbered],
-    *,
-    precision: Precision,
-    settings: Training,
-    ctx: Context,
-) -> ActivationCache:
-    """A place for what enters the upper part, beside the checkpoints.
-
-    Raises:
-        InputError: if the disk has too little space.
-    """
+def _cache(parts: SplitModel, examples: Sequence[Pair], precision: Precision, ctx: Context) -> ActivationCache:
+    """A place for what enters the upper part, beside the checkpoints."""
     # The last token of an example predicts nothing.
-    lengths = [len(given) + len(targets) - 1 for given, targets in (example.pair for example in (*train, *valid))]
+    lengths = [len(given) + len(targets) - 1 for given, targets in examples]
     embedding: Any = parts.upper.model.get_input_embeddings()
-    cache = ActivationCache(ctx.checkpoint / "activations", lengths, embedding.weight.shape[1], precision, ctx.log)
-    per_epoch = math.ceil(len(train) / settings.batch_size)
+    return ActivationCache(ctx.checkpoint / "activations", lengths, embedding.weight.shape[1], precision, ctx.log)
+
+
+def _seen(examples: int, settings: Training) -> int:
+    """How many of the training examples the budget comes to see; all, where it is in minutes."""
+    per_epoch = math.ceil(examples / settings.batch_size)
     steps = known_steps(settings.max_steps, settings.max_epochs, settings.max_minutes, per_epoch)
-    cache.require_space(len(valid) + (len(train) if steps is None else min(len(train), steps * settings.batch_size)))
-    return cache
+    return examples if steps is None else min(examples, steps * settings.batch_size)
