@@ -79,9 +79,7 @@ def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Stu
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
 
     def write(directory: Path) -> None:
-        save_adapter(adapted, directory / "adapter", base_model=model.hash, initial=initial)
-        merged: Any = adapted.merge_and_unload(safe_merge=True)
-        merged.save_pretrained(directory)
+        save_merged(adapted, directory, base_model=model.hash, initial=initial)
         copy_companions(model.path, directory)
 
     return Student(lean_or_plain(base, ctx.log), parameters, write, adapter.rate_of)
@@ -120,6 +118,18 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
     with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
         torch.manual_seed(seed)
         return cast("PeftModel", get_peft_model(base, config))
+
+
+def save_merged(
+    adapted: PeftModel, directory: Path, *, base_model: str, initial: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write the merged model, with the adapter beside it in `adapter/`; the model is used up by it.
+
+    `base_model` and `initial` are those of `save_adapter`.
+    """
+    save_adapter(adapted, directory / "adapter", base_model=base_model, initial=initial)
+    merged: Any = adapted.merge_and_unload(safe_merge=True)
+    merged.save_pretrained(directory)
 
 
 def _target_layers(base: PreTrainedModel, settings: AdapterSettings) -> dict[str, torch.nn.Module]:

@@ -69,26 +69,23 @@ def estimate(
 ) -> Estimate:
     """Estimate the memory of training: a lower bound, without temporary results.
 
-    The activations of a short and of a middling example are counted in forward passes, and the line through the
-    two followed to the tokens of the largest batch that a step can have.
+    The largest batch is that of the longest examples. The activations of its first one and two examples are counted
+    in forward passes; further ones take as much for each token as the second, which shares with the first what
+    examples of a batch can share.
     """
     objective.module.train()
-    by_length = sorted(examples, key=objective.tokens)
-    short, middling = (_activations(objective, each) for each in (by_length[0], by_length[len(by_length) // 2]))
-    grown, more = middling[1] - short[1], middling[0] - short[0]
-    per_token = grown / more if more else middling[1] / middling[0]
-    longest = by_length[-batch_size:]
-    tokens = max(
-        sum(objective.tokens(longest[member]) for member in members) for members, _ in objective.batches(longest)
-    )
+    longest = sorted(examples, key=objective.tokens)[-batch_size:]
+    batches = ([longest[member] for member in members] for members, _ in objective.batches(longest))
+    largest = max(batches, key=lambda batch: sum(map(objective.tokens, batch)))
+    tokens = sum(map(objective.tokens, largest))
     gradients = sum(parameter.nbytes for parameter in parameters.values())
-    activations = max(middling[1], round(middling[1] + per_token * (tokens - middling[0])))
-    return Estimate(gradients, 2 * gradients, activations, tokens)
+    one, two = _activations(objective, largest[:1]), _activations(objective, largest[:2])
+    further = sum(map(objective.tokens, largest[2:])) * (two - one) / max([1, *map(objective.tokens, largest[1:2])])
+    return Estimate(gradients, 2 * gradients, two + round(further), tokens)
 
 
-def _activations(objective: Objective[Example, Any], example: Example) -> tuple[int, int]:
-    """The tokens of an example, and the bytes of its activations."""
-    return objective.tokens(example), sum(saved_bytes(objective, batch) for _, batch in objective.batches([example]))
+def _activations(objective: Objective[Example, Any], examples: Sequence[Example]) -> int:
+    return max(saved_bytes(objective, batch) for _, batch in objective.batches(examples))
 
 
 def saved_bytes(objective: Objective[Any, Any], batch: Any) -> int:
