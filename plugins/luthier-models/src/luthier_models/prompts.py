@@ -43,13 +43,21 @@ class PromptEncoder:
     Args:
         tokenizer: the tokenizer, with its chat template if it has one.
         end_tokens: further ids that end a generation, as the model's configuration names them.
+        context: the tokens that the model has positions for, on each side of an encoder-decoder; None where it has no
+            such limit, or none is known.
         encoder_decoder: whether one half of the model reads prompts and the other writes completions.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, end_tokens: Sequence[int] = (), *, encoder_decoder: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        end_tokens: Sequence[int] = (),
+        context: int | None = None,
+        *,
+        encoder_decoder: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
+        self.context = context
         self.encoder_decoder = encoder_decoder
         self._end_tokens = {*end_tokens}
         if tokenizer.eos_token_id is not None:
@@ -59,13 +67,18 @@ class PromptEncoder:
 
     @classmethod
     def from_directory(cls, directory: str | Path) -> PromptEncoder:
-        """Read the tokenizer, the template and the end tokens of a model directory (also a genai one).
+        """Read the tokenizer, the template, the end tokens and the context of a model directory (also a genai one).
 
         Raises:
             InputError: if the directory has no tokenizer that can be read.
         """
         directory = Path(directory)
-        return cls(load_tokenizer(directory), read_end_tokens(directory), encoder_decoder=is_encoder_decoder(directory))
+        return cls(
+            load_tokenizer(directory),
+            read_end_tokens(directory),
+            read_context(directory),
+            encoder_decoder=is_encoder_decoder(directory),
+        )
 
     @property
     def has_template(self) -> bool:
@@ -238,6 +251,18 @@ def read_end_tokens(directory: Path) -> list[int]:
         ids = record.get("eos_token_id")
         found.update([ids] if isinstance(ids, int) else ids or [])
     return sorted(found)
+
+
+def read_context(directory: Path) -> int | None:
+    """The tokens that a model has positions for; None where its configuration names no such limit."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):
+        return None  # Loading the model explains what is wrong with it; a genai directory has none.
+    positions = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return int(positions) if isinstance(positions, int) and positions > 0 else None
 
 
 def _read_record(path: Path) -> dict[str, Any]:
