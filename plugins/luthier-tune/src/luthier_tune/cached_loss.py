@@ -40,7 +40,8 @@ class CachedLoss(CompletionLoss):
 
     def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Row]]:
         """Rows of documents that do not see each other, with the states that the upper part starts from."""
-        for members, row in super().batches(examples):
+        upper = self._parts.upper
+        for members, row in upper.rows(examples, upper.row_tokens):
             yield members, replace(row, states=self._states([examples[member] for member in members], row))
 
     def _states(self, examples: Sequence[Pair], row: Row) -> Tensor:
