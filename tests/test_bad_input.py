@@ -100,7 +100,7 @@ def test_parity_is_measured_against_what_was_exported(project):
     ("named", "message"),
     [
         ("first", "tune:teach takes no report, which 'first' gives"),
-        ("[riddles, others]", "tune:teach takes one dataset; `from` names more"),
+        ("[riddles, others]", "tune:teach takes one dataset; `from` names several"),
     ],
 )
 def test_a_from_that_would_change_nothing_is_refused(project, named, message):

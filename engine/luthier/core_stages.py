@@ -54,8 +54,6 @@ class Stage:
         chosen = [name for name in self.one_of if name in inputs]
         if self.one_of and len(chosen) != 1:
             return f"must ask for exactly one of {', '.join(map(repr, self.one_of))}"
-        if "other" in inputs and "data" not in inputs:
-            return "asks for 'other', a second dataset, and not for 'data', the first"
         return ""
 
     @property
@@ -70,7 +68,7 @@ class Stage:
 
 STAGES: tuple[Stage, ...] = (
     Stage("source", "luthier_sources", "dataset", "Sources: read raw documents", optional=("ctx",)),
-    Stage("clean", "luthier_cleaners", "dataset", "Cleaners", one_of=("frame", "data"), optional=("other", "ctx")),
+    Stage("clean", "luthier_cleaners", "dataset", "Cleaners", one_of=("frame", "data"), optional=("ctx",)),
     Stage(
         "bias",
         "luthier_bias_filters",

@@ -62,8 +62,7 @@ def luthier_cleaners() -> Iterable[ComponentFunction]:
 
     A cleaner asks for `frame` (one shard; it returns a frame) or, where it must see everything, for
     `data` (it returns or yields frames); and for `ctx` if it wants. `id` is kept; a row that is left
-    out counts as dropped. With `data` it may ask for `other`, a second dataset of the same form, which a
-    recipe names after the first: `from: [ONE, OTHER]`; rows of it that are given count as added.
+    out counts as dropped.
     """
     raise NotImplementedError
 

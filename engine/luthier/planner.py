@@ -6,7 +6,6 @@ validator on one subject. Its key is a hash of everything its result depends on;
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -28,13 +27,7 @@ from luthier.suggest import did_you_mean
 
 Task = Literal["dataset", "shards", "directory", "validate"]
 Subject = Literal["candidate", "base", "reference"]
-_KINDS: Mapping[str, Kind] = {
-    "frame": "dataset",
-    "data": "dataset",
-    "other": "dataset",
-    "model": "model",
-    "onnx": "onnx",
-}
+_KINDS: Mapping[str, Kind] = {"frame": "dataset", "data": "dataset", "model": "model", "onnx": "onnx"}
 """The kind of artifact that each input is made of; a validator's `subject` is a model of either kind."""
 _TASKS: Mapping[Kind, Task] = {"dataset": "dataset", "report": "validate"}
 """What a worker is asked for by the kind that it is to make; the other kinds are directories."""
@@ -280,49 +273,34 @@ class _Builder:
 
     def _inputs(self, step: StepSpec) -> dict[str, Node]:
         self._check_sources(step)
-        given: dict[Kind, list[Node]] = {}
-        for node in (self._by_id[name] for name in step.source if name in self._by_id):
-            given.setdefault(node.kind, []).append(node)
+        given = {self._by_id[name].kind: self._by_id[name] for name in step.source if name in self._by_id}
         inputs: dict[str, Node] = {}
-        for name in sorted(step.component.inputs, key="other".__eq__):
+        for name in step.component.inputs:
             kind = _KINDS.get(name)
             if kind is None:
                 continue
-            named = given.get(kind)
-            if name == "other" and not named:
-                self._refuse(step, f"{step.component} takes two datasets", "Name both: `from: [ONE, OTHER]`.")
-                continue
-            node = named.pop(0) if named else self._newest.get(kind)
+            node = given.get(kind) or self._newest.get(kind)
             if node is None:
                 self._refuse_without(step, kind)
                 continue
             inputs["data" if name == "frame" else name] = node
             self._check_form(step, name, node)
-        forms = {node.form for name, node in inputs.items() if name in ("data", "other")}
-        if len(forms) > 1:
-            self._refuse(
-                step,
-                f"{step.component} takes two datasets of one form; these are {' and '.join(sorted(forms))}",
-                "Bring both into one form with a `format` step each.",
-            )
         return inputs
 
     def _check_sources(self, step: StepSpec) -> None:
-        """Refuse a `from` that would change nothing: a step takes one artifact for each input of its kind."""
-        room = Counter(_KINDS[name] for name in step.component.inputs if name in _KINDS)
-        room |= Counter(("model", "onnx") if "subject" in step.component.inputs else ())
-        taken = set(room)
+        """Refuse a `from` that would change nothing: a step takes one artifact of each kind that it asks for."""
+        taken = {_KINDS[name] for name in step.component.inputs if name in _KINDS}
+        taken |= {"model", "onnx"} if "subject" in step.component.inputs else set()
+        seen: set[str] = set()
         for name in step.source:
             node = self._by_id.get(name)
             if node is None:
                 continue
             if node.kind not in taken:
                 self._refuse(step, f"{step.component} takes no {node.kind}, which {name!r} gives", "Mend its `from`.")
-            elif not room[node.kind]:
-                what = "two datasets" if "other" in step.component.inputs else f"one {node.kind}"
-                self._refuse(step, f"{step.component} takes {what}; `from` names more", f"Name {what}.")
-            else:
-                room[node.kind] -= 1
+            elif node.kind in seen:
+                self._refuse(step, f"{step.component} takes one {node.kind}; `from` names several", "Name one.")
+            seen.add(node.kind)
 
     def _check_form(self, step: StepSpec, name: str, node: Node) -> None:
         accepted = step.component.declared.needs.get(name, frozenset())

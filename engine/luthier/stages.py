@@ -21,7 +21,7 @@ from luthier.errors import PluginError
 from luthier.hookcheck import CORE_SPECIFICATIONS, implementations, is_specification, signature_problems
 
 KINDS = ("dataset", "model", "onnx", "report")
-INPUTS = ("frame", "data", "other", "model", "onnx", "subject", "reference", "ctx")
+INPUTS = ("frame", "data", "model", "onnx", "subject", "reference", "ctx")
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _HOOK = re.compile(r"luthier_[a-z0-9_]+")
