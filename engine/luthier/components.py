@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from luthier import shared_settings
-from luthier.core_stages import Stage
+from luthier.core_stages import NAMED_INPUTS, Stage
 from luthier.errors import InputError, PluginError
 from luthier.searchable import Search, search_problem
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-RESERVED_KEYS = ("id", "from", "gate", "runtime", "subjects", "environment")
+RESERVED_KEYS = ("id", "from", *NAMED_INPUTS, "gate", "runtime", "subjects", "environment")
 
 
 class Location(str):

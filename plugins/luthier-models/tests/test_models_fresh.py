@@ -8,13 +8,15 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaConfig
 
 from luthier import Dataset, InputError
 from luthier.testing import make_context
 from luthier_models import Vocabulary, fresh
+from luthier_models.families.design import Design
+from luthier_models.families.llama import DecoderShape, Llama
+from luthier_models.families.sizes import parameters, parse_count
 from luthier_models.loading import load_causal_lm
-from luthier_models.sizes import Shape, Wishes, parse_count, shape_within
 from luthier_models.vocabularies import SPECIAL, train_tokenizer
 
 TEXTS = [
@@ -106,20 +108,20 @@ def test_bytes_encode_every_text(text):
 @settings(max_examples=60, deadline=None)
 def test_a_budget_is_used_and_never_exceeded(budget, vocabulary):
     try:
-        shape = shape_within(budget, vocabulary, Wishes())
+        shape = Llama(LlamaConfig).shape(budget, vocabulary, Design())
     except InputError:
         assert budget < 32 * vocabulary + 20_000
         return
-    assert shape.parameters <= budget
+    assert parameters(shape) <= budget
     assert shape.head_width * shape.heads == shape.width
     assert shape.heads % shape.key_value_heads == 0
     if budget > 4 * 64 * vocabulary and budget > 1_000_000:
-        assert shape.parameters > 0.6 * budget
+        assert parameters(shape) > 0.6 * budget
 
 
 def test_smollm2_has_the_parameters_that_are_known():
-    known = Shape(vocabulary=49152, layers=30, width=576, heads=9, key_value_heads=3, mlp_width=1536)
-    assert known.parameters == 134_515_008
+    known = DecoderShape(vocabulary=49152, layers=30, width=576, heads=9, key_value_heads=3, mlp_width=1536)
+    assert parameters(known) == 134_515_008
 
 
 @pytest.mark.parametrize(

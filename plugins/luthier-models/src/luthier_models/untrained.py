@@ -7,32 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
+from transformers import AutoModelForCausalLM
 
+from luthier_models.families.sizes import parameters
+from luthier_models.families.table import FAMILIES
 from luthier_models.normalise import save_model
-from luthier_models.sizes import Shape, Wishes, shape_within
 from luthier_models.vocabularies import train_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedTokenizerFast
-
     from luthier import Context, Dataset
     from luthier_models import Vocabulary
-
-CONFIGURATIONS: dict[str, Any] = {"llama": LlamaConfig, "qwen3": Qwen3Config}
+    from luthier_models.families.design import Design
+    from luthier_models.families.sizes import Shape
 
 
 def write_fresh(
-    data: Dataset,
-    ctx: Context,
-    *,
-    family: str,
-    budget: int,
-    wishes: Wishes,
-    vocabulary: Vocabulary,
-    context: int,
-    rope_base: float,
-    dropout: float,
+    data: Dataset, ctx: Context, *, family: str, budget: int, design: Design, vocabulary: Vocabulary
 ) -> None:
     """Train the tokenizer on the training split, choose the sizes, and write the untrained model to `ctx.output`.
 
@@ -40,15 +30,15 @@ def write_fresh(
         InputError: if the budget is too small for the tokenizer, or there is nothing to train that on.
     """
     tokenizer = train_tokenizer(training_texts(data), vocabulary)
-    shape = shape_within(budget, len(tokenizer), wishes)
-    config = _configuration(family, shape, tokenizer, context=context, rope_base=rope_base, dropout=dropout)
+    shape = FAMILIES[family].shape(budget, len(tokenizer), design)
+    config = FAMILIES[family].configuration(shape, design, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(ctx.seed)
         model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             config, dtype=torch.float32
         )
     save_model(model, tokenizer, ctx.output)
-    _record(shape, ctx)
+    record_shape(shape, ctx)
 
 
 def training_texts(data: Dataset) -> Iterator[str]:
@@ -60,41 +50,11 @@ def training_texts(data: Dataset) -> Iterator[str]:
             yield from (text for text in row if text)
 
 
-def _configuration(
-    family: str, shape: Shape, tokenizer: PreTrainedTokenizerFast, *, context: int, rope_base: float, dropout: float
-) -> PreTrainedConfig:
-    config: PreTrainedConfig = CONFIGURATIONS[family](
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.width,
-        intermediate_size=shape.mlp_width,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_value_heads,
-        head_dim=shape.head_width,
-        max_position_embeddings=context,
-        tie_word_embeddings=shape.tied,
-        rope_parameters={"rope_type": "default", "rope_theta": rope_base},
-        attention_dropout=dropout,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return config
-
-
-def _record(shape: Shape, ctx: Context) -> None:
+def record_shape(shape: Shape, ctx: Context) -> None:
     """The arithmetic, for the report."""
     blocks = shape.blocks()
-    ctx.metric("parameters", shape.parameters)
+    ctx.metric("parameters", parameters(shape))
     ctx.metric("vocabulary", shape.vocabulary)
     ctx.table("parameters", pl.DataFrame({"block": list(blocks), "parameters": list(blocks.values())}))
-    ctx.log.info(
-        "%d layers of width %d, %d heads (%d for keys and values), MLP of %d: %s = %s parameters",
-        shape.layers,
-        shape.width,
-        shape.heads,
-        shape.key_value_heads,
-        shape.mlp_width,
-        " + ".join(f"{count:,} {name}" for name, count in blocks.items() if count),
-        f"{shape.parameters:,}",
-    )
+    arithmetic = " + ".join(f"{count:,} {name}" for name, count in blocks.items() if count)
+    ctx.log.info("%s: %s = %s parameters", shape.describe(), arithmetic, f"{parameters(shape):,}")

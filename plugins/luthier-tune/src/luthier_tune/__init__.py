@@ -1,4 +1,4 @@
-"""Tuners on packed sequences: `lora`, low-rank adapters, and `full`, all weights.
+"""Tuners on packed sequences: `lora`, low-rank adapters, `full`, all weights, and `distill`, towards a teacher.
 
 Importing this module loads no heavy library; the components import their implementations.
 """
@@ -29,6 +29,11 @@ def lora(
     alpha: Annotated[float, Gt(0)] | None = None,
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
     targets: Literal["all-linear"] | Annotated[list[str], MinLen(1)] = "all-linear",
+    ranks: dict[str, Annotated[int, Ge(1)]] = {},  # noqa: B006 - read, never written
+    rslora: bool = False,
+    dora: bool = False,
+    init: Literal["zero", "pissa"] = "zero",
+    loraplus_ratio: Annotated[float, Ge(1)] = 1.0,
     training: Training = Training(),
 ) -> None:
     """Train low-rank adapters (LoRA) on the completions, and merge them into the model.
@@ -40,13 +45,34 @@ def lora(
 
     Args:
         rank: the adapters' rank.
-        alpha: their scale, divided by `rank`; twice the rank if not given.
+        alpha: their scale, divided by `rank` (with `rslora` by its root); if not given, twice the rank, and
+            with `rslora` 8, which is the same scale at rank 16.
         dropout: the share of an adapter's inputs that is dropped in training.
-        targets: the layers that get an adapter: all linear ones but the output layer, or those of these names.
+        targets: the layers that get an adapter: all linear ones but the output layer, or those of these names
+            (`q_proj`, or in full `model.layers.0.self_attn.q_proj`).
+        ranks: other ranks for layers of these names, `{q_proj: 4, down_proj: 32}`; the scale stays that of `rank`,
+            or with `rslora` falls with the root of each.
+        rslora: scale by the root of the rank (rsLoRA, arXiv:2312.03732), so that any rank learns as steadily.
+        dora: learn the length of each row of a weight apart from its direction (DoRA, arXiv:2402.09353). It costs
+            more time and memory, as each step makes the whole changed weights.
+        init: how the adapters start: `zero`, without effect, or `pissa`, with the largest singular values of the
+            weights themselves (PiSSA, arXiv:2404.02948). The adapter that is kept is for the weights as they
+            were, at twice the rank.
+        loraplus_ratio: how many times faster the adapters' second matrices learn (LoRA+, arXiv:2402.12354).
     """
     from luthier_tune.adapters import AdapterSettings, tune
 
-    adapter = AdapterSettings(rank=rank, alpha=2.0 * rank if alpha is None else alpha, dropout=dropout, targets=targets)
+    adapter = AdapterSettings(
+        rank=rank,
+        alpha=alpha,
+        dropout=dropout,
+        targets=targets,
+        ranks=ranks,
+        rslora=rslora,
+        dora=dora,
+        init=init,
+        loraplus_ratio=loraplus_ratio,
+    )
     tune(model, data, ctx, adapter, training)
 
 
@@ -69,7 +95,46 @@ def full(
     tune(model, data, ctx, training)
 
 
+@component(
+    needs={"model": {"causal-lm"}, "teacher": {"causal-lm"}, "data": LEARNABLE},
+    check=check_budget,
+    search=BY_VALID_LOSS,
+)
+def distill(
+    model: Model,
+    teacher: Model,
+    data: Dataset,
+    ctx: Context,
+    *,
+    teacher_weight: Annotated[float, Interval(gt=0, le=1)] = 0.5,
+    temperature: Annotated[float, Gt(0)] = 1.0,
+    rank: Annotated[int, Ge(1)] | None = None,
+    training: Training = Training(learning_rate=1e-4, warmup_steps=10, checkpoint_minutes=5.0),
+) -> None:
+    """Train towards a teacher's probabilities (knowledge distillation): a larger model, or the one before pruning.
+
+    The loss mixes the Kullback-Leibler divergence of the teacher's distribution from the model's with the
+    cross entropy of the completions. The metrics `teacher_kl_before` and `teacher_kl` are that divergence on the
+    validation split, in nats a token; `valid_loss` is the cross entropy, as with other tuners. With the model
+    itself as its teacher (`teacher: pretrained` on a `pretrained` step), it learns the data and keeps to what it
+    could before. Packing, budgets, checkpoints and reproducibility are those of `lora`.
+
+    Args:
+        teacher: a model with the same tokenizer.
+        teacher_weight: the divergence's share of the loss; cross entropy has the rest.
+        temperature: what both models' logits are divided by; above 1, more is learnt of what is unlikely.
+        rank: train adapters of this rank, as `lora` does, and merge them; all weights, if not given. Adapters want
+            a learning rate of about 5e-4.
+    """
+    from luthier_tune.adapters import AdapterSettings
+    from luthier_tune.distillation import Mixture, tune
+
+    adapter = AdapterSettings(rank=rank) if rank else None
+    mixture = Mixture(temperature=temperature, teacher_weight=teacher_weight)
+    tune(model, teacher, data, ctx, mixture=mixture, adapter=adapter, settings=training)
+
+
 @hookimpl
 def luthier_tuners() -> list[Callable[..., Any]]:
     """Give the tuners."""
-    return [lora, full]
+    return [lora, full, distill]

@@ -1,40 +1,56 @@
-"""LoRA (Hu et al., 2021, arXiv:2106.09685) with peft: inject, train, keep the adapter, merge."""
+"""LoRA (Hu et al., 2021, arXiv:2106.09685) and its variants with peft: inject, train, keep the adapter, merge."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from luthier import InputError
 from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
+from luthier_tune.adapter_files import adapter_tensors, save_adapter
 from luthier_tune.loss import CompletionLoss
 from luthier_tune.options import check_budget
-from luthier_tune.task import copy_companions, read_examples, record
-from luthier_tune.training import Trainer
+from luthier_tune.targets import adaptable, check_names, matches
+from luthier_tune.task import Student, copy_companions, fit, read_examples
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedModel
 
     from luthier import Context, Dataset, Model
     from luthier_tune.options import Training
 
+# PiSSA's fast decomposition; at 16 rounds its authors find the same training loss as with the exact one.
+_PISSA: Any = "pissa_niter_16"
+_RSLORA_ALPHA = 8.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSettings:
-    """The shape of the adapters; see `luthier_tune.lora`."""
+    """The shape of the adapters and how they start and learn; see `luthier_tune.lora`."""
 
     rank: int
-    alpha: float
+    alpha: float | None = None
     dropout: float = 0.0
     targets: Literal["all-linear"] | list[str] = "all-linear"
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    rslora: bool = False
+    dora: bool = False
+    init: Literal["zero", "pissa"] = "zero"
+    loraplus_ratio: float = 1.0
+
+    def rate_of(self, parameter: str) -> float:
+        """How many times the learning rate a parameter learns at: LoRA+ lets the second matrices learn faster."""
+        return self.loraplus_ratio if ".lora_B." in parameter else 1.0
 
 
 def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, settings: Training) -> None:
@@ -47,57 +63,83 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
     check_budget(**vars(settings))
     encoder = PromptEncoder.from_directory(model.path)
     train, valid = read_examples(data, encoder, settings, ctx.seed)
+    student = adapted_student(model, adapter, ctx)
+    fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)
+    student.write(ctx.output)
+
+
+def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Student:
+    """The model with adapters to be trained; what is written holds them merged, and in `adapter/` by themselves.
+
+    Raises:
+        InputError: if the device or the layers to adapt cannot be used.
+    """
     base: Any = load_causal_lm(model.path, device=ctx.device)
     adapted = inject(base, adapter, ctx.seed)
+    initial = adapter_tensors(adapted) if adapter.init == "pissa" else None
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
-    trainer = Trainer(
-        CompletionLoss(PackedModel(base)), parameters, train.pairs, valid.pairs, settings=settings, ctx=ctx
-    )
-    trainer.run()
-    record(trainer, train, ctx)
-    adapted.eval()
-    save_adapter(adapted, ctx.output / "adapter", base_model=model.hash)
-    merged: Any = adapted.merge_and_unload(safe_merge=True)
-    merged.save_pretrained(ctx.output)
-    copy_companions(model.path, ctx.output)
+
+    def write(directory: Path) -> None:
+        save_adapter(adapted, directory / "adapter", base_model=model.hash, initial=initial)
+        merged: Any = adapted.merge_and_unload(safe_merge=True)
+        merged.save_pretrained(directory)
+        copy_companions(model.path, directory)
+
+    return Student(PackedModel(base), parameters, write, adapter.rate_of)
 
 
 def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftModel:
     """Put adapters into the model; their first values come from the seed.
 
     Raises:
-        InputError: if no layer has one of the names.
+        InputError: if no layer has one of the names, or PiSSA is asked for more than a layer's full rank.
     """
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any number will do
-        lora_dropout=settings.dropout,
-        target_modules=settings.targets,
-        task_type="CAUSAL_LM",
-    )
+    layers = _target_layers(base, settings)
+    # The longer a name, the fewer layers it means: it goes first, and peft takes the first that matches.
+    ranks = {re.escape(name): settings.ranks[name] for name in sorted(settings.ranks, key=lambda n: (-len(n), n))}
+    if settings.init == "pissa":
+        _check_full_rank(layers, settings)
+    alpha = settings.alpha
+    if alpha is None:
+        alpha = _RSLORA_ALPHA if settings.rslora else 2.0 * settings.rank
+    with warnings.catch_warnings():
+        # It is about peft's own way to save PiSSA, which `save_adapter` does not use.
+        warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA with rank_pattern")
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=alpha,  # type: ignore[arg-type]  # any number will do
+            lora_dropout=settings.dropout,
+            target_modules=settings.targets,
+            rank_pattern=ranks,
+            # The same scale for all ranks; rsLoRA's falls with the root of the rank by itself.
+            alpha_pattern={} if settings.rslora else {each: alpha * r / settings.rank for each, r in ranks.items()},
+            use_rslora=settings.rslora,
+            use_dora=settings.dora,
+            init_lora_weights=_PISSA if settings.init == "pissa" else True,
+            task_type="CAUSAL_LM",
+        )
     with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        try:
-            adapted = get_peft_model(base, config)
-        except ValueError as error:
-            names = sorted(
-                {name.rpartition(".")[2] for name, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
-            )
+        return cast("PeftModel", get_peft_model(base, config))
+
+
+def _target_layers(base: PreTrainedModel, settings: AdapterSettings) -> dict[str, torch.nn.Module]:
+    """The layers that get an adapter."""
+    layers = adaptable(base)
+    if settings.targets != "all-linear":
+        check_names(settings.targets, list(layers), what="targets")
+        layers = {name: layer for name, layer in layers.items() if any(matches(t, name) for t in settings.targets)}
+    check_names(settings.ranks, list(layers), what="ranks")
+    return layers
+
+
+def _check_full_rank(layers: Mapping[str, torch.nn.Module], settings: AdapterSettings) -> None:
+    for name, layer in layers.items():
+        given = [named for named in settings.ranks if matches(named, name)]
+        rank = settings.ranks[max(given, key=len)] if given else settings.rank
+        full = min(cast("torch.Tensor", layer.weight).shape)
+        if rank > full:
             raise InputError(
-                f"LoRA cannot be put on the layers {settings.targets}: {str(error).splitlines()[0]}",
-                f"Use `all-linear`, or some of: {', '.join(names)}.",
-            ) from error
-    return cast("PeftModel", adapted)
-
-
-def save_adapter(adapted: PeftModel, directory: Path, *, base_model: str = "") -> None:
-    """Write the adapter as peft does, but the same bytes each time and without the paths of this machine."""
-    directory.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(adapted).items()}
-    save_file(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
-    config = adapted.peft_config["default"].to_dict()
-    config |= {"base_model_name_or_path": base_model or None, "inference_mode": True}
-    text = json.dumps(
-        config, indent=2, sort_keys=True, default=lambda value: sorted(value) if isinstance(value, set) else str(value)
-    )
-    (directory / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+                f"PiSSA starts with the {rank} largest singular values of {name}, which has {full}",
+                f"Lower `rank` (or the rank of this layer in `ranks`) to {full}, or use `init: zero`.",
+            )

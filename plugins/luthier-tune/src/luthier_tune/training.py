@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -48,6 +48,7 @@ class Trainer(Generic[Example]):
         valid: the validation examples; may be empty.
         settings: the configuration.
         ctx: seed, checkpoints and progress.
+        rate_of: how many times the learning rate the parameter of a name learns at; once, if not given.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Trainer(Generic[Example]):
         *,
         settings: Training,
         ctx: Context,
+        rate_of: Callable[[str], float] | None = None,
     ) -> None:
         self.objective = objective
         self.parameters = dict(parameters)
@@ -67,7 +69,7 @@ class Trainer(Generic[Example]):
         self.settings = settings
         self.ctx = ctx
         self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()),
+            _groups(self.parameters, rate_of),
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             fused=objective.device.type in ("cpu", "cuda"),
@@ -133,7 +135,7 @@ class Trainer(Generic[Example]):
         started = time.monotonic()
         rate = learning_rate(step, progress.total, peak=settings.learning_rate, warmup_steps=settings.warmup_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_factor"]
         batch = [self.train[i] for i in batch_of_step(step, len(self.train), settings.batch_size, self.ctx.seed)]
         self.objective.module.train()
         # Dropout's randomness comes from the seed and the step, whatever ran before in this process.
@@ -215,3 +217,11 @@ class Trainer(Generic[Example]):
     def _checkpoint(self) -> None:
         self.progress.seconds = time.monotonic() - self._clock
         save_checkpoint(self.ctx.checkpoint, self.parameters, self.optimizer, self.progress)
+
+
+def _groups(parameters: Mapping[str, Parameter], rate_of: Callable[[str], float] | None) -> list[dict[str, Any]]:
+    """The optimizer's groups: parameters that learn at the same rate, in their order."""
+    groups: dict[float, list[Parameter]] = {}
+    for name, parameter in parameters.items():
+        groups.setdefault(rate_of(name) if rate_of else 1.0, []).append(parameter)
+    return [{"params": members, "rate_factor": factor} for factor, members in groups.items()]

@@ -1,0 +1,83 @@
+"""Budgets of parameters, and the shape of a family that uses up most of one."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
+
+from luthier import InputError
+
+WIDTH_STEP = 32
+MAX_WIDTH = 8192
+MAX_LAYERS = 96
+_SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+
+
+class Shape(Protocol):
+    """The sizes of a model, from which its parameters follow."""
+
+    @property
+    def vocabulary(self) -> int:
+        """The tokens that it knows."""
+
+    def blocks(self) -> dict[str, int]:
+        """The parameters by block; that of the embedding is called `embedding`."""
+
+    def describe(self) -> str:
+        """The sizes in words, for a log."""
+
+
+AnyShape = TypeVar("AnyShape", bound=Shape)
+
+
+def parameters(shape: Shape) -> int:
+    """How many parameters a model of this shape has."""
+    return sum(shape.blocks().values())
+
+
+def parse_count(text: str) -> int:
+    """A number of parameters as people write it: `5M`, `135m`, `1.7B`, `800000`.
+
+    Raises:
+        InputError: if it is none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmb]?)", text.strip().lower())
+    if not found:
+        raise InputError(f"{text!r} is no number of parameters", "Write it as 800000, 800K, 5M or 1.7B.")
+    return round(float(found[1]) * _SUFFIXES[found[2]])
+
+
+def shape_within(budget: int, shapes: Iterable[AnyShape], oddness: Callable[[AnyShape], float]) -> AnyShape:
+    """The shape of at most `budget` parameters that uses most of them and has usual proportions.
+
+    Args:
+        budget: parameters at most.
+        shapes: those to choose from; at least one.
+        oddness: how many octaves a shape is off the usual proportions.
+
+    Raises:
+        InputError: if even the smallest is larger.
+    """
+    counted = [(parameters(shape), shape) for shape in shapes]
+    fitting = [(count, shape) for count, shape in counted if count <= budget]
+    if not fitting:
+        count, least = min(counted, key=lambda each: each[0])
+        raise InputError(
+            f"{budget:,} parameters are too few: the smallest shape has {count:,}, "
+            f"{least.blocks()['embedding']:,} of them in the embedding of {least.vocabulary:,} tokens",
+            "Raise `parameters`, or lower the tokenizer's size.",
+        )
+    # An octave off the usual proportions weighs as much as a quarter of the budget left unused.
+    return min(fitting, key=lambda each: (budget - each[0]) / budget + 0.25 * oddness(each[1]))[1]
+
+
+def octaves(value: float, usual: float) -> float:
+    """How far a value is from the usual one, either way."""
+    return abs(math.log2(value / usual))
+
+
+def usual_heads(width: int) -> int:
+    """Heads of 64 from a width of 256 on, below it of 32."""
+    return width // 64 if width >= 256 and width % 64 == 0 else width // 32

@@ -1,0 +1,32 @@
+"""The families by name, as `luthier_models.families.design.TRAITS` lists them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from transformers import LlamaConfig, Qwen3Config
+
+from luthier_models.families.llama import Llama
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+    from luthier_models.families.design import Design
+    from luthier_models.families.sizes import Shape
+
+
+class Family(Protocol):
+    """Models of one form of layers."""
+
+    def shape(self, budget: int, vocabulary: int, design: Design) -> Shape:
+        """The shape of at most `budget` parameters that keeps to the design.
+
+        Raises:
+            InputError: if there is none.
+        """
+
+    def configuration(self, shape: Any, design: Design, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+        """The configuration of a model of a shape that the family gave."""
+
+
+FAMILIES: dict[str, Family] = {"llama": Llama(LlamaConfig), "qwen3": Llama(Qwen3Config, head_norms=True)}

@@ -1,0 +1,58 @@
+"""The layers of a model that a recipe names: found by name, or refused with the names that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from luthier import InputError
+from luthier.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def adaptable(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
+    """The layers that are products with a matrix, by their full names: those that can have an adapter.
+
+    An output layer that shares its weights with the input embedding is left out: what is merged into the one
+    would change the other.
+    """
+    layers: dict[str, torch.nn.Module] = {
+        name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear | Conv1D)
+    }
+    anyone = cast("Any", model)
+    embedding, head = anyone.get_input_embeddings(), anyone.get_output_embeddings()
+    if head is not None and head.weight is embedding.weight:
+        layers = {name: layer for name, layer in layers.items() if layer is not head}
+    return layers
+
+
+def matches(name: str, layer: str) -> bool:
+    """Whether `name` is a layer's full name or the end of it (`q_proj`, `layers.0.mlp.up_proj`), as in peft."""
+    return layer == name or layer.endswith(f".{name}")
+
+
+def check_names(names: Iterable[str], layers: Sequence[str], *, what: str) -> None:
+    """Refuse names that no layer has.
+
+    Args:
+        names: what the recipe gives.
+        layers: the full names of the layers that may be named.
+        what: the parameter that the names are from, for the error.
+
+    Raises:
+        InputError: with the closest name and those that there are.
+    """
+    last = sorted({layer.rpartition(".")[2] for layer in layers})
+    for name in names:
+        if not any(matches(name, layer) for layer in layers):
+            hint = did_you_mean(name, last)
+            raise InputError(
+                f"`{what}` names {name!r}, and no layer that could have an adapter has this name"
+                + (f"; {hint}" if hint else ""),
+                f"There are: {', '.join(last)}. A longer name picks one of them: {layers[0]}.",
+            )
