@@ -21,21 +21,20 @@ PACKAGES = 120
 GREATEST = {"max_steps": 2, "valid_examples": 2, "max_examples": 3, "max_new_tokens": 4, "batch_size": 2}
 """What keeps a run short: parameters that are lowered wherever a recipe sets them."""
 MORE = {
-    "manual-pages": {"unlike-pages.threshold": 1.0},
-    "characters": {"fresh.parameters": "50K"},
+    "manual-pages": {"pages-of-some-length.min_characters": 100, "unlike-pages.threshold": 1.0},
     "transfer": {
         "docstrings.packages": ["click", "rich", "typer", "pydantic", "filelock", "hypothesis", "fsspec", "jinja2"],
         "docstrings.per_package": 30,
         "second-task.split": {"valid": 0.25, "test": 0.25, "by": "package", "salt": "5"},
     },
 }
-PAGE = ".TH {name} 1\n.SH NAME\n{name} \\- does {words}\n.SH DESCRIPTION\n{name} {words}, and more {words}.\n"
+PAGE = ".TH {name} 1\n.SH NAME\n{name} \\- does things\n.SH DESCRIPTION\n{name} {words}.\n"
 
 
 def words(number: int) -> str:
-    """Three hundred characters that no other number has, of words in common."""
+    """Two hundred characters that no other number has, of words in common."""
     said = ("reads", "writes", "plays", "measures", "draws", "sorts", "stars", "maps", "music", "graphs")
-    return " ".join(f"{said[(number * step + step) % 10]} {number * step}" for step in range(1, 33))
+    return " ".join(f"{said[(number * step + step) % 10]} {number * step}" for step in range(1, 22))
 
 
 @pytest.fixture(scope="module")

@@ -129,7 +129,8 @@ steps:
     id: prose
     split: {valid: 0.2, test: 0.2}
   - clean: mix
-    from: [pages, prose]
+    from: pages
+    other: prose
     share: 0.25
 """
 
@@ -155,13 +156,17 @@ def test_a_recipe_mixes_two_sources(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        ("from: pages", "mix takes two datasets"),
-        ("from: [pages, prose, general]", "mix takes two datasets; `from` names more"),
-        ("from: [pages, general]", "takes two datasets of one form; these are documents and language-modelling"),
+        ("from: pages", "other: required, but missing"),
+        ("from: pages\n    other: prose, general", "prose, general"),
+        ("from: pages\n    other: pages", "mix.other: clean:mix is given 'pages' twice"),
+        (
+            "from: pages\n    other: general",
+            "two datasets of one form; 'pages' gives language-modelling, 'general' gives",
+        ),
     ],
 )
 def test_what_cannot_be_mixed_is_refused_while_planning(recipe: Path, named: str, message: str) -> None:
-    recipe.write_text(RECIPE.replace("from: [pages, prose]", named))
+    recipe.write_text(RECIPE.replace("from: pages\n    other: prose", named))
     with pytest.raises(LuthierError) as refused:
         luthier.plan(recipe)
     assert message in str(refused.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import polars as pl
@@ -36,7 +37,7 @@ def mixed(data: Dataset, other: Dataset, ctx: Context, share: float) -> Iterator
     if share and chosen.is_empty():
         raise InputError(
             "mix: no row of the second dataset can be added: it is empty, or the first has all its rows",
-            "Name two datasets of different sources: `from: [ONE, OTHER]`.",
+            "Name a dataset of another source with `other`.",
         )
     _tell(ctx, sizes, chosen, share)
     yield from _frames(data, other, chosen.select("id"))
@@ -60,7 +61,7 @@ def _split(frame: pl.DataFrame) -> pl.Expr:
 
 
 def _tell(ctx: Context, sizes: pl.DataFrame, chosen: pl.DataFrame, share: float) -> None:
-    added, own = chosen["characters"].sum(), sizes["characters"].sum()
+    added, own = math.fsum(chosen["characters"]), math.fsum(sizes["characters"])
     reached = added / max(added + own, 1)
     ctx.metric("share", reached)
     ctx.log.info("%d rows were added: %.1f%% of the text", chosen.height, 100 * reached)
@@ -90,4 +91,4 @@ def _common(first: pl.Schema, second: pl.Schema) -> pl.Schema:
 
 def _as(schema: pl.Schema, frame: pl.DataFrame) -> pl.DataFrame:
     present = [pl.col(name) if name in frame.columns else pl.lit(None).alias(name) for name in schema]
-    return frame.select(present).cast(dict(schema))
+    return frame.select(present).cast(schema)

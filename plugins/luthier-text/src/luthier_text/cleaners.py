@@ -229,9 +229,9 @@ def mix(
 ) -> Iterator[Frame]:
     """Add rows of a second dataset, so that they make up a share of the text: replay, or a mixture of tasks.
 
-    `from: [ONE, OTHER]` names both: documents, or examples of one form. All rows of the first stay; those of
-    the other are drawn by their ids, by themselves in each split, until they have the share of the
-    characters. Rows that the first has already are left out, as are those of a group that the first has in
+    `other: STEP` names the second; both are documents, or examples of one form. All rows of the first stay;
+    those of the second are drawn by their ids, by themselves in each split, until they have the share of
+    the characters. Rows that the first has already are left out, as are those of a group that the first has in
     another split. Metric: `share`, which is less than asked for where the other has too little text, and the
     log warns of it.
 
