@@ -18,9 +18,8 @@ from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder, load_tokenizer
 from luthier_tune.adapters import adapted_student
-from luthier_tune.loss import CHUNK, ROW_TOKENS, CompletionLoss, chunked_sum, states_and_head
-from luthier_tune.options import check_budget
-from luthier_tune.task import fit, read_examples
+from luthier_tune.loss import CHUNK, CompletionLoss, chunked_sum, states_and_head
+from luthier_tune.task import check_start, fit, read_examples
 from luthier_tune.whole import whole_student
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def tune(
         InputError: if the teacher reads other tokens, the budget, the data or the device cannot be used, or
             training diverges.
     """
-    check_budget(**vars(settings))
+    check_start(settings, ctx)
     check_vocabularies(model.path, teacher.path)
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = adapted_student(model, adapter, ctx) if adapter else whole_student(model, ctx)
@@ -125,7 +124,9 @@ class DistillationLoss(CompletionLoss):
 
     def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Row]]:
         """Rows of documents that do not see each other, in the student or in the teacher."""
-        return self.packed.rows(examples, ROW_TOKENS if self._teacher.isolates_documents else 0)
+        limit = self.packed.row_tokens if self._teacher.isolates_documents else 0
+        shared = self.packed.shares_beginnings and self._teacher.takes_segments
+        return self.packed.rows(examples, limit, shared=shared)
 
     def loss(self, batch: Row) -> Tensor:
         """The summed mixture, in nats."""
