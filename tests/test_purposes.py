@@ -21,7 +21,11 @@ PACKAGES = 120
 GREATEST = {"max_steps": 2, "valid_examples": 2, "max_examples": 3, "max_new_tokens": 4, "batch_size": 2}
 """What keeps a run short: parameters that are lowered wherever a recipe sets them."""
 MORE = {
-    "manual-pages": {"pages-of-some-length.min_characters": 100, "unlike-pages.threshold": 1.0},
+    "manual-pages": {
+        "pages-of-some-length.min_characters": 100,
+        "length.min_characters": 100,
+        "unlike-pages.threshold": 1.0,
+    },
     "transfer": {
         "docstrings.packages": ["click", "rich", "typer", "pydantic", "filelock", "hypothesis", "fsspec", "jinja2"],
         "docstrings.per_package": 30,
