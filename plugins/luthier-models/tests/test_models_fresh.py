@@ -57,7 +57,8 @@ def test_the_arithmetic_is_that_of_the_model(tmp_path, data, family, wished):
     # Marian's sinusoids are no parameters but in name: nothing learns them, and they are not stored.
     count = sum(p.numel() for name, p in model.named_parameters() if "embed_positions" not in name)
     assert ctx.metrics["parameters"].value == count
-    assert 200_000 < count <= 300_000
+    assert count <= 300_000
+    assert "layers" in wished or count > 200_000
     table = pl.read_parquet(ctx.notes / "tables" / "parameters.parquet")
     assert table["parameters"].sum() == count
     assert model.config.model_type == family
