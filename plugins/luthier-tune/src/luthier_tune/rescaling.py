@@ -16,9 +16,8 @@ from luthier_models.loading import load_causal_lm
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.adapters import merging_student
 from luthier_tune.loss import CompletionLoss
-from luthier_tune.options import check_budget
 from luthier_tune.targets import adaptable, check_names
-from luthier_tune.task import Student, fit, read_examples
+from luthier_tune.task import Student, check_start, fit, read_examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,7 +40,7 @@ def tune(model: Model, data: Dataset, ctx: Context, factors: FactorSettings, set
     Raises:
         InputError: if the budget, the data, the device or the layers cannot be used, or training diverges.
     """
-    check_budget(**vars(settings))
+    check_start(settings, ctx)
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = rescaled_student(model, factors, ctx)
     fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)

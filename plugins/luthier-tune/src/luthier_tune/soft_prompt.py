@@ -25,8 +25,7 @@ from luthier_models.prompts import PromptEncoder, load_tokenizer, read_end_token
 from luthier_tune.adapter_files import write_config
 from luthier_tune.examples import random_for
 from luthier_tune.loss import CompletionLoss
-from luthier_tune.options import check_budget
-from luthier_tune.task import Student, copy_companions, fit, read_examples
+from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +50,7 @@ def tune(model: Model, data: Dataset, ctx: Context, prompt: PromptSettings, sett
         InputError: if the model has no chat template or a soft prompt already, the budget, the data or the device
             cannot be used, or training diverges.
     """
-    check_budget(**vars(settings))
+    check_start(settings, ctx)
     tokenizer = load_tokenizer(model.path)
     start = initial_tokens(tokenizer, prompt, ctx.seed)
     first = add_soft_tokens(tokenizer, prompt.tokens)

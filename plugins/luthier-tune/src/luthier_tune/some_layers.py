@@ -18,10 +18,9 @@ from luthier_tune.budget import known_steps
 from luthier_tune.cached_loss import CachedLoss
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
-from luthier_tune.options import check_layers
 from luthier_tune.split import SplitModel, layer_list, split
 from luthier_tune.targets import adaptable, check_names, matches
-from luthier_tune.task import Student, copy_companions, fit, read_examples
+from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,7 +47,7 @@ def tune(model: Model, data: Dataset, ctx: Context, chosen: LayerSettings, setti
     Raises:
         InputError: if the layers, the budget, the data, the device or the disk cannot be used, or training diverges.
     """
-    check_layers(top=chosen.top, names=chosen.names, **vars(settings))
+    check_start(settings, ctx)
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = partial_student(model, chosen, ctx)
     objective = CompletionLoss(student.packed)
