@@ -79,6 +79,18 @@ def test_lora_reaches_every_linear_layer_and_the_merged_model_learnt(tmp_path, m
     assert any("encoder_attn" in name or "EncDecAttention" in name for name in changed)
 
 
+def test_a_frozen_encoder_stays_as_it_is_while_the_decoder_learns(tmp_path, model, examples):
+    ctx = tuned(luthier_tune.layers, tmp_path, model, examples, names=["decoder"], max_steps=4, learning_rate=1e-3)
+    before = dict(AutoModelForSeq2SeqLM.from_pretrained(model.path).named_parameters())
+    after = dict(AutoModelForSeq2SeqLM.from_pretrained(ctx.output).named_parameters())
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    # The embedding is of both sides, so that it learns with the decoder.
+    assert not [name for name in changed if "encoder.layers." in name or "encoder.block." in name]
+    with pytest.raises(InputError, match="no single list of layers"):
+        tuned(luthier_tune.layers, tmp_path / "top", model, examples, top=1, max_steps=4)
+
+
 def test_the_same_seed_gives_the_same_bytes(tmp_path, model, examples):
     made = [tuned(luthier_tune.full, tmp_path / name, model, examples, max_steps=4) for name in "ab"]
     assert len({build_manifest(ctx.output, "model", "seq2seq-lm").hash for ctx in made}) == 1

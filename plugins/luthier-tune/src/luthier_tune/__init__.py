@@ -116,7 +116,7 @@ def full(
     tune(model, data, ctx, training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_layers, search=BY_VALID_LOSS)
+@component(needs={"model": FORMS, "data": LEARNABLE}, check=check_layers, check_forms=check_task, search=BY_VALID_LOSS)
 def layers(
     model: Model,
     data: Dataset,
