@@ -9,8 +9,7 @@ all threads of the process, measured around collating, forward, backward, clippi
 The rate of matrix products is measured in between, on the shapes that occur (`tuning_ceiling.py`): the
 ceiling is what a step would do if it were nothing but its products, with the output layer on the
 completions only and every token of every example computed. Memory is measured in a process of its
-own for each contender, on the batch with the most tokens: the peak of the process, and how much of it
-came with the steps. The contenders are described in `tuning_contenders.py`.
+own for each contender, on the batch with the most tokens. The contenders are described in `tuning_contenders.py`.
 
 Run: python tests/benchmarks/bench_tuning.py [--model DIRECTORY] [--batches 5] [--batch-size 8]
 """
@@ -34,7 +33,7 @@ os.environ.setdefault("WANDB_DISABLED", "true")
 
 import torch
 from tuning_ceiling import Ceiling
-from tuning_contenders import LEAN, NAMES, PLAIN, Step, adapted_model, make_step
+from tuning_contenders import LEAN, NAMES, PLAIN, TRAINER, Step, adapted_model, make_step
 from tuning_examples import debian_pairs, docstring_pairs, make_batches
 
 from luthier.locations import fetch
@@ -114,8 +113,8 @@ def print_rates(batches: Sequence[Sequence[Pair]], seconds: dict[str, float], ce
     computed = sum(len(pack(batch, shared=True).ids) for batch in batches)
     padding = 1 - useful / sum(len(batch) * max(len(g) + len(t) for g, t in batch) for batch in batches)
     print(
-        f"{len(batches)} batches of {len(batches[0])}, {useful} useful tokens "
-        f"({learnt} learnt, {1 - computed / useful:.0%} shared), padding {padding:.0%}, {torch.get_num_threads()} threads"
+        f"{len(batches)} batches of {len(batches[0])}, {useful} useful tokens ({learnt} learnt), "
+        f"{1 - computed / useful:.0%} in shared beginnings, padding {padding:.0%}, {torch.get_num_threads()} threads"
     )
     print(f"{'':26}{'tokens per CPU second':>22}{'CPU seconds a batch':>21}")
     for name, taken in seconds.items():
@@ -124,9 +123,8 @@ def print_rates(batches: Sequence[Sequence[Pair]], seconds: dict[str, float], ce
     print(f"{'ceiling':26}{useful / least:22.1f}{least / len(batches):21.2f}  at {ceiling.rate / 1e9:.1f} GFLOP/s")
     others = min(taken for name, taken in seconds.items() if name not in (LEAN, PLAIN))
     print(f"lean path to the ceiling: {least / seconds[LEAN]:.2f} (target {OF_CEILING})")
-    print(
-        f"products that the lean path does: {ceiling.seconds(computed, learnt) / seconds[LEAN]:.0%} of its time at that rate"
-    )
+    share = ceiling.seconds(computed, learnt) / seconds[LEAN]
+    print(f"share of the lean path's time that its products take at that rate: {share:.0%}")
     print(f"lean path to the best of the others: {others / seconds[LEAN]:.2f} (target {OVER_OTHERS})")
     print(f"lean path to the plain one: {seconds[PLAIN] / seconds[LEAN]:.2f} (target {OVER_PLAIN})")
 
@@ -141,19 +139,17 @@ def report_memory(model: Path, batch: Sequence[Pair], scratch: Path) -> None:
     for name in NAMES:
         command = [sys.executable, __file__, "--model", str(model), "--peak", name, str(path)]
         lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
-        loaded, peaks[name] = map(int, lines[-1].split())
-        print(f"{name:26}{peaks[name]:8d} in all, {peaks[name] - loaded:8d} more than loaded", flush=True)
-    others = min(peak for name, peak in peaks.items() if name not in (LEAN, PLAIN))
-    print(f"lean path to the least of the others: {peaks[LEAN] / others:.2f} (target {MEMORY})")
+        peaks[name] = int(lines[-1])
+        print(f"{name:26}{peaks[name]:8d}", flush=True)
+    print(f"lean path to Trainer's: {peaks[LEAN] / peaks[TRAINER]:.2f} (target {MEMORY})")
 
 
 def print_peak(name: str, model: Path, batch: Sequence[Pair], scratch: Path) -> int:
-    """Two steps of one contender: the peak before them and after them, in MB."""
+    """Two steps of one contender, and the peak of this process, in MB."""
     step = make_step(name, model, PromptEncoder.from_directory(model), batch[:2], scratch)
-    loaded = peak_megabytes()
     step(batch)
     step(batch)
-    print(loaded, peak_megabytes())
+    print(peak_megabytes())
     return 0
 
 
