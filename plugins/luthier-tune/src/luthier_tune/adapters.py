@@ -17,9 +17,8 @@ from luthier_models.prompts import PromptEncoder
 from luthier_tune.adapter_files import adapter_tensors, save_adapter
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
-from luthier_tune.options import check_budget
 from luthier_tune.targets import adaptable, check_names, matches
-from luthier_tune.task import Student, copy_companions, fit, read_examples
+from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +59,7 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
         InputError: if the budget, the data, the device or the layers to adapt cannot be used, or
             training diverges.
     """
-    check_budget(**vars(settings))
+    check_start(settings, ctx)
     encoder = PromptEncoder.from_directory(model.path)
     train, valid = read_examples(data, encoder, settings, ctx.seed)
     student = adapted_student(model, adapter, ctx)
@@ -80,9 +79,7 @@ def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Stu
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
 
     def write(directory: Path) -> None:
-        save_adapter(adapted, directory / "adapter", base_model=model.hash, initial=initial)
-        merged: Any = adapted.merge_and_unload(safe_merge=True)
-        merged.save_pretrained(directory)
+        save_merged(adapted, directory, base_model=model.hash, initial=initial)
         copy_companions(model.path, directory)
 
     return Student(lean_or_plain(base, ctx.log), parameters, write, adapter.rate_of)
@@ -121,6 +118,18 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
     with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
         torch.manual_seed(seed)
         return cast("PeftModel", get_peft_model(base, config))
+
+
+def save_merged(
+    adapted: PeftModel, directory: Path, *, base_model: str, initial: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write the merged model, with the adapter beside it in `adapter/`; the model is used up by it.
+
+    `base_model` and `initial` are those of `save_adapter`.
+    """
+    save_adapter(adapted, directory / "adapter", base_model=base_model, initial=initial)
+    merged: Any = adapted.merge_and_unload(safe_merge=True)
+    merged.save_pretrained(directory)
 
 
 def _target_layers(base: PreTrainedModel, settings: AdapterSettings) -> dict[str, torch.nn.Module]:
