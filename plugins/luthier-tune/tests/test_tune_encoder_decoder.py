@@ -87,11 +87,8 @@ def test_a_frozen_encoder_stays_as_it_is_while_the_decoder_learns(tmp_path, mode
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     # The embedding is of both sides, so that it learns with the decoder.
-    assert not [
-        name
-        for name in changed
-        if any(part in name for part in ("encoder.layers", "encoder.block", "encoder.forwards", "encoder.backwards"))
-    ]
+    layers = ("encoder.layers", "encoder.block", "encoder.forwards", "encoder.backwards")
+    assert not [name for name in changed if any(part in name for part in layers)]
     with pytest.raises(InputError, match="no single list of layers"):
         tuned(luthier_tune.layers, tmp_path / "top", model, examples, top=1, max_steps=4)
 

@@ -184,9 +184,9 @@ def rnn_seq2seq(
     """Make a new recurrent encoder-decoder with attention and random weights, and a tokenizer trained on the data.
 
     An encoder reads the prompt in both directions; a decoder writes the completion, attending to the prompt
-    (Luong's attention). One vocabulary and one embedding serve both, and the output layer. The widest layers within `parameters` are chosen; metrics
-    `parameters` and `vocabulary` and the table `parameters` show the arithmetic. Tune it with `full`, at a learning
-    rate of about 3e-3.
+    (Luong's attention). One vocabulary and one embedding serve both, and the output layer. The widest layers within
+    `parameters` are chosen; metrics `parameters` and `vocabulary` and the table `parameters` show the arithmetic.
+    Tune it with `full`, at a learning rate of about 3e-3.
 
     Args:
         cell: of the layers.
