@@ -16,7 +16,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import bench_tuning as tuning  # first: it sets what the libraries read of the environment
+from bench_tuning import MODEL  # first: it sets what the libraries read of the environment
+from tuning_examples import SEED, docstring_pairs
 
 from luthier import Model
 from luthier.locations import fetch
@@ -62,7 +63,7 @@ class Contender:
         """Do one step."""
         for group in self.trainer.optimizer.param_groups:
             group["lr"] = self.rate * (1 - self.used / budget)
-        batch = [train[i] for i in batch_of_step(len(self.records), len(train), BATCH, tuning.SEED)]
+        batch = [train[i] for i in batch_of_step(len(self.records), len(train), BATCH, SEED)]
         started = time.process_time()
         self.trainer.objective.module.train()
         self.trainer.train_on(batch)
@@ -82,9 +83,9 @@ def main() -> int:
         directory = Path(scratch)
         model = options.model or directory / "model"
         if options.model is None:
-            write_pretrained(fetch(tuning.MODEL), model)
-        pairs = tuning.docstring_pairs(PromptEncoder.from_directory(model), directory)
-        random_for(tuning.SEED, "bench").shuffle(pairs)
+            write_pretrained(fetch(MODEL), model)
+        pairs = docstring_pairs(PromptEncoder.from_directory(model), directory)
+        random_for(SEED, "bench").shuffle(pairs)
         train, valid = pairs[VALID : VALID + options.examples], pairs[:VALID]
         contenders = {name: make(name, Model.at(model, "causal-lm"), train, valid, directory) for name in CONTENDERS}
         before = {name: each.trainer.losses(valid).mean for name, each in contenders.items()}
@@ -109,7 +110,7 @@ def main() -> int:
 def make(name: str, model: Model, train: list[Pair], valid: list[Pair], directory: Path) -> Contender:
     """A contender at its start."""
     rate, settings = CONTENDERS[name]
-    ctx = make_context(directory / name, seed=tuning.SEED)
+    ctx = make_context(directory / name, seed=SEED)
     training = Training(learning_rate=rate, max_epochs=2)
     if isinstance(settings, AdapterSettings):
         student: Student = adapted_student(model, settings, ctx)
