@@ -24,6 +24,7 @@ from luthier_tune.task import Student, copy_companions, fit, read_examples
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from luthier import Context, Dataset, Model
@@ -80,16 +81,42 @@ def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Stu
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
 
     def write(directory: Path) -> None:
-        save_adapter(adapted, directory / "adapter", base_model=model.hash, initial=initial)
-        merged: Any = adapted.merge_and_unload(safe_merge=True)
-        merged.save_pretrained(directory)
-        copy_companions(model.path, directory)
+        write_merged(adapted, model, directory, initial=initial)
 
     return Student(PackedModel(base), parameters, write, adapter.rate_of)
 
 
+def write_merged(
+    adapted: PeftModel, model: Model, directory: Path, *, initial: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write the adapter into `adapter/`, and the model with it merged; the adapted model is used up.
+
+    Args:
+        adapted: the model with the adapter.
+        model: what it was made of: its tokenizer and templates are copied.
+        directory: where.
+        initial: as `save_adapter` takes it.
+    """
+    save_adapter(adapted, directory / "adapter", base_model=model.hash, initial=initial)
+    merged: Any = adapted.merge_and_unload(safe_merge=True)
+    merged.save_pretrained(directory)
+    copy_companions(model.path, directory)
+
+
 def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftModel:
     """Put adapters into the model; their first values come from the seed.
+
+    Raises:
+        InputError: if no layer has one of the names, or PiSSA is asked for more than a layer's full rank.
+    """
+    config = lora_config(base, settings)
+    with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return cast("PeftModel", get_peft_model(base, config))
+
+
+def lora_config(base: PreTrainedModel, settings: AdapterSettings) -> LoraConfig:
+    """The settings as peft has them.
 
     Raises:
         InputError: if no layer has one of the names, or PiSSA is asked for more than a layer's full rank.
@@ -105,7 +132,7 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
     with warnings.catch_warnings():
         # It is about peft's own way to save PiSSA, which `save_adapter` does not use.
         warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA with rank_pattern")
-        config = LoraConfig(
+        return LoraConfig(
             r=settings.rank,
             lora_alpha=alpha,  # type: ignore[arg-type]  # any number will do
             lora_dropout=settings.dropout,
@@ -118,9 +145,6 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
             init_lora_weights=_PISSA if settings.init == "pissa" else True,
             task_type="CAUSAL_LM",
         )
-    with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        return cast("PeftModel", get_peft_model(base, config))
 
 
 def _target_layers(base: PreTrainedModel, settings: AdapterSettings) -> dict[str, torch.nn.Module]:
