@@ -13,9 +13,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from luthier import InputError
 from luthier_models.loading import load_causal_lm
-from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.adapter_files import adapter_tensors, save_adapter
+from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
 from luthier_tune.options import check_budget
 from luthier_tune.targets import adaptable, check_names, matches
@@ -83,7 +83,7 @@ def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Stu
     def write(directory: Path) -> None:
         write_merged(adapted, model, directory, initial=initial)
 
-    return Student(PackedModel(base), parameters, write, adapter.rate_of)
+    return Student(lean_or_plain(base, ctx.log), parameters, write, adapter.rate_of)
 
 
 def write_merged(
