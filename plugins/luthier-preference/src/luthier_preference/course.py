@@ -87,7 +87,7 @@ class Course(TrainerCallback):
         """Note when."""
         self._step_began = time.monotonic()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """After each step: note it, and decide what comes next.
 
         Raises:

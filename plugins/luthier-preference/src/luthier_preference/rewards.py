@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from luthier_tune.loss import ROW_TOKENS, target_losses
+from luthier_tune.loss import target_losses
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -101,8 +101,9 @@ class RewardMeter:
         found = [0.0] * len(pairs)
         training = self._adapted.training
         self._adapted.eval()
-        for members, row in self._packed.rows(pairs, ROW_TOKENS):
-            parts: Sequence[torch.Tensor] = torch.split(target_losses(self._packed, row), list(row.sizes))
+        packed = self._packed
+        for members, row in packed.rows(pairs, packed.row_tokens, shared=packed.takes_segments):
+            parts: Sequence[torch.Tensor] = torch.split(target_losses(packed, row), list(row.sizes))
             for member, losses in zip(members, parts, strict=True):
                 found[member] = -float(losses.double().sum())
         self._adapted.train(training)

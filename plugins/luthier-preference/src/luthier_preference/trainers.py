@@ -32,8 +32,12 @@ class _Tokenised:
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         """Make the schedule, whose end may not be known yet."""
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self.course.rate)
-        return self.lr_scheduler
+        schedule = LambdaLR(optimizer or self.optimizer, self.course.rate)
+        self.lr_scheduler = schedule
+        return schedule
+
+    def _send_telemetry(self) -> None:
+        """Tell nobody: a step reaches no network."""
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: a checkpoint is no model to publish."""
