@@ -46,6 +46,7 @@ class Row:
         labels: the targets, (targets,).
         segments: the runs of tokens that attention treats as one: documents, or shared parts of them.
         sizes: the number of targets of each document.
+        states: what the model starts from in place of the embeddings of `ids`, (tokens, width).
     """
 
     ids: Tensor
@@ -54,6 +55,7 @@ class Row:
     labels: Tensor
     segments: tuple[Segment, ...]
     sizes: tuple[int, ...]
+    states: Tensor | None = None
 
     def to(self, device: torch.device) -> Row:
         """The same row on a device."""
@@ -154,7 +156,11 @@ class PackedModel:
 
     def _inputs(self, row: Row) -> dict[str, Any]:
         """What the model is called with: no mask and no cache, or documents would see each other."""
-        inputs: dict[str, Any] = {"input_ids": row.ids[None], "position_ids": row.positions[None]}
+        inputs: dict[str, Any] = {"position_ids": row.positions[None]}
+        if row.states is None:
+            inputs["input_ids"] = row.ids[None]
+        else:
+            inputs["inputs_embeds"] = row.states[None]
         if self._side_by_side:
             inputs["document_lengths"] = tuple(segment.length for segment in row.segments)
         elif self.takes_segments:

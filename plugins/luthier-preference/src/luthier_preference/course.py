@@ -13,8 +13,9 @@ from transformers import TrainerCallback
 from luthier import InputError
 from luthier_preference.checkpoints import seal
 from luthier_preference.rewards import mean
-from luthier_tune.budget import known_steps, learning_rate, seconds_per_step, total_with_cooldown_at
+from luthier_tune.budget import known_steps, learning_rate, settled_total, steps_left
 from luthier_tune.checkpoint import Progress
+from luthier_tune.divergence import diverged
 
 if TYPE_CHECKING:
     from luthier import Context
@@ -114,11 +115,6 @@ class Course(TrainerCallback):
 
     def _note(self, step: int, logs: Mapping[str, float]) -> None:
         loss, norm = logs["loss"], float(logs.get("grad_norm", math.nan))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise InputError(
-                f"training diverged at step {step}: the loss is {loss}, the norm of its gradient {norm}",
-                f"Lower the learning rate (it is {self._settings.learning_rate:g}), or check the model's weights.",
-            )
         seconds, tokens = time.monotonic() - self._step_began, logs["num_tokens"] - self._tokens
         self._tokens = logs["num_tokens"]
         rate = self._settings.learning_rate * self.rate(step - 1)
@@ -126,18 +122,24 @@ class Course(TrainerCallback):
         rewards = {"reward_margin": logs.get("rewards/margins", math.nan)}
         self.progress.step = step
         self.progress.curve.append({**record, "gradient_norm": norm, **rewards})
+        how = diverged(self.progress.curve, [])
+        if how:
+            raise InputError(
+                f"training diverged at step {step}: {how}",
+                f"Lower the learning rate (it is {self._settings.learning_rate:g}), or check the model's weights.",
+            )
         shown = {name: value for name, value in rewards.items() if math.isfinite(value)}
         self._ctx.progress(step, self.progress.total, loss=loss, learning_rate=rate, **shown)
 
     def _settle(self) -> bool:
         """Turn a budget in minutes into steps, as soon as the fall of the learning rate takes all that is left."""
-        progress, validation = self.progress, self.progress.validation
-        elapsed = time.monotonic() - self._clock
-        first, last = (validation[place]["seconds"] if validation else 0.0 for place in (0, -1))
-        tokens = mean([record["tokens"] for record in progress.curve])
-        left = 60 * (self._settings.max_minutes or 0.0) - elapsed - last
-        steps_left = left / seconds_per_step(progress.curve, tokens, elapsed - first)
-        if total_with_cooldown_at(progress.step + 1) - progress.step <= steps_left:
-            return False
-        progress.total = total_with_cooldown_at(progress.step)
-        return True
+        progress = self.progress
+        left = steps_left(
+            progress.curve,
+            progress.validation,
+            minutes=self._settings.max_minutes or 0.0,
+            elapsed=time.monotonic() - self._clock,
+            tokens_per_step=mean([record["tokens"] for record in progress.curve]),
+        )
+        progress.total = settled_total(progress.step, left)
+        return progress.total is not None

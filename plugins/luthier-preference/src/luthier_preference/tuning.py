@@ -24,7 +24,9 @@ from luthier_preference.examples import (
 )
 from luthier_preference.rewards import RewardMeter, Rewards, mean
 from luthier_preference.trainers import make_trainer
-from luthier_tune.adapters import AdapterSettings, lora_config, write_merged
+from luthier_tune.adapters import AdapterSettings, lora_config, save_merged
+from luthier_tune.memory import explained
+from luthier_tune.task import copy_companions
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
@@ -135,7 +137,8 @@ def _tune(
     course.meter = RewardMeter(adapted, PackedModel(base), valid, beta) if valid else None
     found = find_checkpoint(ctx.checkpoint)
     course.begin(found[1] if found else None)
-    trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+    with explained(f"after step {course.progress.step}", settings):
+        trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
     course.validate()
     _record(course, train, ctx)
     # trl wrote its own there.
@@ -143,7 +146,8 @@ def _tune(
     for config, token in paddings:
         config.pad_token_id = token
     adapted.eval()
-    write_merged(adapted, model, ctx.output)
+    save_merged(adapted, ctx.output, base_model=model.hash)
+    copy_companions(model.path, ctx.output)
 
 
 def _record(course: Course, train: Encoded, ctx: Context) -> None:

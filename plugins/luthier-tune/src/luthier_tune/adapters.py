@@ -17,14 +17,12 @@ from luthier_models.prompts import PromptEncoder
 from luthier_tune.adapter_files import adapter_tensors, save_adapter
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
-from luthier_tune.options import check_budget
 from luthier_tune.targets import adaptable, check_names, matches
-from luthier_tune.task import Student, copy_companions, fit, read_examples
+from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
     from transformers import PreTrainedModel
 
     from luthier import Context, Dataset, Model
@@ -61,7 +59,7 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
         InputError: if the budget, the data, the device or the layers to adapt cannot be used, or
             training diverges.
     """
-    check_budget(**vars(settings))
+    check_start(settings, ctx)
     encoder = PromptEncoder.from_directory(model.path)
     train, valid = read_examples(data, encoder, settings, ctx.seed)
     student = adapted_student(model, adapter, ctx)
@@ -81,26 +79,10 @@ def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Stu
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
 
     def write(directory: Path) -> None:
-        write_merged(adapted, model, directory, initial=initial)
+        save_merged(adapted, directory, base_model=model.hash, initial=initial)
+        copy_companions(model.path, directory)
 
     return Student(lean_or_plain(base, ctx.log), parameters, write, adapter.rate_of)
-
-
-def write_merged(
-    adapted: PeftModel, model: Model, directory: Path, *, initial: Mapping[str, Tensor] | None = None
-) -> None:
-    """Write the adapter into `adapter/`, and the model with it merged; the adapted model is used up.
-
-    Args:
-        adapted: the model with the adapter.
-        model: what it was made of: its tokenizer and templates are copied.
-        directory: where.
-        initial: as `save_adapter` takes it.
-    """
-    save_adapter(adapted, directory / "adapter", base_model=model.hash, initial=initial)
-    merged: Any = adapted.merge_and_unload(safe_merge=True)
-    merged.save_pretrained(directory)
-    copy_companions(model.path, directory)
 
 
 def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftModel:
@@ -145,6 +127,18 @@ def lora_config(base: PreTrainedModel, settings: AdapterSettings) -> LoraConfig:
             init_lora_weights=_PISSA if settings.init == "pissa" else True,
             task_type="CAUSAL_LM",
         )
+
+
+def save_merged(
+    adapted: PeftModel, directory: Path, *, base_model: str, initial: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write the merged model, with the adapter beside it in `adapter/`; the model is used up by it.
+
+    `base_model` and `initial` are those of `save_adapter`.
+    """
+    save_adapter(adapted, directory / "adapter", base_model=base_model, initial=initial)
+    merged: Any = adapted.merge_and_unload(safe_merge=True)
+    merged.save_pretrained(directory)
 
 
 def _target_layers(base: PreTrainedModel, settings: AdapterSettings) -> dict[str, torch.nn.Module]:
