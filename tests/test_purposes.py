@@ -36,6 +36,7 @@ MORE = {
         "unlike-pages.threshold": 1.0,
     },
     "characters": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
+    "translation": {"fresh.parameters": "300K"},
     "layers-or-lora": {
         "docstrings.packages": ["click", "rich", "typer", "pydantic", "filelock", "hypothesis", "fsspec", "jinja2"],
         "docstrings.per_package": 30,

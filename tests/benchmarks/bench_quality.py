@@ -104,6 +104,15 @@ ROWS = (
         beside=LEAD,
     ),
     Row(
+        "purposes/translation.yaml",
+        "translation from scratch",
+        "encoder-decoder, 5M",
+        "Debian, en to fr",
+        "full",
+        "chrf",
+        "sentence_chrf",
+    ),
+    Row(
         "purposes/characters.yaml",
         "from scratch",
         "transformer, 1M",

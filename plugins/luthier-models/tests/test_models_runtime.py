@@ -99,7 +99,7 @@ def test_an_output_that_is_more_than_its_layer_is_asked_for_whole(tiny):
     generator = TransformersGenerator(tiny)
     # As architectures do that scale their logits (Cohere, Granite): twice the logits.
     generator.model.register_forward_hook(lambda _m, _a, output: output.__setitem__("logits", 2 * output.logits))
-    assert generator._packed.head is None
+    assert generator._batched.head is None
     scaled = list(generator.logits(PROMPTS, COMPLETIONS))
     plain = list(TransformersGenerator(tiny).logits(PROMPTS, COMPLETIONS))
     for twice, once in zip(scaled, plain, strict=True):
@@ -120,9 +120,9 @@ def test_documents_that_see_each_other_go_one_to_a_row(tiny):
         return output
 
     broken.model.base_model.forward = leaky
-    assert generator._packed.isolates_documents
-    assert not broken._packed.isolates_documents
-    rows = [members for members, _ in broken._packed.rows([([1], [2]), ([3], [4, 5])], 100)]
+    assert generator._batched.isolates_documents
+    assert not broken._batched.isolates_documents
+    rows = [members for members, _ in broken._batched.rows([([1], [2]), ([3], [4, 5])], 100)]
     assert sorted(rows) == [[0], [1]]
     assert len(expected) == len(PROMPTS)
 
