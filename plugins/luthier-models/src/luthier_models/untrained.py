@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import torch
 from transformers import AutoModelForCausalLM
 
+from luthier_models.corpus import split_texts
 from luthier_models.families.sizes import parameters
 from luthier_models.families.table import FAMILIES
 from luthier_models.normalise import save_model
@@ -29,7 +29,7 @@ def write_fresh(
     Raises:
         InputError: if the budget is too small for the tokenizer, or there is nothing to train that on.
     """
-    tokenizer = train_tokenizer(training_texts(data), vocabulary)
+    tokenizer = train_tokenizer(split_texts(data, "train"), vocabulary)
     shape = FAMILIES[family].shape(budget, len(tokenizer), design)
     config = FAMILIES[family].configuration(shape, design, tokenizer)
     with torch.random.fork_rng(devices=[]):
@@ -39,15 +39,6 @@ def write_fresh(
         )
     save_model(model, tokenizer, ctx.output)
     record_shape(shape, ctx)
-
-
-def training_texts(data: Dataset) -> Iterator[str]:
-    """What the training split has to read and to write, in the order of its rows."""
-    for frame in data.frames():
-        rows = frame.filter(pl.col("split") == "train")
-        columns = [name for name in ("text", "prompt", "completion") if name in rows.columns]
-        for row in rows.select(columns).iter_rows():
-            yield from (text for text in row if text)
 
 
 def record_shape(shape: Shape, ctx: Context) -> None:

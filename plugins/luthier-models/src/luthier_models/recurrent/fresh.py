@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from luthier_models.corpus import split_texts
 from luthier_models.normalise import save_model
 from luthier_models.recurrent.language_model import RnnConfig, RnnForCausalLM
 from luthier_models.recurrent.sizes import RecurrentWishes, recurrent_shape
-from luthier_models.untrained import record_shape, training_texts
+from luthier_models.untrained import record_shape
 from luthier_models.vocabularies import train_tokenizer
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def write_rnn_lm(
     Raises:
         InputError: if the budget is too small for the tokenizer, or there is nothing to train that on.
     """
-    tokenizer = train_tokenizer(training_texts(data), vocabulary)
+    tokenizer = train_tokenizer(split_texts(data, "train"), vocabulary)
     shape = recurrent_shape(budget, len(tokenizer), wishes)
     config = RnnConfig(
         vocab_size=shape.vocabulary,
