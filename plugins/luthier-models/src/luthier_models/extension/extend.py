@@ -44,8 +44,8 @@ def extend(model: Model, data: Dataset, ctx: Context, *, tokens: int, min_freque
     written = with_merges(backend, merges)
     extended = Tokenizer.from_str(written)
     loaded: Any = load_causal_lm(model.path)
-    pieces = [[backend.token_to_id(piece) for piece in merge.pieces] for merge in merges]
-    add_rows(loaded, pieces, extended.token_to_id(merges[0].token))
+    ids = extended.get_vocab()
+    add_rows(loaded, [[ids[piece] for piece in merge.pieces] for merge in merges], ids[merges[0].token])
     loaded.save_pretrained(ctx.output)
     for path in sorted(model.path.iterdir()):
         if path.is_file() and not (ctx.output / path.name).exists() and ".safetensors" not in path.name:
@@ -62,12 +62,13 @@ def _record_tokens(old: Tokenizer, new: Tokenizer, texts: Sequence[str], merges:
     """How many tokens a byte takes, and which there are now."""
     size = sum(len(text.encode()) for text in texts)
     before, after = (_count(tokenizer, texts) for tokenizer in (old, new))
+    ids = new.get_vocab()
     ctx.metric("new_tokens", len(merges))
     ctx.metric("tokens_per_byte_before", before / size)
     ctx.metric("tokens_per_byte", after / size)
     rows = [
         {
-            "token": new.decode([new.token_to_id(merge.token)], skip_special_tokens=False),
+            "token": new.decode([ids[merge.token]], skip_special_tokens=False),
             "pieces": len(merge.pieces),
             "frequency": merge.frequency,
         }
