@@ -104,6 +104,18 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
     Raises:
         InputError: if no layer has one of the names, or PiSSA is asked for more than a layer's full rank.
     """
+    config = lora_config(base, settings)
+    with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return cast("PeftModel", get_peft_model(base, config))
+
+
+def lora_config(base: PreTrainedModel, settings: AdapterSettings) -> LoraConfig:
+    """The settings as peft has them.
+
+    Raises:
+        InputError: if no layer has one of the names, or PiSSA is asked for more than a layer's full rank.
+    """
     layers = _target_layers(base, settings)
     # The longer a name, the fewer layers it means: it goes first, and peft takes the first that matches.
     ranks = {re.escape(name): settings.ranks[name] for name in sorted(settings.ranks, key=lambda n: (-len(n), n))}
@@ -115,7 +127,7 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
     with warnings.catch_warnings():
         # It is about peft's own way to save PiSSA, which `save_adapter` does not use.
         warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA with rank_pattern")
-        config = LoraConfig(
+        return LoraConfig(
             r=settings.rank,
             lora_alpha=alpha,  # type: ignore[arg-type]  # any number will do
             lora_dropout=settings.dropout,
@@ -128,9 +140,6 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
             init_lora_weights=_PISSA if settings.init == "pissa" else True,
             task_type="SEQ_2_SEQ_LM" if base.config.is_encoder_decoder else "CAUSAL_LM",
         )
-    with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        return cast("PeftModel", get_peft_model(base, config))
 
 
 def save_merged(
