@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from luthier_models.corpus import split_texts
 from luthier_models.normalise import save_model
 from luthier_models.recurrent.language_model import RnnConfig
 from luthier_models.recurrent.seq2seq import RnnSeq2SeqConfig
 from luthier_models.recurrent.seq2seq_sizes import pair_shape
 from luthier_models.recurrent.sizes import RecurrentWishes, recurrent_shape
-from luthier_models.untrained import initialised, record_shape, training_texts
+from luthier_models.untrained import initialised, record_shape
 from luthier_models.vocabularies import train_tokenizer
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def write_rnn_lm(
     Raises:
         InputError: if the budget is too small for the tokenizer, or there is nothing to train that on.
     """
-    tokenizer = train_tokenizer(training_texts(data), vocabulary)
+    tokenizer = train_tokenizer(split_texts(data, "train"), vocabulary)
     shape = recurrent_shape(budget, len(tokenizer), wishes)
     config = RnnConfig(
         vocab_size=shape.vocabulary,
@@ -51,7 +52,7 @@ def write_rnn_seq2seq(
     Raises:
         InputError: if the budget is too small for the tokenizer, or there is nothing to train that on.
     """
-    tokenizer = train_tokenizer(training_texts(data), vocabulary, closes_texts=True)
+    tokenizer = train_tokenizer(split_texts(data, "train"), vocabulary, closes_texts=True)
     shape = pair_shape(budget, len(tokenizer), wishes)
     config = RnnSeq2SeqConfig(
         vocab_size=shape.vocabulary,
