@@ -72,13 +72,12 @@ def pack(pairs: Sequence[Pair], *, shared: bool = False) -> Row:
     """
     documents = [[*given, *targets][:-1] for given, targets in pairs]
     forest = share(documents) if shared else separate(documents)
-    owners = {segment: number for number, path in enumerate(forest.paths) for segment in path}
     starts: list[int] = []
     ids: list[int] = []
     positions: list[int] = []
-    for segment, (start, end) in enumerate(forest.spans):
+    for document, start, end in forest.sources:
         starts.append(len(ids))
-        ids += documents[owners[segment]][start:end]
+        ids += documents[document][start:end]
         positions += range(start, end)
     index: list[int] = []
     labels: list[int] = []

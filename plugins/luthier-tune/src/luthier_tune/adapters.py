@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -78,13 +78,26 @@ def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Stu
     base: Any = load_causal_lm(model.path, device=ctx.device)
     adapted = inject(base, adapter, ctx.seed)
     initial = adapter_tensors(adapted) if adapter.init == "pissa" else None
+    return merging_student(base, adapted, model, ctx, initial=initial, rate_of=adapter.rate_of)
+
+
+def merging_student(
+    base: PreTrainedModel,
+    adapted: PeftModel,
+    model: Model,
+    ctx: Context,
+    *,
+    initial: Mapping[str, torch.Tensor] | None = None,
+    rate_of: Callable[[str], float] | None = None,
+) -> Student:
+    """A student whose adapters, put into `base` by peft, are merged when it is written; see `save_adapter`."""
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
 
     def write(directory: Path) -> None:
         save_merged(adapted, directory, base_model=model.hash, initial=initial)
         copy_companions(model.path, directory)
 
-    return Student(lean_or_plain(base, ctx.log), parameters, write, adapter.rate_of)
+    return Student(lean_or_plain(base, ctx.log), parameters, write, rate_of)
 
 
 def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftModel:
