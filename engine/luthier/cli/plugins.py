@@ -239,6 +239,8 @@ def _none(stage: str | None, registry: Registry) -> str:
 def _gives(component: Component) -> str:
     form = component.declared.gives
     kind = component.stage.gives or "a generator"
+    if form and not isinstance(form, str):
+        return f"{kind} of the form that its configuration says"
     return f"{kind} of the form {form}" if form else kind
 
 

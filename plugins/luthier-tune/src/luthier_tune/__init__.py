@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
-from luthier import component, hookimpl
+from luthier import InputError, component, hookimpl
 from luthier_tune.options import BY_VALID_LOSS, Training, check_budget, check_factors, check_layers
 
 if TYPE_CHECKING:
@@ -18,9 +18,29 @@ if TYPE_CHECKING:
 
 PROMPTED = {"prompt-completion", "chat"}
 LEARNABLE = PROMPTED | {"language-modelling"}
+FORMS = {"causal-lm", "seq2seq-lm"}
 
 
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget, search=BY_VALID_LOSS)
+def check_task(*, model: str, data: str, teacher: str | None = None) -> None:
+    """Refuse what an architecture cannot learn, or cannot teach; takes the forms of a tuner's inputs.
+
+    Raises:
+        InputError: saying which architecture can.
+    """
+    if model == "seq2seq-lm" and data == "language-modelling":
+        raise InputError(
+            "an encoder-decoder learns completions of prompts, and cannot model texts alone",
+            "Make pairs (`format: prompt-completion`, `translation`, `summarization`), or take a decoder "
+            "(`architecture: fresh` with `family: llama`).",
+        )
+    if teacher not in (None, model):
+        raise InputError(
+            f"the teacher is a {teacher} and the model a {model}: they do not predict the same",
+            "Name a teacher of the model's form, with its tokenizer.",
+        )
+
+
+@component(needs={"model": FORMS, "data": LEARNABLE}, check=check_budget, check_forms=check_task, search=BY_VALID_LOSS)
 def lora(
     model: Model,
     data: Dataset,
@@ -77,7 +97,7 @@ def lora(
     tune(model, data, ctx, adapter, training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget, search=BY_VALID_LOSS)
+@component(needs={"model": FORMS, "data": LEARNABLE}, check=check_budget, check_forms=check_task, search=BY_VALID_LOSS)
 def full(
     model: Model,
     data: Dataset,
@@ -96,7 +116,7 @@ def full(
     tune(model, data, ctx, training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_layers, search=BY_VALID_LOSS)
+@component(needs={"model": FORMS, "data": LEARNABLE}, check=check_layers, check_forms=check_task, search=BY_VALID_LOSS)
 def layers(
     model: Model,
     data: Dataset,
@@ -175,14 +195,15 @@ def soft_prompt(
         tokens: the length of the prompt; each prompt of a user is read after so many more tokens.
         text: what the prompt starts as, its tokens again and again; tokens drawn from the vocabulary, if empty.
     """
-    from luthier_tune.soft_prompt import PromptSettings, tune
+    from luthier_tune.prompt_tuning import PromptSettings, tune
 
     tune(model, data, ctx, PromptSettings(tokens=tokens, text=text), training)
 
 
 @component(
-    needs={"model": {"causal-lm"}, "teacher": {"causal-lm"}, "data": LEARNABLE},
+    needs={"model": FORMS, "teacher": FORMS, "data": LEARNABLE},
     check=check_budget,
+    check_forms=check_task,
     search=BY_VALID_LOSS,
 )
 def distill(

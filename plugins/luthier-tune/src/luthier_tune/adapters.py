@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from luthier import InputError
-from luthier_models.loading import load_causal_lm
+from luthier_models.loading import load_language_model
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.adapter_files import adapter_tensors, save_adapter
 from luthier_tune.lean import lean_or_plain
@@ -75,7 +75,7 @@ def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Stu
     Raises:
         InputError: if the device or the layers to adapt cannot be used.
     """
-    base: Any = load_causal_lm(model.path, device=ctx.device)
+    base: Any = load_language_model(model.path, device=ctx.device)
     adapted = inject(base, adapter, ctx.seed)
     initial = adapter_tensors(adapted) if adapter.init == "pissa" else None
     return merging_student(base, adapted, model, ctx, initial=initial, rate_of=adapter.rate_of)
@@ -106,6 +106,18 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
     Raises:
         InputError: if no layer has one of the names, or PiSSA is asked for more than a layer's full rank.
     """
+    config = lora_config(base, settings)
+    with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return cast("PeftModel", get_peft_model(base, config))
+
+
+def lora_config(base: PreTrainedModel, settings: AdapterSettings) -> LoraConfig:
+    """The settings as peft has them.
+
+    Raises:
+        InputError: if no layer has one of the names, or PiSSA is asked for more than a layer's full rank.
+    """
     layers = _target_layers(base, settings)
     # The longer a name, the fewer layers it means: it goes first, and peft takes the first that matches.
     ranks = {re.escape(name): settings.ranks[name] for name in sorted(settings.ranks, key=lambda n: (-len(n), n))}
@@ -117,7 +129,7 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
     with warnings.catch_warnings():
         # It is about peft's own way to save PiSSA, which `save_adapter` does not use.
         warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA with rank_pattern")
-        config = LoraConfig(
+        return LoraConfig(
             r=settings.rank,
             lora_alpha=alpha,  # type: ignore[arg-type]  # any number will do
             lora_dropout=settings.dropout,
@@ -128,11 +140,8 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
             use_rslora=settings.rslora,
             use_dora=settings.dora,
             init_lora_weights=_PISSA if settings.init == "pissa" else True,
-            task_type="CAUSAL_LM",
+            task_type="SEQ_2_SEQ_LM" if base.config.is_encoder_decoder else "CAUSAL_LM",
         )
-    with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        return cast("PeftModel", get_peft_model(base, config))
 
 
 def save_merged(

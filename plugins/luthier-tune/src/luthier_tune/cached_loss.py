@@ -37,7 +37,8 @@ class CachedLoss(CompletionLoss):
 
     def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Row]]:
         """Rows of documents that do not see each other, with the states that the upper part starts from."""
-        for members, row in super().batches(examples):
+        upper = self._parts.upper
+        for members, row in upper.rows(examples, upper.row_tokens):
             pairs = [examples[member] for member in members]
             yield members, self._parts.start(row, pairs, self._states(pairs))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from luthier import InputError
-from luthier_models.loading import load_causal_lm
+from luthier_models.loading import load_language_model
+from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.activations import ActivationCache
 from luthier_tune.adapters import AdapterSettings, inject, save_merged
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from luthier import Context, Dataset, Model
-    from luthier_models.packing import PackedModel, Pair
+    from luthier_models.batching import BatchedModel
+    from luthier_models.packing import Pair
     from luthier_tune.activations import Precision
     from luthier_tune.options import Training
 
@@ -50,15 +52,32 @@ def tune(model: Model, data: Dataset, ctx: Context, chosen: LayerSettings, setti
     check_start(settings, ctx)
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = partial_student(model, chosen, ctx)
-    objective = CompletionLoss(student.packed)
-    parts = None if chosen.activations == "recompute" else _parts(student.packed, ctx)
-    if parts is not None and chosen.activations != "recompute":
-        examples = [*train.pairs, *valid.pairs]
-        cache = _cache(parts, examples, chosen.activations, ctx)
-        cache.require_space(_seen(len(train.pairs), settings) + len(valid.pairs))
-        objective = CachedLoss(parts, cache, examples)
+    objective = objective_of(student, chosen, train.pairs, valid.pairs, settings=settings, ctx=ctx)
     fit(student, objective, train, valid, settings=settings, ctx=ctx)
     student.write(ctx.output)
+
+
+def objective_of(
+    student: Student,
+    chosen: LayerSettings,
+    train: Sequence[Pair],
+    valid: Sequence[Pair],
+    *,
+    settings: Training,
+    ctx: Context,
+) -> CompletionLoss:
+    """What the student minimises: on kept activations where they are asked for and the model can be cut.
+
+    Raises:
+        InputError: if the disk has too little space for them.
+    """
+    parts = None if chosen.activations == "recompute" else _parts(student.packed, ctx)
+    if parts is None or chosen.activations == "recompute":
+        return CompletionLoss(student.packed)
+    examples = [*train, *valid]
+    cache = _cache(parts, examples, chosen.activations, ctx)
+    cache.require_space(_seen(len(train), settings) + len(valid))
+    return CachedLoss(parts, cache, examples)
 
 
 def partial_student(model: Model, chosen: LayerSettings, ctx: Context) -> Student:
@@ -68,7 +87,7 @@ def partial_student(model: Model, chosen: LayerSettings, ctx: Context) -> Studen
         InputError: if the device or the layers cannot be used.
     """
     # Weights of half precision would lose most of the small steps that training takes; adapters are apart.
-    base: Any = load_causal_lm(model.path, device=ctx.device, dtype="float32" if chosen.rank is None else "auto")
+    base: Any = load_language_model(model.path, device=ctx.device, dtype="float32" if chosen.rank is None else "auto")
     names = chosen_modules(base, chosen)
     if chosen.rank is None:
         base.requires_grad_(False)
@@ -129,8 +148,11 @@ def _linear_layers(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(inside))
 
 
-def _parts(whole: PackedModel, ctx: Context) -> SplitModel | None:
+def _parts(whole: BatchedModel, ctx: Context) -> SplitModel | None:
     """The model cut before the first layer that learns; None, noted in the log, where that cannot be done."""
+    if not isinstance(whole, PackedModel):
+        ctx.log.info("an encoder-decoder has no single list of layers: the frozen ones are computed in every epoch")
+        return None
     first = first_trained_layer(whole.model)
     if first == 0:
         ctx.log.info("the first layer, or what comes before it, is trained: there are no activations to keep")
