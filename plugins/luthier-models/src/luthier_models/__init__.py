@@ -147,7 +147,8 @@ def rnn_lm(
 
     A token costs the same however many came before it, and there is no longest context: the model keeps a state of
     constant size. The widest layers within `parameters` are chosen; metrics `parameters` and `vocabulary` and the
-    table `parameters` show the arithmetic. Tune it with `full`, at a learning rate of about 4e-3. Long texts are
+    table `parameters` show the arithmetic. Tune it with `full`, at a learning rate of about 1e-2
+    (an LSTM) and batches of 16 or more. Long texts are
     trained in pieces of the tuner's `max_length`, each from a state of zeros, and scored whole.
 
     Args:
