@@ -7,6 +7,7 @@ from typing import get_args
 
 import polars as pl
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, LlamaConfig
@@ -16,11 +17,13 @@ from luthier.components import ConfigurationError, read_component
 from luthier.core_stages import STAGES
 from luthier.testing import arguments, make_context
 from luthier_models import Vocabulary, fresh, rnn_seq2seq
-from luthier_models.families.design import TRAITS, Design
+from luthier_models.anatomy.parts import block_of
+from luthier_models.families.design import TRAITS, Design, choose_family
 from luthier_models.families.llama import DecoderShape, Llama
 from luthier_models.families.sizes import parameters, parse_count
 from luthier_models.families.table import FAMILIES
 from luthier_models.loading import load_language_model
+from luthier_models.packing import PackedModel, pack
 from luthier_models.vocabularies import SPECIAL, train_tokenizer
 
 TEXTS = [
@@ -28,6 +31,9 @@ TEXTS = [
     "A bridge of 1907; it was mended three times.\tNobody knows why.",
     "El puente está cerrado. Der Fluß fließt.",
 ] * 4
+
+
+SMALL = {"tokenizer": Vocabulary(size=300)}
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +49,111 @@ def data(tmp_path_factory) -> Dataset:
     return Dataset.at(directory, "language-modelling")
 
 
+DECODERS = [name for name, traits in TRAITS.items() if traits.form == "causal-lm"]
+
+
 @pytest.mark.parametrize(
     ("family", "wished"),
     [
-        *[(family, {"tied": tied}) for family in ("llama", "qwen3") for tied in (True, False)],
+        *[(family, {"tied": tied}) for family in DECODERS for tied in (True, False)],
+        *[(family, {"heads": 4, "key_value_heads": 2, "width": 64}) for family in ("olmo2", "stablelm", "smollm3")],
         *[(family, wished) for family in ("t5", "marian") for wished in ({}, {"layers": 2, "decoder_layers": 3})],
     ],
 )
 def test_the_arithmetic_is_that_of_the_model(tmp_path, data, family, wished):
     ctx = make_context(tmp_path, seed=1)
-    fresh(data, ctx, family=family, parameters="300K", tokenizer=Vocabulary(size=300), **wished)
+    fresh(data, ctx, family=family, parameters="300K", max_length=1024 if family == "t5" else 100, **SMALL, **wished)
     model = load_language_model(ctx.output)
-    # Marian's sinusoids are no parameters but in name: nothing learns them, and they are not stored.
-    count = sum(p.numel() for name, p in model.named_parameters() if "embed_positions" not in name)
-    assert ctx.metrics["parameters"].value == count
-    assert count <= 300_000
-    assert "layers" in wished or count > 200_000
+    blocks: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        # Marian's sinusoids are no parameters but in name: nothing learns them, and they are not stored.
+        if family != "marian" or "embed_positions" not in name:
+            blocks[block_of(name)] = blocks.get(block_of(name), 0) + parameter.numel()
     table = pl.read_parquet(ctx.notes / "tables" / "parameters.parquet")
-    assert table["parameters"].sum() == count
+    assert {block: count for block, count in table.rows() if count} == blocks
+    count = ctx.metrics["parameters"].value
+    assert count == sum(blocks.values()) <= 300_000
+    assert wished.keys() & {"layers", "width"} or count > 200_000
     assert model.config.model_type == family
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_each_decoder_keeps_packed_documents_apart_and_does_not_mind_padding(tmp_path, data, family):
+    ctx = make_context(tmp_path, seed=1)
+    fresh(data, ctx, family=family, parameters="1M", layers=2, width=32, heads=4, max_length=64, **SMALL)
+    model = load_language_model(ctx.output)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)  # large enough that tokens far away matter
+    packed = PackedModel(model)
+    beginning = [(7 * number) % 200 + 3 for number in range(30)]
+    pairs = [([*beginning, 8], [9, 10]), ([*beginning, 11, 12], [13, 14, 15]), ([20, 21], [22])]
+    with torch.no_grad():
+        alone = [model(input_ids=torch.tensor([[*before, *after[:-1]]])).logits[0] for before, after in pairs]
+        expected = torch.cat([each[-len(after) :] for each, (_, after) in zip(alone, pairs, strict=True)])
+        for shared in {False, packed.takes_segments}:
+            torch.testing.assert_close(packed.logits(pack(pairs, shared=shared)), expected, rtol=1e-4, atol=1e-4)
+        padded = model(
+            input_ids=torch.tensor([[0, 0, 20, 21], [5, 6, 7, 8]]),
+            attention_mask=torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]),
+            position_ids=torch.tensor([[0, 0, 0, 1], [0, 1, 2, 3]]),
+        )
+        torch.testing.assert_close(padded.logits[0, -1], expected[-1], rtol=1e-4, atol=1e-4)
+    # StableLM's layers do not tell attention where documents end: its rows are masked, and share nothing.
+    assert packed.takes_segments == (family != "stablelm")
+    assert packed.isolates_documents
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_the_norms_and_the_positions_are_where_the_table_says(tmp_path, data, family):
+    ctx = make_context(tmp_path, seed=1)
+    fresh(data, ctx, family=family, parameters="1M", layers=1, width=32, heads=4, max_length=64, **SMALL)
+    model = load_language_model(ctx.output)
+    traits = TRAITS[family]
+    modules = dict(model.base_model.named_modules())
+    of_layers = {name: each for name, each in modules.items() if _is_norm_of_a_layer(name)}
+    assert len(of_layers) == 2
+    assert {hasattr(each, "bias") for each in of_layers.values()} == {traits.norm == "layernorm"}
+    called: list[str] = []
+    for name, each in modules.items():
+        if name in of_layers or name.endswith("attn"):
+            each.register_forward_hook(lambda *_, name=name: called.append(name))
+    with torch.no_grad():
+        model(input_ids=torch.tensor([[5, 6]]))
+        learned = [each for name, each in model.named_parameters() if block_of(name) == "positions"]
+        turned, plain = (
+            model(input_ids=torch.tensor([[5, 6, 7]]), position_ids=torch.tensor([places])).logits[0, -1]
+            for places in ([0, 1, 9], [0, 1, 2])
+        )
+    assert (called[0] in of_layers) == (traits.norm_position == "before")
+    assert bool(learned) == (traits.positions == "learned")
+    assert torch.equal(turned, plain) == (traits.positions == "none")
+
+
+def _is_norm_of_a_layer(name: str) -> bool:
+    numbered = any(part.isdigit() for part in name.split("."))
+    return numbered and block_of(name) == "norms" and "attn." not in name
+
+
+@pytest.mark.parametrize(
+    ("wished", "family"),
+    [
+        ({}, "llama"),
+        ({"positions": "none"}, "smollm3"),
+        ({"norm": "rmsnorm", "norm_position": "after"}, "olmo2"),
+        ({"norm_position": "after", "tied": False, "rope_base": 500.0}, "olmo2"),
+        ({"norm": "layernorm"}, "stablelm"),
+        ({"norm": "layernorm", "key_value_heads": 2, "norm_position": "before"}, "stablelm"),
+        ({"positions": "learned"}, "gpt2"),
+        ({"norm": "layernorm", "norm_position": "after"}, "opt"),
+        ({"positions": "sinusoidal"}, "marian"),
+        ({"decoder_layers": 2}, "t5"),
+        ({"family": "qwen3", "norm": "rmsnorm"}, "qwen3"),
+    ],
+)
+def test_the_first_family_that_has_all_wishes_is_taken(wished, family):
+    values = arguments(fresh, **wished)
+    assert choose_family(values["family"], Design.of(values)) == family
 
 
 @pytest.mark.parametrize(
@@ -177,6 +269,19 @@ def test_what_cannot_be_is_refused(tmp_path, data, config, says):
         ({"family": "t5", "rope_base": 500.0, "max_length": 99}, "the family t5 has no max_length, rope_base"),
         ({"family": "llama", "decoder_layers": 2}, "the family llama has no decoder_layers"),
         ({"family": "marian", "tied": False}, "the family marian has no tied"),
+        (
+            {"family": "llama", "norm": "layernorm", "positions": "learned"},
+            "the family llama has no norm: layernorm, positions: learned .*or take gpt2, which has it",
+        ),
+        (
+            {"family": "gpt2", "norm": "rmsnorm"},
+            r"gpt2 has no norm: rmsnorm \(It has norm: layernorm, norm_position: before, positions: learned, and .*",
+        ),
+        ({"positions": "none", "rope_base": 500.0}, r"no family has all .*closest: .*smollm3 \(.*\) without rope_base"),
+        (
+            {"norm": "rmsnorm", "norm_position": "after", "positions": "learned"},
+            r"closest: olmo2 \(.*\) without positions: learned; .*opt \(.*\) without norm: rmsnorm",
+        ),
     ],
 )
 def test_what_a_family_does_not_have_is_refused_while_planning(config, says):
@@ -188,9 +293,14 @@ def test_planning_knows_every_family_and_its_form():
     component = read_component(
         fresh, next(stage for stage in STAGES if stage.name == "architecture"), distribution="", version="", plugin=""
     )
-    assert TRAITS.keys() == FAMILIES.keys() == set(get_args(component.model.model_fields["family"].annotation))
-    forms = {name: component.form({"family": name}) for name in TRAITS}
-    assert forms == {"llama": "causal-lm", "qwen3": "causal-lm", "t5": "seq2seq-lm", "marian": "seq2seq-lm"}
+    assert (
+        TRAITS.keys()
+        == FAMILIES.keys()
+        == set(get_args(get_args(component.model.model_fields["family"].annotation)[0]))
+    )
+    assert {name for name in TRAITS if component.form({"family": name}) == "seq2seq-lm"} == {"t5", "marian"}
+    assert component.form({}) == "causal-lm"
+    assert component.form({"positions": "relative"}) == "seq2seq-lm"
 
 
 def test_data_without_training_texts_is_refused(tmp_path, data):

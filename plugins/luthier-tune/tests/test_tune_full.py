@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+import luthier_models
 import luthier_tune
 from luthier import InputError, Model
 from luthier.artifacts import build_manifest
@@ -67,6 +68,26 @@ def test_a_fresh_model_of_characters_learns_its_text(tmp_path, make_dataset, row
     # An untrained model knows nothing: the logarithm of its vocabulary.
     assert values["valid_loss_before"].value > 2.5
     assert values["valid_loss"].value < 1.2
+
+
+@pytest.mark.parametrize("family", ["smollm3", "olmo2", "stablelm", "gpt2", "opt"])
+def test_each_form_of_layers_learns_and_generates(tmp_path, make_dataset, rows, family):
+    data = make_dataset(rows(), "language-modelling")
+    made = make_context(tmp_path / "fresh", seed=3)
+    tokenizer = Vocabulary(kind="character", size=80)
+    fresh(data, made, family=family, parameters="60K", tokenizer=tokenizer, max_length=48)
+    # Texts are longer than 48 tokens, and the tuner may read more: learned positions must hold all the same.
+    longer = {"max_epochs": 10, "max_length": 512, "batch_size": 4}
+    ctx = tuned(tmp_path / "tuned", Model.at(made.output, "causal-lm", "0" * 64), data, **longer)
+    assert ctx.metrics["valid_loss"].value < ctx.metrics["valid_loss_before"].value - 0.5
+    generator = luthier_models.transformers(Model.at(ctx.output, "causal-lm", "1" * 64), ctx, batch_size=2)
+    together = generator.generate(["The table", "The row of the"], max_new_tokens=20)
+    assert together == [
+        generator.generate([prompt], max_new_tokens=20)[0] for prompt in ("The table", "The row of the")
+    ]
+    assert all(together)
+    with pytest.raises(InputError, match="context of 48"):
+        generator.generate(["The table"], max_new_tokens=48)
 
 
 def test_divergence_is_refused(tmp_path, tiny, examples):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval
 
 from luthier import Location, component, hookimpl
-from luthier_models.families.design import Design, check_design, form_of
+from luthier_models.families.design import Design, check_design, choose_family, form_of
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Generator, Model
@@ -62,9 +62,12 @@ def fresh(
     data: Dataset,
     ctx: Context,
     *,
-    family: Literal["llama", "qwen3", "t5", "marian"] = "llama",
+    family: Literal["llama", "qwen3", "smollm3", "olmo2", "stablelm", "gpt2", "opt", "t5", "marian"] | None = None,
     parameters: str = "5M",
     tokenizer: Vocabulary = Vocabulary(),
+    norm: Literal["rmsnorm", "layernorm"] | None = None,
+    norm_position: Literal["before", "after"] | None = None,
+    positions: Literal["rotary", "learned", "none", "relative", "sinusoidal"] | None = None,
     layers: Annotated[int, Ge(1)] | None = None,
     decoder_layers: Annotated[int, Ge(1)] | None = None,
     width: Annotated[int, Ge(16)] | None = None,
@@ -78,32 +81,54 @@ def fresh(
 ) -> None:
     """Make a new model with random weights, and a tokenizer trained on the data.
 
-    A decoder (`llama`, `qwen3`) goes on with a text and can model texts alone; an encoder-decoder (`t5`, `marian`)
-    reads a prompt whole and writes its completion, with one vocabulary for both.
+    A decoder goes on with a text and can model texts alone; an encoder-decoder (`t5`, `marian`) reads a prompt whole
+    and writes its completion, with one vocabulary for both.
+
+    Layers are designed by saying what they are to have: the first of these families, in this order, that has all of
+    it is taken, each as transformers knows it.
+
+    | family | norm | norm_position | positions |
+    |---|---|---|---|
+    | `llama` | rmsnorm | before | rotary |
+    | `qwen3`, a `llama` with normalised queries and keys | rmsnorm | before | rotary |
+    | `smollm3`, none of whose layers has positions | rmsnorm | before | none |
+    | `olmo2`, with normalised queries and keys | rmsnorm | after | rotary |
+    | `stablelm` | layernorm | before | rotary |
+    | `gpt2` | layernorm | before | learned |
+    | `opt` | layernorm | after | learned |
+    | `t5` | rmsnorm | before | relative |
+    | `marian`, the first transformer | layernorm | after | sinusoidal |
 
     Sizes that are not given are chosen so that the model has at most `parameters`; metrics `parameters` and
     `vocabulary` and the table `parameters` show the arithmetic. Tune it with `full`.
 
     Args:
-        family: the form of its layers, as transformers knows them. `qwen3` is `llama` with normalised queries and
-            keys; `t5` has relative positions and gated layers, `marian` is the first transformer.
+        family: the form of its layers; if not given, the first of the table above that has what is wished for.
+            Decoders up to `stablelm`, and `t5`, have gated layers without biases; the others plain ones with them.
         parameters: the budget: `800K`, `5M`, `1.7B`.
         tokenizer: its kind and size.
+        norm: of each layer: by the root mean square, or by mean and variance with a bias.
+        norm_position: `before` attention and MLP, or `after` them: in `olmo2` before the residual sum, else after it.
+        positions: how the model knows where a token stands: `rotary`; `learned`, an embedding of `max_length` rows;
+            `none`, only by how many tokens it sees; of encoder-decoders, `relative` or `sinusoidal`.
         layers: how many there are; of an encoder-decoder, on each side.
         decoder_layers: of the decoder of an encoder-decoder, where it is to have another number than the encoder.
         width: of the hidden states.
         heads: of attention.
         key_value_heads: of attention's keys and values, which several heads may share.
-        mlp_width: of the gated layer between attention and attention.
+        mlp_width: of the layer between attention and attention.
         tied: whether the embedding is also the output layer.
         max_length: tokens that it can read and write in all; of an encoder-decoder, on each side. `t5` has no limit.
         rope_base: of the rotary position embedding; 10,000 if not given.
-        dropout: in training; in a decoder, of attention.
+        dropout: in training; in a decoder with gated layers, of attention.
     """
     from luthier_models.families.sizes import parse_count
     from luthier_models.untrained import write_fresh
 
     design = Design(
+        norm=norm,
+        norm_position=norm_position,
+        positions=positions,
         layers=layers,
         decoder_layers=decoder_layers,
         width=width,
@@ -115,7 +140,8 @@ def fresh(
         rope_base=rope_base,
         dropout=dropout,
     )
-    write_fresh(data, ctx, family=family, budget=parse_count(parameters), design=design, vocabulary=tokenizer)
+    chosen = choose_family(family, design)
+    write_fresh(data, ctx, family=chosen, budget=parse_count(parameters), design=design, vocabulary=tokenizer)
 
 
 def check_budget(*, parameters: str, **_: object) -> None:

@@ -40,13 +40,11 @@ class BatchedModel(Protocol):
         model: the model itself.
         row_tokens: a batch longer than this is trained on in several, whose gradients are added up.
         shares_beginnings: whether beginnings that pairs have in common are computed once.
-        takes_segments: whether the model computes batches of another model that shares them.
     """
 
     model: PreTrainedModel
     row_tokens: int
     shares_beginnings: bool
-    takes_segments: bool
 
     @property
     def device(self) -> torch.device:
@@ -55,6 +53,10 @@ class BatchedModel(Protocol):
     @property
     def head(self) -> Head | None:
         """The output layer, if hidden states through it are the model's logits; else None."""
+
+    @property
+    def takes_segments(self) -> bool:
+        """Whether the model computes batches of another model that shares beginnings."""
 
     @property
     def isolates_documents(self) -> bool:

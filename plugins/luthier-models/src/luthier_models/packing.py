@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from luthier_models import attention
-from luthier_models.segments import Segment, fill_shared_rows, separate, share
+from luthier_models.segments import SHORTEST, Segment, fill_shared_rows, separate, share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,15 +63,16 @@ class Row:
         return replace(self, **moved)
 
 
-def pack(pairs: Sequence[Pair], *, shared: bool = False) -> Row:
+def pack(pairs: Sequence[Pair], *, shared: bool = False, shortest: int = SHORTEST) -> Row:
     """Pack pairs into one row; targets are the second of each pair. Neither part may be empty.
 
     Args:
         pairs: what is given, and what is to be predicted.
         shared: whether beginnings that pairs have in common are in the row once.
+        shortest: the tokens that such a beginning has at least.
     """
     documents = [[*given, *targets][:-1] for given, targets in pairs]
-    forest = share(documents) if shared else separate(documents)
+    forest = share(documents, shortest) if shared else separate(documents)
     starts: list[int] = []
     ids: list[int] = []
     positions: list[int] = []
@@ -118,9 +119,6 @@ class PackedModel:
 
     Args:
         model: the model; with LoRA layers injected or not.
-
-    Attributes:
-        takes_segments: whether the model can be told of segments, and so of beginnings that are shared.
     """
 
     shares_beginnings = False
@@ -133,12 +131,26 @@ class PackedModel:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self._side_by_side = _takes_lengths(model)
-        self.takes_segments = not self._side_by_side and attention.enable(model)
+        self._asks_segments = not self._side_by_side and attention.enable(model)
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device
+
+    @cached_property
+    def takes_segments(self) -> bool:
+        """Whether the model can be told of segments, and so of beginnings that are shared; measured.
+
+        Some architectures (StableLM) take the argument and do not pass it on to attention.
+        """
+        if not self._asks_segments:
+            return False
+        pairs = [([1, 2, 3], [4]), ([1, 2, 5], [6])]
+        with asking(self.model):
+            shared = self.hidden(self._probe(pairs, shared=True))[-1]
+            alone = self.hidden(self._probe(pairs[1:]))[-1]
+        return self._alike(shared, alone)
 
     def hidden(self, row: Row) -> Tensor:
         """The hidden states that predict the targets: (targets, width)."""
@@ -162,7 +174,7 @@ class PackedModel:
             inputs["inputs_embeds"] = row.states[None]
         if self._side_by_side:
             inputs["document_lengths"] = tuple(segment.length for segment in row.segments)
-        elif self.takes_segments:
+        elif self._asks_segments:
             inputs["segments"] = row.segments
         return {**inputs, "attention_mask": None, "use_cache": False}
 
@@ -191,9 +203,7 @@ class PackedModel:
         with asking(self.model):
             together = self.hidden(self._probe([other, PROBE]))[len(other[1]) :]
             alone = self.hidden(self._probe([PROBE]))
-        scale = float(alone.abs().max()) or 1.0
-        tolerance = _ISOLATION_TOLERANCE if self.model.dtype == torch.float32 else 0.05
-        return float((together - alone).abs().max()) <= tolerance * scale
+        return self._alike(together, alone)
 
     def rows(self, pairs: Sequence[Pair], limit: int, *, shared: bool | None = None) -> Iterator[tuple[list[int], Row]]:
         """Pack pairs into rows of at most `limit` tokens: the pairs' indices and the row, on the device.
@@ -214,10 +224,16 @@ class PackedModel:
             row = pack([pairs[number] for number in members], shared=shared)
             yield members, row.to(self.device)
 
-    def _probe(self, pairs: Sequence[Pair]) -> Row:
+    def _alike(self, got: Tensor, expected: Tensor) -> bool:
+        """Whether hidden states are the same, but for rounding."""
+        scale = float(expected.abs().max()) or 1.0
+        tolerance = _ISOLATION_TOLERANCE if self.model.dtype == torch.float32 else 0.05
+        return float((got - expected).abs().max()) <= tolerance * scale
+
+    def _probe(self, pairs: Sequence[Pair], *, shared: bool = False) -> Row:
         vocabulary = int(cast("Any", self.model).get_input_embeddings().weight.shape[0])
         small = [([i % vocabulary for i in given], [i % vocabulary for i in targets]) for given, targets in pairs]
-        return pack(small).to(self.device)
+        return pack(small, shared=shared, shortest=2).to(self.device)
 
 
 def _takes_lengths(model: PreTrainedModel) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from luthier import InputError
-from luthier_models.families.sizes import MAX_LAYERS, MAX_WIDTH, WIDTH_STEP, octaves, shape_within, usual_heads
+from luthier_models.families.sizes import MAX_LAYERS, octaves, shape_within, sizes_of
 
 if TYPE_CHECKING:
     from luthier_models.families.design import Design
@@ -77,15 +77,9 @@ def encoder_decoder_shape(
 def _shapes(
     vocabulary: int, design: Design, count: Callable[[EncoderDecoderShape], dict[str, int]], expansion: float
 ) -> Iterator[EncoderDecoderShape]:
-    widths = [design.width] if design.width else range(WIDTH_STEP, MAX_WIDTH + 1, WIDTH_STEP)
-    depths = [design.layers] if design.layers else range(1, MAX_LAYERS // 2 + 1)
-    for width in widths:
-        heads = design.heads or usual_heads(width)
+    for layers, width, heads, mlp_width in sizes_of(design, expansion=expansion, max_layers=MAX_LAYERS // 2):
         # Sinusoidal positions are pairs.
-        if width % heads or width % 2:
-            continue
-        mlp_width = design.mlp_width or WIDTH_STEP * max(1, round(expansion * width / WIDTH_STEP))
-        for layers in depths:
+        if width % 2 == 0:
             yield EncoderDecoderShape(
                 vocabulary=vocabulary,
                 layers=layers,

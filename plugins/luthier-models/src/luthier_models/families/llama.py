@@ -1,4 +1,9 @@
-"""Decoders in Llama's form: rotary positions, root-mean-square norms, gated layers; Qwen3's norms of heads on top.
+"""Decoders in Llama's form, with gated layers and shared keys and values; which norms they have, and where, differs.
+
+Llama has root-mean-square norms before each layer and rotary positions. Qwen3 also normalises queries and keys in
+each head; OLMo 2 does so before they are split, and has the norms of layers after them, before the residual sum
+(Team OLMo, 2024, arXiv:2501.00656); StableLM has layer norms; SmolLM3 can be had without positions, which a causal
+decoder learns by itself (Kazemnejad et al., 2023, arXiv:2305.19466).
 
 Small decoders gain from depth more than from width (Liu et al., 2024, MobileLLM, arXiv:2402.14905): the
 shapes here are about `ASPECT` times as wide as they are deep, as SmolLM2's are.
@@ -6,15 +11,15 @@ shapes here are about `ASPECT` times as wide as they are deep, as SmolLM2's are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from luthier import InputError
-from luthier_models.families.sizes import MAX_LAYERS, MAX_WIDTH, WIDTH_STEP, octaves, shape_within, usual_heads
+from luthier_models.families.sizes import octaves, shape_within, sizes_of
 
 if TYPE_CHECKING:
-    from transformers import LlamaConfig, PreTrainedTokenizerBase, Qwen3Config
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from luthier_models.families.design import Design
 
@@ -24,13 +29,33 @@ ASPECT = 24.0
 ROPE_BASE = 10_000.0
 
 
+def rms_norms(shape: DecoderShape) -> int:
+    """The parameters of two norms in each layer, and of one at the end."""
+    return (2 * shape.layers + 1) * shape.width
+
+
+def layer_norms(shape: DecoderShape) -> int:
+    """The same with biases."""
+    return 2 * rms_norms(shape)
+
+
+def head_norms(shape: DecoderShape) -> int:
+    """And norms of queries and keys that all heads share."""
+    return rms_norms(shape) + shape.layers * 2 * shape.head_width
+
+
+def projection_norms(shape: DecoderShape) -> int:
+    """And norms of queries and keys across the heads."""
+    return rms_norms(shape) + shape.layers * (shape.width + shape.key_value_heads * shape.head_width)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecoderShape:
     """The sizes of a Llama-like decoder; all but `vocabulary` count units of a layer.
 
     Attributes:
         tied: whether the embedding is also the output layer.
-        head_norms: whether queries and keys are normalised in each head, as in Qwen3.
+        norms: the parameters of all norms of such a shape.
     """
 
     vocabulary: int
@@ -40,7 +65,7 @@ class DecoderShape:
     key_value_heads: int
     mlp_width: int
     tied: bool = True
-    head_norms: bool = False
+    norms: Callable[[DecoderShape], int] = rms_norms
 
     @property
     def head_width(self) -> int:
@@ -50,12 +75,11 @@ class DecoderShape:
     def blocks(self) -> dict[str, int]:
         """The parameters by block."""
         shared = self.key_value_heads * self.head_width
-        norms = 2 * self.width + (2 * self.head_width if self.head_norms else 0)
         return {
             "embedding": self.vocabulary * self.width,
             "attention": self.layers * 2 * self.width * (self.width + shared),
             "mlp": self.layers * 3 * self.width * self.mlp_width,
-            "norms": self.layers * norms + self.width,
+            "norms": self.norms(self),
             "output": 0 if self.tied else self.vocabulary * self.width,
         }
 
@@ -73,11 +97,13 @@ class Llama:
 
     Attributes:
         config: the class of the configuration.
-        head_norms: see `DecoderShape`.
+        norms: see `DecoderShape`.
+        options: what else the configuration of a shape has.
     """
 
-    config: type[LlamaConfig | Qwen3Config]
-    head_norms: bool = False
+    config: type[PreTrainedConfig]
+    norms: Callable[[DecoderShape], int] = rms_norms
+    options: Callable[[DecoderShape], Mapping[str, Any]] = lambda _: {}
 
     def shape(self, budget: int, vocabulary: int, design: Design) -> DecoderShape:
         """The shape within a budget that keeps to the design.
@@ -85,7 +111,7 @@ class Llama:
         Raises:
             InputError: if there is none.
         """
-        shapes = list(decoder_shapes(vocabulary, design, head_norms=self.head_norms))
+        shapes = list(self._shapes(vocabulary, design))
         if not shapes:
             raise InputError(
                 f"no shape has the width {design.width} with {design.heads} heads, {design.key_value_heads} of them "
@@ -97,48 +123,41 @@ class Llama:
 
     def configuration(
         self, shape: DecoderShape, design: Design, tokenizer: PreTrainedTokenizerBase
-    ) -> LlamaConfig | Qwen3Config:
+    ) -> PreTrainedConfig:
         """The configuration of a model of this shape."""
-        return self.config(
-            vocab_size=shape.vocabulary,
-            hidden_size=shape.width,
-            intermediate_size=shape.mlp_width,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.key_value_heads,
-            head_dim=shape.head_width,
-            max_position_embeddings=design.max_length,
-            tie_word_embeddings=shape.tied,
-            rope_parameters={"rope_type": "default", "rope_theta": design.rope_base or ROPE_BASE},
-            attention_dropout=design.dropout,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+        arguments: dict[str, Any] = {
+            "vocab_size": shape.vocabulary,
+            "hidden_size": shape.width,
+            "intermediate_size": shape.mlp_width,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.key_value_heads,
+            "head_dim": shape.head_width,
+            "max_position_embeddings": design.max_length,
+            "tie_word_embeddings": shape.tied,
+            "rope_parameters": {"rope_type": "default", "rope_theta": design.rope_base or ROPE_BASE},
+            "attention_dropout": design.dropout,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        return self.config(**arguments, **self.options(shape))
 
-
-def decoder_shapes(vocabulary: int, design: Design, *, head_norms: bool = False) -> Iterator[DecoderShape]:
-    """Every shape that keeps to the design."""
-    widths = [design.width] if design.width else range(WIDTH_STEP, MAX_WIDTH + 1, WIDTH_STEP)
-    depths = [design.layers] if design.layers else range(1, MAX_LAYERS + 1)
-    for width in widths:
-        heads = design.heads or usual_heads(width)
-        shared = design.key_value_heads or _key_value_heads(heads)
-        # Rotary embeddings turn pairs.
-        if width % heads or (width // heads) % 2 or heads % shared:
-            continue
-        mlp_width = design.mlp_width or WIDTH_STEP * max(1, round(8 * width / 3 / WIDTH_STEP))
-        for layers in depths:
-            yield DecoderShape(
-                vocabulary=vocabulary,
-                layers=layers,
-                width=width,
-                heads=heads,
-                key_value_heads=shared,
-                mlp_width=mlp_width,
-                tied=design.tied,
-                head_norms=head_norms,
-            )
+    def _shapes(self, vocabulary: int, design: Design) -> Iterator[DecoderShape]:
+        for layers, width, heads, mlp_width in sizes_of(design, expansion=8 / 3):
+            shared = design.key_value_heads or _key_value_heads(heads)
+            # Rotary embeddings turn pairs.
+            if (width // heads) % 2 == 0 and heads % shared == 0:
+                yield DecoderShape(
+                    vocabulary=vocabulary,
+                    layers=layers,
+                    width=width,
+                    heads=heads,
+                    key_value_heads=shared,
+                    mlp_width=mlp_width,
+                    tied=design.tied,
+                    norms=self.norms,
+                )
 
 
 def _key_value_heads(heads: int) -> int:

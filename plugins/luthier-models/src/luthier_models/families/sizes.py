@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from luthier import InputError
+
+if TYPE_CHECKING:
+    from luthier_models.families.design import Design
 
 WIDTH_STEP = 32
 MAX_WIDTH = 8192
@@ -27,6 +30,15 @@ class Shape(Protocol):
 
     def describe(self) -> str:
         """The sizes in words, for a log."""
+
+
+class Sizes(NamedTuple):
+    """What the shapes of all families have; the width is a multiple of the heads."""
+
+    layers: int
+    width: int
+    heads: int
+    mlp_width: int
 
 
 AnyShape = TypeVar("AnyShape", bound=Shape)
@@ -73,6 +85,23 @@ def shape_within(budget: int, shapes: Iterable[AnyShape], oddness: Callable[[Any
     return min(fitting, key=lambda each: (budget - each[0]) / budget + 0.25 * oddness(each[1]))[1]
 
 
+def sizes_of(design: Design, *, expansion: float, max_layers: int = MAX_LAYERS) -> Iterator[Sizes]:
+    """All sizes that keep to the design.
+
+    Args:
+        design: what is settled.
+        expansion: the usual width of the MLP, in widths of the model.
+        max_layers: of a model, or of a side of it.
+    """
+    for width in [design.width] if design.width else range(WIDTH_STEP, MAX_WIDTH + 1, WIDTH_STEP):
+        heads = design.heads or usual_heads(width)
+        if width % heads:
+            continue
+        mlp_width = design.mlp_width or WIDTH_STEP * max(1, round(expansion * width / WIDTH_STEP))
+        for layers in [design.layers] if design.layers else range(1, max_layers + 1):
+            yield Sizes(layers, width, heads, mlp_width)
+
+
 def octaves(value: float, usual: float) -> float:
     """How far a value is from the usual one, either way."""
     return abs(math.log2(value / usual))
@@ -80,4 +109,4 @@ def octaves(value: float, usual: float) -> float:
 
 def usual_heads(width: int) -> int:
     """Heads of 64 from a width of 256 on, below it of 32."""
-    return width // 64 if width >= 256 and width % 64 == 0 else width // 32
+    return width // 64 if width >= 256 and width % 64 == 0 else max(1, width // 32)
