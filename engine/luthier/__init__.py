@@ -18,6 +18,7 @@ from luthier.shared_settings import settings
 
 if TYPE_CHECKING:
     from luthier.api import Recipe, plan, run
+    from luthier.jobs import Job, JobMessage
     from luthier.runs import Run, StepResult
 
 __version__ = "0.1.0"
@@ -28,6 +29,8 @@ __all__ = [
     "Frame",
     "Generator",
     "InputError",
+    "Job",
+    "JobMessage",
     "Location",
     "LuthierError",
     "Message",
@@ -57,6 +60,10 @@ def __getattr__(name: str) -> Any:
         from luthier import api
 
         return getattr(api, name)
+    if name in ("Job", "JobMessage"):
+        from luthier import jobs
+
+        return getattr(jobs, name)
     if name in ("Run", "StepResult"):
         from luthier import runs
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-RESERVED_KEYS = ("id", "from", "gate", "runtime", "subjects", "environment")
+RESERVED_KEYS = ("id", "from", "gate", "runtime", "executor", "subjects", "environment")
 
 
 class Location(str):
@@ -54,6 +54,7 @@ class Declaration:
     check: Callable[..., None] | None = None
     platform: bool = False
     search: Search | None = None
+    processes: bool = False
 
 
 def component(
@@ -65,6 +66,7 @@ def component(
     check: Callable[..., None] | None = None,
     platform: bool = False,
     search: Search | None = None,
+    processes: bool = False,
 ) -> Callable[[Function], Function]:
     """Declare of a component what its signature cannot say. Most components need no declaration.
 
@@ -81,12 +83,14 @@ def component(
             are right by themselves do not go together, which no type can say.
         platform: the result depends on the processor architecture or operating system.
         search: by what its results compare; with it, recipes may give lists of values for its parameters.
+        processes: it is called in so many processes at once as its parameter `processes` says, each with the same
+            arguments; see the hook `luthier_executors`. What it gives is what the process of `ctx.rank` 0 writes.
     """
 
     def declare(function: Function) -> Function:
         forms = {name: frozenset(accepted) for name, accepted in (needs or {}).items()}
         function.__luthier__ = Declaration(  # type: ignore[attr-defined]
-            gives, forms, fingerprint, files, check, platform, search
+            gives, forms, fingerprint, files, check, platform, search, processes
         )
         return function
 
@@ -133,7 +137,7 @@ class Component:
     plugin: str
 
     def __str__(self) -> str:
-        return f"{self.stage.name or 'runtime'}:{self.name}"
+        return f"{self.stage.label}:{self.name}"
 
     @property
     def name(self) -> str:
@@ -329,7 +333,7 @@ def read_component(
     """
 
     def refuse(what: str, remedy: str = "") -> PluginError:
-        offer = f"A {stage.name or 'runtime'} component may ask for: {stage.offer}." if stage.offer else ""
+        offer = f"A {stage.label} component may ask for: {stage.offer}." if stage.offer else ""
         return PluginError(f"{describe(function)} {what}", remedy or offer)
 
     if not inspect.isfunction(function):
@@ -360,10 +364,27 @@ def read_component(
     if not inspect.getdoc(function):
         raise refuse("has no docstring", "Its first line is what `luthier plugins list` shows.")
     read = Component(stage, function, tuple(inputs), distribution, version, plugin)
+    if stage.key == "executor" and not inspect.isgeneratorfunction(function):
+        raise refuse("is not a generator function", "An executor yields the messages of the job's processes.")
+    wrong = _processes_problem(read)
+    if wrong:
+        raise refuse(f"declares processes, but {wrong}", "See `luthier.component`.")
     wrong = search_problem(read)
     if wrong:
         raise refuse(f"declares a search, but {wrong}", "See `luthier.Search`.")
     return read
+
+
+def _processes_problem(component: Component) -> str:
+    """What is wrong with a component's declaring that it is called in several processes; empty if nothing is."""
+    if not component.declared.processes:
+        return ""
+    if component.stage.gives not in ("model", "onnx") or "ctx" not in component.inputs:
+        return "only what makes a model, and asks for `ctx`, is called in several"
+    parameter = next((each for each in component.parameters if each.name == "processes"), None)
+    if parameter is None or parameter.default is parameter.empty:
+        return "it has no parameter `processes: int = 1`"
+    return ""
 
 
 def _wrong_keys(function: Callable[..., Any], stage: Stage) -> Iterator[tuple[str, str]]:

@@ -139,6 +139,24 @@ def luthier_validators() -> Iterable[ComponentFunction]:
 
 
 @hookspec
+def luthier_executors() -> Iterable[ComponentFunction]:
+    """Give the executors: generator functions that say where the processes of a step run.
+
+    A component that declares `@component(processes=True)` (a tuner, say) is called in so many processes at once
+    as its parameter `processes` says. An executor is given the `job`, a `luthier.Job`; it starts that many processes
+    anywhere, has each call `job.do(rank, send)` with what torchrun would set in its environment (`RANK`,
+    `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`), and yields whatever they send, in the order in which
+    each sends it, until all have ended. A process that dies is a `luthier.LuthierError`. Where the generator is
+    closed before it has ended, since one process told of an error, it ends the others. So must the death of the
+    process that it is called in.
+
+    A recipe chooses by the reserved key `executor`: a name, or a mapping of `name` and parameters. What is chosen
+    is not in the step's key: it says where the work is done, not what is done.
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def luthier_run_started(run: Run, event: RunStarted) -> None:
     """Called once, before any step; `event.steps` are the ids of all of them, in order."""
 

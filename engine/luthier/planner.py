@@ -21,7 +21,7 @@ from luthier.nodes import RecipeError, RecipeProblem
 from luthier.plugins import Registry
 from luthier.recipe import RecipeSpec
 from luthier.search import Candidate, Rung
-from luthier.steps import RuntimeSpec, StepSpec
+from luthier.steps import ComponentSpec, StepSpec
 from luthier.substitution import resolve_name
 from luthier.suggest import did_you_mean
 
@@ -51,7 +51,7 @@ class Node:
     kind: Kind
     form: str
     inputs: Mapping[str, Node] = field(default_factory=dict)
-    runtimes: Mapping[str, RuntimeSpec] = field(default_factory=dict)
+    runtimes: Mapping[str, ComponentSpec] = field(default_factory=dict)
     subject: Subject | None = None
     environment: str = ""
     trial: str = ""
@@ -391,15 +391,15 @@ class _Builder:
                 place = step.positions.get(name, step.position)
                 self.problems.append(RecipeProblem(place, f"{step.id}.{name}", error.message, error.remedy))
 
-    def _runtime(self, step: StepSpec, node: Node) -> RuntimeSpec:
+    def _runtime(self, step: StepSpec, node: Node) -> ComponentSpec:
         chosen = step.runtime
         try:
             if chosen is None or node.kind not in self._registry.runtime(chosen.name).inputs:
                 component = self._registry.default_runtime(node.kind, node.form)
-                chosen = RuntimeSpec(component.name, component.canonical({}))
+                chosen = ComponentSpec(component.name, component.canonical({}))
         except InputError as error:
             self._refuse(step, error.message, error.remedy)
-            return RuntimeSpec("")
+            return ComponentSpec("")
         self._check_runtime(step, self._registry.runtime(chosen.name), node)
         return chosen
 
