@@ -19,7 +19,7 @@ from luthier import hookspecs, scaffold
 from luthier.artifacts import DATASET_FORMS, SPLITS
 from luthier.cli import _plugin_commands
 from luthier.components import RESERVED_KEYS, Component
-from luthier.core_stages import DEFAULT_RUNTIMES, STAGES, Stage
+from luthier.core_stages import DEFAULT_RUNTIMES, NAMED_INPUTS, STAGES, Stage
 from luthier.hookcheck import CORE_SPECIFICATIONS
 from luthier.plugins import FIRST_PARTY, Registry, load_plugins
 from luthier.schema import example_step, parameter_help
@@ -113,6 +113,12 @@ def recipe(registry: Registry) -> str:
         ["", f"A parameter may have a list of values to choose from in: {', '.join(searched)}."] if searched else []
     )
     lines += ["", f"Reserved keys of a step: {', '.join(f'`{key}`' for key in RESERVED_KEYS)}.", ""]
+    lines += [
+        f"`{name}` names the step that gives a component its {name}, a {kind}: for components that ask for one, and "
+        "there required. Every other input is the newest artifact of its kind, or what `from` names."
+        for name, kind in NAMED_INPUTS.items()
+    ]
+    lines.append("")
     lines += [
         f"A {kind} is loaded by the runtime `{name}` unless the step says `runtime:`."
         for kind, name in DEFAULT_RUNTIMES.items()

@@ -23,7 +23,7 @@ from luthier.errors import PluginError
 if TYPE_CHECKING:
     from decimal import Decimal
 
-STAGE = {stage.name or "runtime": stage for stage in STAGES}
+STAGE = {stage.label: stage for stage in STAGES}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -258,6 +258,6 @@ def test_every_reserved_key_is_refused_as_a_parameter(key: str) -> None:
 
 
 def test_the_table_of_stages() -> None:
-    assert len({stage.name for stage in STAGES}) == len({stage.hook for stage in STAGES}) == len(STAGES)
+    assert len({stage.label for stage in STAGES}) == len({stage.hook for stage in STAGES}) == len(STAGES)
     assert set(DEFAULT_RUNTIMES) == set(STAGE["runtime"].one_of)
     assert Stage("x", "luthier_x", None, "X", needs=("a",), optional=("b",)).offer == "a, b (optional)"

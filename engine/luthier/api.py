@@ -17,7 +17,8 @@ from luthier.files import REMEDY, disk_errors
 from luthier.interrupts import terminated_as_interrupt
 from luthier.keys import History, PlannedNodes
 from luthier.location_syntax import at_home
-from luthier.planner import Force, Plan, bounds, make_plan
+from luthier.planner import make_plan
+from luthier.plans import Force, Plan, bounds
 from luthier.plugins import Registry, load_plugins
 from luthier.pool import Pool, available_cores
 from luthier.recipe import RecipeSpec, load_recipe, recipe_from_mapping

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from luthier import shared_settings
-from luthier.core_stages import Stage
+from luthier.core_stages import NAMED_INPUTS, Stage
 from luthier.errors import InputError, PluginError
 from luthier.searchable import Search, search_problem
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-RESERVED_KEYS = ("id", "from", "gate", "runtime", "executor", "subjects", "environment")
+RESERVED_KEYS = ("id", "from", *NAMED_INPUTS, "gate", "runtime", "executor", "subjects", "environment")
 
 
 class Location(str):
@@ -364,21 +364,25 @@ def read_component(
     if not inspect.getdoc(function):
         raise refuse("has no docstring", "Its first line is what `luthier plugins list` shows.")
     read = Component(stage, function, tuple(inputs), distribution, version, plugin)
-    if stage.key == "executor" and not inspect.isgeneratorfunction(function):
-        raise refuse("is not a generator function", "An executor yields the messages of the job's processes.")
-    wrong = _processes_problem(read)
-    if wrong:
-        raise refuse(f"declares processes, but {wrong}", "See `luthier.component`.")
-    wrong = search_problem(read)
-    if wrong:
-        raise refuse(f"declares a search, but {wrong}", "See `luthier.Search`.")
+    for what, remedy in _wrong_ways(read):
+        raise refuse(what, remedy)
     return read
+
+
+def _wrong_ways(component: Component) -> Iterator[tuple[str, str]]:
+    """What is wrong with how it is to be called, and the remedy."""
+    if component.stage.key == "executor" and not inspect.isgeneratorfunction(component.function):
+        yield "is not a generator function", "An executor yields the messages of the job's processes."
+    wrong = _processes_problem(component) if component.declared.processes else ""
+    if wrong:
+        yield f"declares processes, but {wrong}", "See `luthier.component`."
+    wrong = search_problem(component)
+    if wrong:
+        yield f"declares a search, but {wrong}", "See `luthier.Search`."
 
 
 def _processes_problem(component: Component) -> str:
     """What is wrong with a component's declaring that it is called in several processes; empty if nothing is."""
-    if not component.declared.processes:
-        return ""
     if component.stage.gives not in ("model", "onnx") or "ctx" not in component.inputs:
         return "only what makes a model, and asks for `ctx`, is called in several"
     parameter = next((each for each in component.parameters if each.name == "processes"), None)

@@ -13,6 +13,11 @@ SUBJECTS = ("candidate", "base", "reference")
 """What validators measure: the newest model, what the architecture gave, the last model before export."""
 
 
+NAMED_INPUTS: Mapping[str, Kind] = {"teacher": "model"}
+"""Inputs that are not the newest artifact of their kind: a recipe names the step that gives each, under a key of
+the input's name. A component that asks for one cannot do without."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A row in the table of stages; plugins add theirs through `luthier_stages`.
@@ -99,7 +104,7 @@ STAGES: tuple[Stage, ...] = (
         optional=("ctx",),
     ),
     Stage("architecture", "luthier_architectures", "model", "Architectures: make a model", optional=("data", "ctx")),
-    Stage("tune", "luthier_tuners", "model", "Tuners", needs=("model",), optional=("data", "ctx")),
+    Stage("tune", "luthier_tuners", "model", "Tuners", needs=("model",), optional=("data", "teacher", "ctx")),
     Stage(
         "export", "luthier_exporters", "onnx", "Exporters: model to ONNX", needs=("model",), optional=("data", "ctx")
     ),

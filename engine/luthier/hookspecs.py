@@ -101,7 +101,8 @@ def luthier_architectures() -> Iterable[ComponentFunction]:
 def luthier_tuners() -> Iterable[ComponentFunction]:
     """Give the tuners: a model and examples in, a tuned model out.
 
-    A tuner asks for `model`, and for `data` and `ctx` if it wants; it writes the whole tuned model
+    A tuner asks for `model`, and for `data` and `ctx` if it wants; one that learns from a second model asks for
+    `teacher`, and its step must name the step that gives it. It writes the whole tuned model
     (the form is the architecture's) into `ctx.output` and its checkpoints into `ctx.checkpoint`.
     """
     raise NotImplementedError

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from luthier.artifacts import Artifact, Report
 from luthier.errors import InputError
 from luthier.gates import judge
-from luthier.planner import bounds
+from luthier.plans import bounds
 from luthier.runs import GateResult
 from luthier.steps import StepSpec
 

@@ -16,7 +16,7 @@ from luthier.errors import LuthierError, PluginError
 from luthier.explain import explain
 from luthier.markup import html_table
 from luthier.nodes import RecipeError, RecipeProblem
-from luthier.planner import Node, Plan
+from luthier.plans import Node, Plan
 from luthier.steps import StepSpec
 from luthier.store import StepRecord, Store
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from luthier import environments, provenance
 from luthier.components import Component
 from luthier.errors import InputError
-from luthier.planner import Plan
+from luthier.plans import Plan
 
 LOCK_VERSION = 2
 FILE_NAME = "luthier.lock"

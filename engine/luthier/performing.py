@@ -13,7 +13,7 @@ from luthier.artifacts import Artifact, Dataset, Report
 from luthier.errors import InputError
 from luthier.events import Listener, StepProgress, from_worker
 from luthier.formatting import describe_counts
-from luthier.planner import Node, Plan
+from luthier.plans import Node, Plan
 from luthier.pool import Pool
 from luthier.store import WorkDirectory
 

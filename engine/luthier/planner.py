@@ -1,136 +1,27 @@
-"""A recipe and the installed plugins become a plan: nodes, and what each takes of which.
-
-A node is what is cached: one step, a run of neighbouring frame components fused into one pass, or one
-validator on one subject. Its key is a hash of everything its result depends on; see `luthier.keys`.
-"""
+"""A recipe and the installed plugins become a plan: kinds and forms are checked, and what can be fused is."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Collection, Mapping
 
 from luthier import environments
 from luthier.artifacts import DATASET_FORMS, Kind
 from luthier.components import Component, plain_value
-from luthier.core_stages import Stage
+from luthier.core_stages import NAMED_INPUTS, Stage
 from luthier.errors import InputError, LuthierError
-from luthier.gates import Bound, parse_gate
-from luthier.locations import check_local, identity, pinned
+from luthier.locations import check_local
 from luthier.nodes import RecipeError, RecipeProblem
+from luthier.plans import Force, Node, Plan, Subject, Task, bounds
 from luthier.plugins import Registry
 from luthier.recipe import RecipeSpec
-from luthier.search import Candidate, Rung
 from luthier.steps import ComponentSpec, StepSpec
 from luthier.substitution import resolve_name
 from luthier.suggest import did_you_mean
 
-Task = Literal["dataset", "shards", "directory", "validate"]
-Subject = Literal["candidate", "base", "reference"]
 _KINDS: Mapping[str, Kind] = {"frame": "dataset", "data": "dataset", "model": "model", "onnx": "onnx"}
-"""The kind of artifact that each input is made of; a validator's `subject` is a model of either kind."""
+"""The kind of which each input is the newest artifact; a validator's `subject` is a model of either kind."""
 _TASKS: Mapping[Kind, Task] = {"dataset": "dataset", "report": "validate"}
 """What a worker is asked for by the kind that it is to make; the other kinds are directories."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """One unit of work and of caching.
-
-    Attributes:
-        parts: the recipe's steps that it does: several where frame components are fused.
-        inputs: for each input that is an artifact, the node that makes it.
-        runtimes: for the inputs that are loaded models (`subject`, `reference`), the runtime and its configuration.
-        subject: for a validator, what it looks at.
-        environment: the distribution in whose environment it runs; empty for the main one.
-        trial: of a step that is searched, which of its trials it is: `trial-RUNG-CANDIDATE`; empty for a step.
-    """
-
-    parts: tuple[StepSpec, ...]
-    task: Task
-    kind: Kind
-    form: str
-    inputs: Mapping[str, Node] = field(default_factory=dict)
-    runtimes: Mapping[str, ComponentSpec] = field(default_factory=dict)
-    subject: Subject | None = None
-    environment: str = ""
-    trial: str = ""
-
-    @property
-    def step(self) -> StepSpec:
-        """The (last) step of the recipe that it does."""
-        return self.parts[-1]
-
-    @property
-    def id(self) -> str:
-        """The step's id; for a validator on another subject than the candidate `rouge@base`, for a trial `lora@…`."""
-        subject = "" if self.subject in (None, "candidate") else self.subject
-        return "@".join(filter(None, [self.step.id, subject, self.trial]))
-
-    def trial_of(self, rung: Rung, candidate: Candidate) -> Node:
-        """The step without its lists: one candidate at the budget of one rung."""
-        space = self.step.space
-        assert space is not None
-        step = replace(self.step, config=space.config(candidate, rung), space=None)
-        return replace(self, parts=(step,), trial=f"trial-{rung.number}-{candidate.number}")
-
-    @property
-    def part_forms(self) -> list[str]:
-        """The form of the rows after each part of a fused pass."""
-        form, forms = self.inputs["data"].form, []
-        for step in self.parts:
-            form = step.component.declared.gives or form
-            forms.append(form)
-        return forms
-
-
-@dataclass(frozen=True)
-class Force:
-    """What the user asked to do again although it is cached: single steps, and all from one step on."""
-
-    steps: frozenset[str] = frozenset()
-    start: str | None = None
-
-    @property
-    def mentioned(self) -> frozenset[str]:
-        """Every step id that is named, which ends fusion there."""
-        return self.steps | ({self.start} if self.start else frozenset())
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A checked recipe: its nodes in order.
-
-    Attributes:
-        pins: for each location that names a branch of the hub, the commit it had when it was first asked
-            for, so that a key and the step's work speak of the same files.
-    """
-
-    recipe: RecipeSpec
-    nodes: tuple[Node, ...]
-    registry: Registry
-    force: Force = field(default_factory=Force)
-    pins: dict[str, str] = field(default_factory=dict)
-
-    def identity(self, location: str, only: Sequence[str] = ()) -> str:
-        """What stands for a location in a key; see `luthier.locations.identity`."""
-        found = self.pins.get(location) or pinned(location)
-        if found != location:
-            self.pins[location] = found
-        return identity(found, only)
-
-    def forced(self, node: Node) -> bool:
-        """Whether the user asked for this node to be done again."""
-        ids = [step.id for step in self.recipe.steps]
-        if any(step.id in self.force.steps for step in node.parts):
-            return True
-        start = self.force.start
-        return start is not None and ids.index(node.step.id) >= ids.index(start)
-
-
-def bounds(step: StepSpec) -> list[Bound]:
-    """The bounds of a step's gate; none without one."""
-    return parse_gate(step.gate) if step.gate else []
 
 
 def make_plan(recipe: RecipeSpec, registry: Registry, *, until: str | None = None, force: Force = Force()) -> Plan:
@@ -239,6 +130,10 @@ class _Builder:
     def _refuse(self, step: StepSpec, message: str, remedy: str = "") -> None:
         self.problems.append(RecipeProblem(step.position, step.id, message, remedy))
 
+    def _refuse_key(self, step: StepSpec, key: str, message: str, remedy: str = "") -> None:
+        place = step.positions.get(key, step.position)
+        self.problems.append(RecipeProblem(place, f"{step.id}.{key}", message, remedy))
+
     def _refuse_without(self, step: StepSpec, kind: str) -> None:
         # A step of an unknown stage may have been meant to give it.
         if not self._unknown:
@@ -285,6 +180,26 @@ class _Builder:
                 continue
             inputs["data" if name == "frame" else name] = node
             self._check_form(step, name, node)
+        return inputs | self._named_inputs(step)
+
+    def _named_inputs(self, step: StepSpec) -> dict[str, Node]:
+        """What a step takes of the steps that it names for it."""
+        inputs: dict[str, Node] = {}
+        for name, source in step.named.items():
+            node, kind = self._by_id.get(source), NAMED_INPUTS[name]
+            if node is None:
+                continue  # The recipe has told why, or the step could not be read.
+            if node.kind != kind:
+                givers = [each.id for each in self.nodes if each.kind == kind]
+                self._refuse_key(
+                    step,
+                    name,
+                    f"the {name} of {step.component} is a {kind}, and {source!r} gives a {node.kind}",
+                    f"Steps that give one: {', '.join(givers)}." if givers else "",
+                )
+                continue
+            inputs[name] = node
+            self._check_form(step, name, node)
         return inputs
 
     def _check_sources(self, step: StepSpec) -> None:
@@ -308,11 +223,12 @@ class _Builder:
             accepted = frozenset({"documents"})
         if accepted and node.form and node.form not in accepted:
             hint = "Put a `format` step before it." if node.form == "documents" else ""
+            key = name if name in NAMED_INPUTS else "from"
             self._refuse(
                 step,
                 f"{step.component} takes {name} of the form {' or '.join(sorted(accepted))}; "
                 f"{node.step.id!r} gives {node.form}",
-                hint or f"Move it, or name another step with `from:`, to give it {' or '.join(sorted(accepted))}.",
+                hint or f"Move it, or name another step with `{key}:`, to give it {' or '.join(sorted(accepted))}.",
             )
 
     def _form(self, step: StepSpec, inputs: Mapping[str, Node]) -> str:
@@ -330,7 +246,8 @@ class _Builder:
         if step.stage.gives == "dataset" and not {"frame", "data"} & set(step.component.inputs):
             return "documents"
         # What takes its own kind keeps the form.
-        same = next((node for node in inputs.values() if node.kind == step.stage.gives), None)
+        taken = (node for name, node in inputs.items() if name not in NAMED_INPUTS)
+        same = next((node for node in taken if node.kind == step.stage.gives), None)
         return same.form if same else step.component.name
 
     def _add_validator(self, step: StepSpec) -> None:
@@ -388,8 +305,7 @@ class _Builder:
             try:
                 plain_value(value, check_local)
             except LuthierError as error:
-                place = step.positions.get(name, step.position)
-                self.problems.append(RecipeProblem(place, f"{step.id}.{name}", error.message, error.remedy))
+                self._refuse_key(step, name, error.message, error.remedy)
 
     def _runtime(self, step: StepSpec, node: Node) -> ComponentSpec:
         chosen = step.runtime

@@ -27,7 +27,7 @@ from luthier.files import REMEDY, disk_error
 from luthier.judging import decide
 from luthier.keys import History, Planned
 from luthier.performing import Performer, counts_of
-from luthier.planner import Node, Plan
+from luthier.plans import Node, Plan
 from luthier.pool import Pool, StepError
 from luthier.runs import GateResult, NodeResult, Run, StepResult, now
 from luthier.searching import Attempt, Done, resolve_step, search

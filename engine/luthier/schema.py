@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from luthier.components import Component
-from luthier.core_stages import SUBJECTS, Stage
+from luthier.core_stages import NAMED_INPUTS, SUBJECTS, Stage
 from luthier.nodes import dump_scalar
 
 if TYPE_CHECKING:
@@ -173,6 +173,11 @@ def _step_schema(component: Component, choices: Mapping[str, list[dict[str, Any]
             "description": "The steps whose results it takes; by default the newest of each kind.",
         },
     }
+    named = [name for name in NAMED_INPUTS if name in component.inputs]
+    described = parameter_help(component)
+    for name in named:
+        help_text = described.get(name, f"The {name}.")
+        reserved[name] = {"type": "string", "description": f"The step that gives it: {help_text}"}
     if component.stage.gives == "report":
         rules = {"at_least": _BOUND, "at_most": _BOUND, "confidence": {"type": "number"}}
         bound = {"type": "object", "additionalProperties": False, "properties": rules}
@@ -200,7 +205,7 @@ def _step_schema(component: Component, choices: Mapping[str, list[dict[str, Any]
         "type": "object",
         "description": component.summary,
         "properties": {**reserved, **configuration},
-        "required": [component.stage.name, *schema.get("required", [])],
+        "required": [component.stage.name, *named, *schema.get("required", [])],
         "additionalProperties": False,
         "$defs": schema.get("$defs", {}),
     }
@@ -255,6 +260,7 @@ def example_step(component: Component) -> str:
         return _example_of_key(component)
     schema = component.model.model_json_schema()
     lines = [f"- {component.stage.name}: {component.name}"]
+    lines += [f"  {name}: {dump_scalar(_placeholder({}, {}))}" for name in NAMED_INPUTS if name in component.inputs]
     for name, prop in schema.get("properties", {}).items():
         if name in schema.get("required", ()):
             lines.append(f"  {name}: {dump_scalar(_placeholder(schema, prop))}")

@@ -11,7 +11,7 @@ from luthier.errors import InputError
 from luthier.events import Listener, StepLog, TrialFinished, TrialStarted
 from luthier.formatting import format_metrics
 from luthier.keys import History, Planned, PlannedTrial, resolve
-from luthier.planner import Node, Plan
+from luthier.plans import Node, Plan
 from luthier.search import Candidate, Rung, Space
 from luthier.steps import StepSpec
 from luthier.store import StepRecord, Store

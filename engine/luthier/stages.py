@@ -16,12 +16,12 @@ import pluggy
 
 from luthier import hookspecs
 from luthier.components import RESERVED_KEYS
-from luthier.core_stages import STAGES, Stage
+from luthier.core_stages import NAMED_INPUTS, STAGES, Stage
 from luthier.errors import PluginError
 from luthier.hookcheck import CORE_SPECIFICATIONS, implementations, is_specification, signature_problems
 
 KINDS = ("dataset", "model", "onnx", "report")
-INPUTS = ("frame", "data", "model", "onnx", "subject", "reference", "ctx")
+INPUTS = ("frame", "data", "model", "onnx", *NAMED_INPUTS, "subject", "reference", "ctx")
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _HOOK = re.compile(r"luthier_[a-z0-9_]+")

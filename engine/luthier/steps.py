@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.components import RESERVED_KEYS, Component, ConfigurationError, Problem, plain_value
-from luthier.core_stages import SUBJECTS, Stage
+from luthier.core_stages import NAMED_INPUTS, SUBJECTS, Stage
 from luthier.errors import LuthierError
 from luthier.nodes import Node, Position, follow, shown
 from luthier.plugins import Registry, UnknownStage
@@ -20,6 +20,8 @@ from luthier.suggest import did_you_mean
 
 ENVIRONMENTS = ("own", "main")
 """Where a step can be told to run: in the environment of its plugin alone, or where luthier itself is."""
+
+_NAMED_HELP = "the id of an earlier step; what comes from elsewhere has an `architecture` step of its own"
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -41,13 +43,14 @@ class StepSpec:
         config: the configuration as JSON values, defaults filled in, locations absolute; of a step that is
             searched, its first candidate's.
         source: the ids of the steps that `from` names; empty if it names none.
+        named: for each named input (`teacher`) the id of the step that gives it.
         gate: the bounds as written; None without.
         runtime: the runtime that its subjects are loaded with; None for the kind's default.
         executor: what its processes are run by; None for the default.
         subjects: what a validator measures, of those that there are.
         environment: `own` or `main`; empty for what the plugin declares.
         position: where it begins in the file; None in a recipe that was built in Python.
-        positions: where the keys of its configuration are.
+        positions: where the keys of its configuration and of its named inputs are.
         space: what it is searched for, if parameters of it have lists of values to choose from.
     """
 
@@ -56,6 +59,7 @@ class StepSpec:
     component: Component
     config: dict[str, Any]
     source: tuple[str, ...] = ()
+    named: Mapping[str, str] = field(default_factory=dict)
     gate: Mapping[str, Any] | None = None
     runtime: ComponentSpec | None = None
     subjects: tuple[str, ...] = SUBJECTS
@@ -102,6 +106,7 @@ class StepReader:
         config_nodes = {key: node for key, node in step.value.items() if key not in (*RESERVED_KEYS, stage.name)}
         environment = self._environment(reserved.get("environment"))
         source = self._from(reserved.get("from"))
+        named = self._named(step, component) if component else {}
         gate = self._gate(reserved.get("gate"), stage)
         runtime = self._runtime(reserved.get("runtime"), stage, component)
         executor = self._executor(reserved.get("executor"), component)
@@ -114,13 +119,15 @@ class StepReader:
             config = self._configure(component, step, config_nodes, self._key)
         if config is None:
             return stage
-        positions = {key: node.place for key, node in config_nodes.items() if node.place and not node.override}
+        located = config_nodes | {key: reserved[key] for key in named}
+        positions = {key: node.place for key, node in located.items() if node.place and not node.override}
         return StepSpec(
             step_id,
             stage,
             component,
             config,
             source,
+            named,
             gate,
             runtime,
             subjects,
@@ -166,22 +173,38 @@ class StepReader:
         if node is None:
             return ()
         names = node.value if isinstance(node.value, list) else [node]
-        found = []
-        for name in names:
-            if not isinstance(name.value, str):
-                self._add(name, f"{self._key}.from", f"the id of an earlier step, or a list of them, not {shown(name)}")
-                continue
-            step_id, wrong = resolve_name(name.value, self._earlier)
-            if any(name.value in names for names in self._later) and not any(
-                name.value in names for names in self._earlier
-            ):
-                self._add(name, f"{self._key}.from", f"{name.value!r} is not an earlier step", "move it up")
-            elif wrong:
-                ids = [step_id for step_id, _ in self._earlier]
-                suggestion = did_you_mean(name.value, ids) or f"earlier steps: {', '.join(ids) or 'none'}"
-                self._add(name, f"{self._key}.from", wrong, suggestion)
-            found.append(step_id)
-        return tuple(found)
+        found = [self._earlier_step(name, "from", "the id of an earlier step, or a list of them") for name in names]
+        return tuple(step_id for step_id in found if step_id is not None)
+
+    def _named(self, step: Node, component: Component) -> dict[str, str]:
+        """The steps that give the inputs which a recipe names."""
+        found: dict[str, str] = {}
+        for name in NAMED_INPUTS:
+            node, asked = step.value.get(name), name in component.inputs
+            if node is None and asked:
+                self._add(step, f"{self._key}.{name}", "required, but missing", f"write `{name}: STEP`, {_NAMED_HELP}")
+            elif node is not None and not asked:
+                self._add(node, f"{self._key}.{name}", f"{component} takes no {name}")
+            elif node is not None:
+                step_id = self._earlier_step(node, name, "the id of an earlier step", _NAMED_HELP)
+                found |= {name: step_id} if step_id else {}
+        return found
+
+    def _earlier_step(self, name: Node, key: str, expected: str, help: str = "") -> str | None:
+        """The id of the earlier step that is named under a key; empty, or None, where there is none."""
+        if not isinstance(name.value, str):
+            self._add(name, f"{self._key}.{key}", f"{expected}, not {shown(name)}", help)
+            return None
+        step_id, wrong = resolve_name(name.value, self._earlier)
+        if any(name.value in names for names in self._later) and not any(
+            name.value in names for names in self._earlier
+        ):
+            self._add(name, f"{self._key}.{key}", f"{name.value!r} is not an earlier step", "move it up")
+        elif wrong:
+            ids = [step_id for step_id, _ in self._earlier]
+            suggestion = did_you_mean(name.value, ids) or f"earlier steps: {', '.join(ids) or 'none'}"
+            self._add(name, f"{self._key}.{key}", wrong, "; ".join(filter(None, (suggestion, help))))
+        return step_id
 
     def _gate(self, node: Node | None, stage: Stage) -> Mapping[str, Any] | None:
         if node is None or not self._measures(node, "gate", stage, None):
@@ -201,7 +224,7 @@ class StepReader:
         """What loads the models that are measured."""
         if node is None or not self._measures(node, "runtime", stage, component):
             return None
-        return self._named(node, "runtime")
+        return self._chosen(node, "runtime")
 
     def _executor(self, node: Node | None, component: Component | None) -> ComponentSpec | None:
         """Where the step's processes run."""
@@ -212,9 +235,9 @@ class StepReader:
             told = f"; {', '.join(able)} can be spread over processes" if able else ""
             self._add(node, f"{self._key}.executor", f"{component} runs where the worker does, so it has none{told}")
             return None
-        return self._named(node, "executor")
+        return self._chosen(node, "executor")
 
-    def _named(self, node: Node, kind: str) -> ComponentSpec | None:
+    def _chosen(self, node: Node, kind: str) -> ComponentSpec | None:
         """A component in a reserved key: `KIND: NAME`, or `KIND: {name: NAME, PARAMETER: VALUE}`."""
         key = f"{self._key}.{kind}"
         nodes = dict(node.value) if isinstance(node.value, dict) else {"name": node}

@@ -12,9 +12,8 @@ from luthier.testing import conformance
 
 @pytest.fixture(scope="session")
 def luthier_samples(tiny: Model) -> dict[str, Any]:
-    return {"model": tiny}
+    return {"model": tiny, "teacher": tiny}
 
 
-test_conformance = conformance(
-    "tune", configurations={"lora": {"max_steps": 4, "max_length": 64, "valid_examples": 4, "checkpoint_minutes": 0.0}}
-)
+SHORT = {"max_steps": 4, "max_length": 64, "valid_examples": 4, "checkpoint_minutes": 0.0}
+test_conformance = conformance("tune", configurations={"lora": SHORT, "distill": SHORT})

@@ -49,7 +49,7 @@ def test_a_cache_or_a_mask_of_ones_lets_documents_see_each_other(packed, wrong):
 
 
 def test_chunked_cross_entropy_has_the_gradient_of_the_plain_one(packed, monkeypatch):
-    monkeypatch.setattr("luthier_tune.loss._CHUNK", 3)
+    monkeypatch.setattr("luthier_tune.loss.CHUNK", 3)
     for parameter in packed.model.parameters():
         parameter.requires_grad_(False)
     weight = packed.model.model.layers[0].mlp.down_proj.weight.requires_grad_()

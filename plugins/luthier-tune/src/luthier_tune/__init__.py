@@ -1,11 +1,11 @@
-"""Tuners on packed sequences: `lora`, low-rank adapters, and `full`, all weights.
+"""Tuners on packed sequences: `lora`, low-rank adapters, `full`, all weights, and `distill`, towards a teacher.
 
 Importing this module loads no heavy library; the components import their implementations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
@@ -14,7 +14,7 @@ from luthier import component, hookimpl
 from luthier_tune.options import BY_VALID_LOSS, Training, check_budget
 
 if TYPE_CHECKING:
-    from luthier import Context, Dataset, Model
+    from luthier import Context, Dataset, Job, JobMessage, Model
 
 LEARNABLE = {"prompt-completion", "chat", "language-modelling"}
 
@@ -95,7 +95,59 @@ def full(
     tune(model, data, ctx, training)
 
 
+@component(
+    needs={"model": {"causal-lm"}, "teacher": {"causal-lm"}, "data": LEARNABLE},
+    check=check_budget,
+    search=BY_VALID_LOSS,
+)
+def distill(
+    model: Model,
+    teacher: Model,
+    data: Dataset,
+    ctx: Context,
+    *,
+    teacher_weight: Annotated[float, Interval(gt=0, le=1)] = 0.5,
+    temperature: Annotated[float, Gt(0)] = 1.0,
+    rank: Annotated[int, Ge(1)] | None = None,
+    training: Training = Training(learning_rate=1e-4, warmup_steps=10, checkpoint_minutes=5.0),
+) -> None:
+    """Train towards a teacher's probabilities (knowledge distillation): a larger model, or the one before pruning.
+
+    The loss mixes the Kullback-Leibler divergence of the teacher's distribution from the model's with the
+    cross entropy of the completions. The metrics `teacher_kl_before` and `teacher_kl` are that divergence on the
+    validation split, in nats a token; `valid_loss` is the cross entropy, as with other tuners. With the model
+    itself as its teacher (`teacher: pretrained` on a `pretrained` step), it learns the data and keeps to what it
+    could before. Packing, budgets, checkpoints and reproducibility are those of `lora`.
+
+    Args:
+        teacher: a model with the same tokenizer.
+        teacher_weight: the divergence's share of the loss; cross entropy has the rest.
+        temperature: what both models' logits are divided by; above 1, more is learnt of what is unlikely.
+        rank: train adapters of this rank, as `lora` does, and merge them; all weights, if not given. Adapters want
+            a learning rate of about 5e-4.
+    """
+    from luthier_tune.adapters import AdapterSettings
+    from luthier_tune.distillation import Mixture, tune
+
+    adapter = AdapterSettings(rank=rank) if rank else None
+    mixture = Mixture(temperature=temperature, teacher_weight=teacher_weight)
+    tune(model, teacher, data, ctx, mixture=mixture, adapter=adapter, settings=training)
+
+
+def local(job: Job) -> Iterator[JobMessage]:
+    """Run the processes of a step on this machine, with the threads divided among them."""
+    from luthier_tune.processes import run
+
+    yield from run(job)
+
+
+@hookimpl
+def luthier_executors() -> list[Callable[..., Any]]:
+    """Give the executor."""
+    return [local]
+
+
 @hookimpl
 def luthier_tuners() -> list[Callable[..., Any]]:
     """Give the tuners."""
-    return [lora, full]
+    return [lora, full, distill]

@@ -19,10 +19,11 @@ from luthier_tune.adapter_files import adapter_tensors, save_adapter
 from luthier_tune.loss import CompletionLoss
 from luthier_tune.options import check_budget
 from luthier_tune.targets import adaptable, check_names, matches
-from luthier_tune.task import copy_companions, read_examples, record
-from luthier_tune.training import Trainer
+from luthier_tune.task import Student, copy_companions, fit, read_examples
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedModel
 
     from luthier import Context, Dataset, Model
@@ -62,26 +63,29 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
     check_budget(**vars(settings))
     encoder = PromptEncoder.from_directory(model.path)
     train, valid = read_examples(data, encoder, settings, ctx.seed)
+    student = adapted_student(model, adapter, ctx)
+    fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)
+    student.write(ctx.output)
+
+
+def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Student:
+    """The model with adapters to be trained; what is written holds them merged, and in `adapter/` by themselves.
+
+    Raises:
+        InputError: if the device or the layers to adapt cannot be used.
+    """
     base: Any = load_causal_lm(model.path, device=ctx.device)
     adapted = inject(base, adapter, ctx.seed)
     initial = adapter_tensors(adapted) if adapter.init == "pissa" else None
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
-    trainer = Trainer(
-        CompletionLoss(PackedModel(base)),
-        parameters,
-        train.pairs,
-        valid.pairs,
-        settings=settings,
-        ctx=ctx,
-        rate_of=adapter.rate_of,
-    )
-    trainer.run()
-    record(trainer, train, ctx)
-    adapted.eval()
-    save_adapter(adapted, ctx.output / "adapter", base_model=model.hash, initial=initial)
-    merged: Any = adapted.merge_and_unload(safe_merge=True)
-    merged.save_pretrained(ctx.output)
-    copy_companions(model.path, ctx.output)
+
+    def write(directory: Path) -> None:
+        save_adapter(adapted, directory / "adapter", base_model=model.hash, initial=initial)
+        merged: Any = adapted.merge_and_unload(safe_merge=True)
+        merged.save_pretrained(directory)
+        copy_companions(model.path, directory)
+
+    return Student(PackedModel(base), parameters, write, adapter.rate_of)
 
 
 def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftModel:

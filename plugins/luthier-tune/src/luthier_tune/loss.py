@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,59 +13,92 @@ if TYPE_CHECKING:
 
     from luthier_models.packing import Head, PackedModel, Pair, Row
 
-# 128 targets of a vocabulary of 50,000 take 25 MB of logits, which stays near the processor.
-_CHUNK = 128
+CHUNK = 128
+"""Targets whose logits are held at once: of a vocabulary of 50,000 they take 25 MB, which stays near the processor."""
 
 ROW_TOKENS = 512
 """A batch longer than this becomes several rows, whose gradients are added up: products of matrices gain
 nothing from longer ones, and the memory for activations stays bounded."""
 
 
-class ChunkedCrossEntropy(torch.autograd.Function):
-    """The summed cross entropy of a frozen output layer, chunk by chunk; logits are never kept.
+ChunkLoss = Callable[["Tensor", slice], "Tensor"]
+"""The summed loss of some targets, given the states that they are predicted from and which they are of the row."""
 
-    The gradient with respect to the hidden states is computed in the forward pass, as in Liger Kernel's
-    fused linear cross entropy, so that backward only scales it.
+
+class _ChunkedSum(torch.autograd.Function):
+    """A loss summed over targets, a chunk of them at a time; logits are never kept.
+
+    The gradients of the states and of the output layer are computed in the forward pass, as in Liger Kernel's
+    fused linear cross entropy (arXiv:2410.10989), so that backward only scales them.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, labels: Tensor, head: Head) -> Tensor:
-        """Sum over (targets, width) hidden states and (targets,) labels; float32."""
-        gradient = torch.empty_like(hidden)
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        for start in range(0, len(hidden), _CHUNK):
-            part = hidden[start : start + _CHUNK].detach().requires_grad_()
+    def forward(ctx: Any, states: Tensor, chunk_loss: ChunkLoss, *trained: Tensor) -> Tensor:
+        """Sum over (targets, width) states; `trained` are the output layer's parameters that learn."""
+        gradient = torch.empty_like(states)
+        sums: list[Tensor] = []
+        total = torch.zeros((), dtype=torch.float32, device=states.device)
+        for start in range(0, len(states), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            part = states[chunk].detach().requires_grad_()
             with torch.enable_grad():
-                loss = cross_entropy(head(part).float(), labels[start : start + _CHUNK], reduction="sum")
-            (gradient[start : start + _CHUNK],) = torch.autograd.grad(loss, part)
+                loss = chunk_loss(part, chunk)
+            gradient[chunk], *found = torch.autograd.grad(loss, [part, *trained])
+            sums = [whole.add_(new) for whole, new in zip(sums, found, strict=True)] if sums else found
             total += loss.detach()
-        ctx.save_for_backward(gradient)
+        ctx.save_for_backward(gradient, *sums)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient of the hidden states."""
-        (gradient,) = ctx.saved_tensors
-        return gradient * outputs[0].to(gradient.dtype), None, None
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of the states and of the output layer."""
+        gradient, *sums = (saved * outputs[0].to(saved.dtype) for saved in ctx.saved_tensors)
+        return gradient, None, *sums
+
+
+def chunked_sum(states: Tensor, head: Head, chunk_loss: ChunkLoss) -> Tensor:
+    """The sum of a loss over a row's targets, ready for backward.
+
+    Args:
+        states: what the targets are predicted from, (targets, width).
+        head: the output layer, whose parameters get their gradients too where they learn.
+        chunk_loss: the loss of some of the targets; it puts their states through the head.
+    """
+    parameters = head.parameters() if isinstance(head, torch.nn.Module) else ()
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    total: Tensor = _ChunkedSum.apply(states, chunk_loss, *trained)  # type: ignore[no-untyped-call]
+    return total
+
+
+def states_and_head(packed: PackedModel, row: Row) -> tuple[Tensor, Head]:
+    """What a row's targets are predicted from, and what makes logits of it.
+
+    For a model whose output layer is not all that makes them, these are the logits themselves.
+    """
+    if packed.head is None:
+        return packed.logits(row), _unchanged
+    return packed.hidden(row), packed.head
+
+
+def _unchanged(logits: Tensor) -> Tensor:
+    return logits
 
 
 def summed_loss(packed: PackedModel, row: Row) -> Tensor:
     """The summed cross entropy of a row's targets, ready for backward."""
-    head = packed.head
-    frozen = isinstance(head, torch.nn.Module) and not any(p.requires_grad for p in head.parameters())
-    if head is not None and frozen:
-        loss: Tensor = ChunkedCrossEntropy.apply(packed.hidden(row), row.labels, head)  # type: ignore[no-untyped-call]
-        return loss
-    return cross_entropy(packed.logits(row).float(), row.labels, reduction="sum")
+    states, head = states_and_head(packed, row)
+
+    def chunk_loss(part: Tensor, chunk: slice) -> Tensor:
+        return cross_entropy(head(part).float(), row.labels[chunk], reduction="sum")
+
+    return chunked_sum(states, head, chunk_loss)
 
 
 def target_losses(packed: PackedModel, row: Row) -> Tensor:
     """The cross entropy of each target, (targets,), without gradients."""
     with torch.inference_mode():
-        if packed.head is None:
-            return cross_entropy(packed.logits(row).float(), row.labels, reduction="none")
-        hidden, head = packed.hidden(row), packed.head
-        parts = zip(torch.split(hidden, _CHUNK), torch.split(row.labels, _CHUNK), strict=True)
+        states, head = states_and_head(packed, row)
+        parts = zip(torch.split(states, CHUNK), torch.split(row.labels, CHUNK), strict=True)
         return torch.cat([cross_entropy(head(part).float(), labels, reduction="none") for part, labels in parts])
 
 

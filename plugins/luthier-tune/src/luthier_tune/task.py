@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,55 @@ import polars as pl
 
 from luthier import InputError
 from luthier_tune.examples import Examples, encode_split
+from luthier_tune.training import Trainer
 
 if TYPE_CHECKING:
+    from torch.nn import Parameter
+
     from luthier import Context, Dataset
+    from luthier_models.packing import PackedModel
     from luthier_models.prompts import PromptEncoder
+    from luthier_tune.loss import CompletionLoss
     from luthier_tune.options import Training
-    from luthier_tune.training import Trainer
+
+
+@dataclass(frozen=True)
+class Student:
+    """A model that is about to be trained.
+
+    Attributes:
+        packed: the model.
+        parameters: what of it is trained, by name.
+        write: writes the model into a directory, as later steps read it; after it, the model is used up.
+        rate_of: how many times the learning rate the parameter of a name learns at; once, if not given.
+    """
+
+    packed: PackedModel
+    parameters: Mapping[str, Parameter]
+    write: Callable[[Path], None]
+    rate_of: Callable[[str], float] | None = None
+
+
+def fit(
+    student: Student, objective: CompletionLoss, train: Examples, valid: Examples, *, settings: Training, ctx: Context
+) -> None:
+    """Train the student by an objective until the budget is used up, and note what happened.
+
+    Raises:
+        InputError: if training diverges.
+    """
+    trainer = Trainer(
+        objective,
+        student.parameters,
+        train.pairs,
+        valid.pairs,
+        settings=settings,
+        ctx=ctx,
+        rate_of=student.rate_of,
+    )
+    trainer.run()
+    record(trainer, train, ctx)
+    objective.module.eval()
 
 
 def copy_companions(source: Path, target: Path) -> None:

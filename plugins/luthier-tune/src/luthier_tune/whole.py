@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier_models.loading import load_causal_lm
@@ -9,8 +10,7 @@ from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.loss import CompletionLoss
 from luthier_tune.options import check_budget
-from luthier_tune.task import copy_companions, read_examples, record
-from luthier_tune.training import Trainer
+from luthier_tune.task import Student, copy_companions, fit, read_examples
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
@@ -25,16 +25,20 @@ def tune(model: Model, data: Dataset, ctx: Context, settings: Training) -> None:
     """
     check_budget(**vars(settings))
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
+    student = whole_student(model, ctx)
+    fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)
+    student.write(ctx.output)
+
+
+def whole_student(model: Model, ctx: Context) -> Student:
+    """The model with every weight to be trained."""
     # Weights of half precision would lose most of the small steps that training takes.
     whole: Any = load_causal_lm(model.path, device=ctx.device, dtype="float32")
     whole.requires_grad_(True)
+
+    def write(directory: Path) -> None:
+        whole.save_pretrained(directory)
+        copy_companions(model.path, directory)
+
     # A tied embedding is named once.
-    parameters = dict(whole.named_parameters())
-    trainer = Trainer(
-        CompletionLoss(PackedModel(whole)), parameters, train.pairs, valid.pairs, settings=settings, ctx=ctx
-    )
-    trainer.run()
-    record(trainer, train, ctx)
-    whole.eval()
-    whole.save_pretrained(ctx.output)
-    copy_companions(model.path, ctx.output)
+    return Student(PackedModel(whole), dict(whole.named_parameters()), write)

@@ -1,0 +1,122 @@
+"""A plan: the nodes of a checked recipe, and what each takes of which.
+
+A node is what is cached: one step, a run of neighbouring frame components fused into one pass, or one
+validator on one subject. Its key is a hash of everything its result depends on; see `luthier.keys`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from luthier.artifacts import Kind
+from luthier.gates import Bound, parse_gate
+from luthier.locations import identity, pinned
+from luthier.plugins import Registry
+from luthier.recipe import RecipeSpec
+from luthier.search import Candidate, Rung
+from luthier.steps import ComponentSpec, StepSpec
+
+Task = Literal["dataset", "shards", "directory", "validate"]
+Subject = Literal["candidate", "base", "reference"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One unit of work and of caching.
+
+    Attributes:
+        parts: the recipe's steps that it does: several where frame components are fused.
+        inputs: for each input that is an artifact, the node that makes it.
+        runtimes: for the inputs that are loaded models (`subject`, `reference`), the runtime and its configuration.
+        subject: for a validator, what it looks at.
+        environment: the distribution in whose environment it runs; empty for the main one.
+        trial: of a step that is searched, which of its trials it is: `trial-RUNG-CANDIDATE`; empty for a step.
+    """
+
+    parts: tuple[StepSpec, ...]
+    task: Task
+    kind: Kind
+    form: str
+    inputs: Mapping[str, Node] = field(default_factory=dict)
+    runtimes: Mapping[str, ComponentSpec] = field(default_factory=dict)
+    subject: Subject | None = None
+    environment: str = ""
+    trial: str = ""
+
+    @property
+    def step(self) -> StepSpec:
+        """The (last) step of the recipe that it does."""
+        return self.parts[-1]
+
+    @property
+    def id(self) -> str:
+        """The step's id; for a validator on another subject than the candidate `rouge@base`, for a trial `lora@…`."""
+        subject = "" if self.subject in (None, "candidate") else self.subject
+        return "@".join(filter(None, [self.step.id, subject, self.trial]))
+
+    def trial_of(self, rung: Rung, candidate: Candidate) -> Node:
+        """The step without its lists: one candidate at the budget of one rung."""
+        space = self.step.space
+        assert space is not None
+        step = replace(self.step, config=space.config(candidate, rung), space=None)
+        return replace(self, parts=(step,), trial=f"trial-{rung.number}-{candidate.number}")
+
+    @property
+    def part_forms(self) -> list[str]:
+        """The form of the rows after each part of a fused pass."""
+        form, forms = self.inputs["data"].form, []
+        for step in self.parts:
+            form = step.component.declared.gives or form
+            forms.append(form)
+        return forms
+
+
+@dataclass(frozen=True)
+class Force:
+    """What the user asked to do again although it is cached: single steps, and all from one step on."""
+
+    steps: frozenset[str] = frozenset()
+    start: str | None = None
+
+    @property
+    def mentioned(self) -> frozenset[str]:
+        """Every step id that is named, which ends fusion there."""
+        return self.steps | ({self.start} if self.start else frozenset())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked recipe: its nodes in order.
+
+    Attributes:
+        pins: for each location that names a branch of the hub, the commit it had when it was first asked
+            for, so that a key and the step's work speak of the same files.
+    """
+
+    recipe: RecipeSpec
+    nodes: tuple[Node, ...]
+    registry: Registry
+    force: Force = field(default_factory=Force)
+    pins: dict[str, str] = field(default_factory=dict)
+
+    def identity(self, location: str, only: Sequence[str] = ()) -> str:
+        """What stands for a location in a key; see `luthier.locations.identity`."""
+        found = self.pins.get(location) or pinned(location)
+        if found != location:
+            self.pins[location] = found
+        return identity(found, only)
+
+    def forced(self, node: Node) -> bool:
+        """Whether the user asked for this node to be done again."""
+        ids = [step.id for step in self.recipe.steps]
+        if any(step.id in self.force.steps for step in node.parts):
+            return True
+        start = self.force.start
+        return start is not None and ids.index(node.step.id) >= ids.index(start)
+
+
+def bounds(step: StepSpec) -> list[Bound]:
+    """The bounds of a step's gate; none without one."""
+    return parse_gate(step.gate) if step.gate else []
