@@ -112,10 +112,12 @@ def test_genai_itself_stops_at_the_end_of_a_turn(tiny_llama, tmp_path):
 
 def test_an_unknown_architecture_names_those_that_work(tiny_llama, tmp_path):
     model = shutil.copytree(tiny_llama, tmp_path / "model")
-    config = json.loads((model / "config.json").read_text()) | {"architectures": ["OddForCausalLM"]}
+    # A recurrent model, as the architecture `rnn-lm` makes it.
+    config = json.loads((model / "config.json").read_text()) | {"architectures": ["RnnForCausalLM"]}
     (model / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="OddForCausalLM") as caught:
+    with pytest.raises(InputError, match="cannot export the architecture RnnForCausalLM") as caught:
         export(model, tmp_path / "export")
+    assert "the runtime `transformers`" in caught.value.remedy
     assert "LlamaForCausalLM" in caught.value.remedy
     assert "Qwen3ForCausalLM" in caught.value.remedy
 

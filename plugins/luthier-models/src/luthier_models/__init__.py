@@ -1,4 +1,4 @@
-"""Models: the architectures `pretrained` and `fresh`, and the runtime `transformers`.
+"""Models: the architectures `pretrained`, `fresh` and `rnn-lm`, and the runtime `transformers`.
 
 Importing this module loads no heavy library; the components import their implementations.
 """
@@ -117,6 +117,56 @@ def fresh(
     write_fresh(data, ctx, family=family, budget=parse_count(parameters), design=design, vocabulary=tokenizer)
 
 
+def check_budget(*, parameters: str, **_: object) -> None:
+    """Refuse a budget that is no number.
+
+    Raises:
+        InputError: saying how to write one.
+    """
+    from luthier_models.families.sizes import parse_count
+
+    parse_count(parameters)
+
+
+@component(gives="causal-lm", needs={"data": {"language-modelling", "prompt-completion"}}, check=check_budget)
+def rnn_lm(
+    data: Dataset,
+    ctx: Context,
+    *,
+    cell: Literal["lstm", "gru"] = "lstm",
+    parameters: str = "2M",
+    tokenizer: Vocabulary = Vocabulary(kind="character", size=256),
+    layers: Annotated[int, Ge(1)] = 1,
+    width: Annotated[int, Ge(1)] | None = None,
+    embedding_width: Annotated[int, Ge(1)] | None = None,
+    tied: bool = True,
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
+) -> None:
+    """Make a new recurrent language model with random weights, and a tokenizer trained on the data.
+
+    A token costs the same however many came before it, and there is no longest context: the model keeps a state of
+    constant size. The widest layers within `parameters` are chosen; metrics `parameters` and `vocabulary` and the
+    table `parameters` show the arithmetic. Tune it with `full`, at a learning rate of about 4e-3. Long texts are
+    trained in pieces of the tuner's `max_length`, each from a state of zeros, and scored whole.
+
+    Args:
+        cell: of the layers; PyTorch runs an LSTM's faster than a GRU's on CPUs, for the same parameters.
+        parameters: the budget: `800K`, `2M`.
+        tokenizer: its kind and size.
+        layers: how many there are, one reading the outputs of the other.
+        width: of the layers.
+        embedding_width: of the embedding; four times the square root of the vocabulary if not given.
+        tied: whether the embedding is also the output layer, after a projection where the widths differ.
+        dropout: of the embedding, between the layers and after them, in training.
+    """
+    from luthier_models.families.sizes import parse_count
+    from luthier_models.recurrent.fresh import write_rnn_lm
+    from luthier_models.recurrent.sizes import RecurrentWishes
+
+    wishes = RecurrentWishes(cell=cell, layers=layers, width=width, embedding_width=embedding_width, tied=tied)
+    write_rnn_lm(data, ctx, budget=parse_count(parameters), wishes=wishes, vocabulary=tokenizer, dropout=dropout)
+
+
 def transformers(
     model: Model,
     ctx: Context,
@@ -140,7 +190,7 @@ def transformers(
 @hookimpl
 def luthier_architectures() -> list[Callable[..., Any]]:
     """Give the architectures."""
-    return [pretrained, fresh]
+    return [pretrained, fresh, rnn_lm]
 
 
 @hookimpl

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier import InputError
+from luthier_models.recurrent import CAUSAL_LMS
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -102,9 +103,10 @@ def _refuse_other_models(directory: Path, config: dict[str, Any]) -> None:
         )
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
-    classes = {name for entry in CAUSAL.values() for name in ([entry] if isinstance(entry, str) else entry)}
+    causal = {**CAUSAL, **CAUSAL_LMS}
+    classes = {name for entry in causal.values() for name in ([entry] if isinstance(entry, str) else entry)}
     architectures = config.get("architectures") or []
-    is_causal = config["model_type"] in CAUSAL and not config.get("is_encoder_decoder")
+    is_causal = config["model_type"] in causal and not config.get("is_encoder_decoder")
     if not is_causal or (architectures and not classes.intersection(architectures)):
         kind = ", ".join(architectures) or config["model_type"]
         raise InputError(

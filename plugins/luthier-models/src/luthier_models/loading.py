@@ -10,12 +10,14 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from luthier import InputError
+from luthier_models.recurrent.registration import register
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # Progress is ours to show; transformers' bars would only fill the log.
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+register()
 
 
 def resolve_device(name: str) -> torch.device:

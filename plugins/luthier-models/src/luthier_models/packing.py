@@ -8,6 +8,7 @@ one place that calls a model so, and it measures on the loaded model that docume
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +29,9 @@ Pair = tuple[Sequence[int], Sequence[int]]
 Head = Callable[["Tensor"], "Tensor"]
 
 _ISOLATION_TOLERANCE = 1e-3
+
+SIDE_BY_SIDE_TOKENS = 4096
+"""A model that runs its documents side by side (a recurrent one) wants many of them: its rows have so many tokens."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ class PackedModel:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self._by_document = attention.enable(model)
+        self._side_by_side = _takes_lengths(model)
+        self._by_document = self._side_by_side or attention.enable(model)
 
     @property
     def device(self) -> torch.device:
@@ -152,8 +157,8 @@ class PackedModel:
     def isolates_documents(self) -> bool:
         """Whether packed documents do not see each other in this model, measured on two of them.
 
-        An architecture that carries a state along the row (a recurrent one) does not; its documents
-        must then go one to a row.
+        An architecture that carries a state along the row does not, unless it asks where documents end as
+        ours of `recurrent` do; its documents must then go one to a row.
         """
         other = ([5, 3, 6], [4, 2])
         with self._asking():
@@ -166,6 +171,8 @@ class PackedModel:
     def rows(self, pairs: Sequence[Pair], limit: int) -> Iterator[tuple[list[int], Row]]:
         """Pack pairs into rows of at most `limit` tokens: the pairs' indices and the row, on the device."""
         lengths = [len(given) + len(targets) - 1 for given, targets in pairs]
+        if self._side_by_side:
+            limit = max(limit, SIDE_BY_SIDE_TOKENS)
         groups: Iterable[list[int]] = fill_rows(lengths, limit if self.isolates_documents else 0)
         for members in groups:
             yield members, pack([pairs[number] for number in members]).to(self.device)
@@ -185,6 +192,11 @@ class PackedModel:
         vocabulary = int(cast("Any", self.model).get_input_embeddings().weight.shape[0])
         small = [([i % vocabulary for i in given], [i % vocabulary for i in targets]) for given, targets in pairs]
         return pack(small).to(self.device)
+
+
+def _takes_lengths(model: PreTrainedModel) -> bool:
+    """Whether the model asks for the documents' lengths by name, and keeps them apart by itself."""
+    return "document_lengths" in inspect.signature(model.base_model.forward).parameters
 
 
 _PROBE: Pair = ([1, 2, 3, 4], [5, 6, 7])

@@ -114,7 +114,8 @@ def check_architecture(model: Path) -> None:
     if named[0] not in supported:
         raise InputError(
             f"onnxruntime-genai cannot export the architecture {named[0]}",
-            f"It can export: {', '.join(supported)}.",
+            f"Leave out the export: the runtime `transformers` runs the model as it is. Or use a model of an "
+            f"architecture that can be exported: {', '.join(supported)}.",
         )
 
 

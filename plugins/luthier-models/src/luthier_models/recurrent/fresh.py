@@ -1,0 +1,46 @@
+"""A new recurrent language model with a tokenizer of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from luthier_models.normalise import save_model
+from luthier_models.recurrent.language_model import RnnConfig, RnnForCausalLM
+from luthier_models.recurrent.sizes import RecurrentWishes, recurrent_shape
+from luthier_models.untrained import record_shape, training_texts
+from luthier_models.vocabularies import train_tokenizer
+
+if TYPE_CHECKING:
+    from luthier import Context, Dataset
+    from luthier_models import Vocabulary
+
+
+def write_rnn_lm(
+    data: Dataset, ctx: Context, *, budget: int, wishes: RecurrentWishes, vocabulary: Vocabulary, dropout: float
+) -> None:
+    """Train the tokenizer on the training split, choose the width, and write the untrained model to `ctx.output`.
+
+    Raises:
+        InputError: if the budget is too small for the tokenizer, or there is nothing to train that on.
+    """
+    tokenizer = train_tokenizer(training_texts(data), vocabulary)
+    shape = recurrent_shape(budget, len(tokenizer), wishes)
+    config = RnnConfig(
+        vocab_size=shape.vocabulary,
+        cell=shape.cell,
+        embedding_size=shape.embedding_width,
+        hidden_size=shape.width,
+        num_hidden_layers=shape.layers,
+        dropout=dropout,
+        tie_word_embeddings=shape.tied,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(ctx.seed)
+        model = RnnForCausalLM(config)
+    save_model(model, tokenizer, ctx.output)
+    record_shape(shape, ctx)
