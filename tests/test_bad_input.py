@@ -21,10 +21,10 @@ import luthier
 from luthier.api import open_store
 from luthier.cli import app
 from luthier.errors import InputError, WorkerError
+from luthier.failures import FULL_DISK_TEXTS, failure
 from luthier.nodes import RecipeError
 from luthier.pool import Worker
 from luthier.runs import find_run, list_runs
-from luthier.failures import FULL_DISK_TEXTS, failure
 
 
 def call(*arguments: object) -> tuple[int, str]:

@@ -7,10 +7,11 @@ import logging
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from luthier import __version__
 from luthier.core_stages import DEFAULT_EXECUTOR
 from luthier.errors import InputError, PluginError
 from luthier.failures import as_error, failure
@@ -34,12 +35,19 @@ class Job:
         device: where models run, as the user asked: `auto`, `cpu`, `cuda`, `mps`.
         request: what a worker was asked for.
         local_plugins: the files of plugins that are not installed, to be loaded in each process.
+        versions: of the distributions that do the work, where the job comes from.
     """
 
     processes: int
     device: str
     request: Mapping[str, Any]
     local_plugins: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The step's checkpoint, a directory that all processes see and that outlives them."""
+        return Path(self.request["checkpoint"])
 
     def do(self, rank: int, send: Send) -> None:
         """Call the step's component in this process, which is one of those that the job is done by.
@@ -55,20 +63,28 @@ class Job:
         registry = load_plugins(local=[Path(path) for path in self.local_plugins])
         try:
             with tempfile.TemporaryDirectory(prefix="luthier-") as scratch, log_to(heard):
-                Tasks(registry, heard).carry_out(self._part(rank, Path(scratch)))
+                Tasks(registry, heard).carry_out(self._part(rank, registry, Path(scratch)))
         except (Exception, SystemExit) as error:
             send({**failure(error, registry.sources), "rank": rank})
         else:
             send({"type": "done", "rank": rank})
 
-    def _part(self, rank: int, scratch: Path) -> dict[str, Any]:
+    def _part(self, rank: int, registry: Registry, scratch: Path) -> dict[str, Any]:
         """The request of one process; what others than the first write goes nowhere."""
         inputs = [record["path"] for record in self.request["inputs"].values()]
-        for path in [*inputs, self.request["checkpoint"]]:
+        for path in [*inputs, self.checkpoint]:
             if not Path(path).exists():
                 raise InputError(
                     f"{path} is not there on {socket.gethostname()}, where process {rank} of {self.processes} runs",
                     "The store must be on a file system that all the machines share, under the same path.",
+                )
+        here = {each.distribution: each.version for each in registry.plugins} | {"luthier": __version__}
+        for name, version in self.versions.items():
+            if here.get(name) != version:
+                raise InputError(
+                    f"{name} is {here.get(name) or 'not installed'} on {socket.gethostname()}, where process {rank} of "
+                    f"{self.processes} runs, and {version or 'a file'} where the run was started",
+                    "Install the same versions on all the machines.",
                 )
         own = {name: str(scratch / name) for name in ("output", "notes")} if rank else {}
         return {**self.request, **own, "rank": rank, "processes": self.processes}
@@ -87,7 +103,9 @@ def spread(registry: Registry, emit: Send, local_plugins: Sequence[Path], reques
     chosen = request.get("executor") or {"name": DEFAULT_EXECUTOR, "config": {}}
     executor = registry.find("executor", chosen["name"])
     local = tuple(str(path.absolute()) for path in local_plugins)
-    job = Job(request["config"]["processes"], request["device"], request, local)
+    worker = registry.find(request["stage"], request["component"])
+    versions = {"luthier": __version__, worker.distribution: worker.version}
+    job = Job(request["config"]["processes"], request["device"], request, local, versions)
     done: set[int] = set()
     with contextlib.closing(executor.function(job, **executor.arguments(chosen["config"]))) as messages:
         for message in messages:
@@ -106,18 +124,15 @@ def spread(registry: Registry, emit: Send, local_plugins: Sequence[Path], reques
 
 @contextlib.contextmanager
 def log_to(send: Send) -> Iterator[None]:
-    """Send what components log."""
+    """Send what components log, and nowhere else."""
     log = logging.getLogger("luthier.component")
-    handler = _Sending(send)
-    before = log.level, log.propagate
+    before = log.level, log.propagate, log.handlers
     log.setLevel(logging.INFO)
-    log.propagate = False
-    log.addHandler(handler)
+    log.propagate, log.handlers = False, [_Sending(send)]
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        log.level, log.propagate = before
+        log.level, log.propagate, log.handlers = before
 
 
 class _Sending(logging.Handler):

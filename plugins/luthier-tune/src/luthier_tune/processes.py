@@ -38,9 +38,9 @@ def run(job: Job) -> Iterator[JobMessage]:
             processes[ours] = rank, process
         yield from _messages(processes, job)
     finally:
-        for _, process in processes.values():
-            process.kill()
-            process.join()
+        for _, child in processes.values():
+            child.kill()
+            child.join()
 
 
 def _environment(job: Job, rank: int, port: int) -> dict[str, str]:
