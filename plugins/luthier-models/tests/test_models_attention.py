@@ -22,6 +22,10 @@ SIZES = {
 }
 
 
+BEGINNING = list(range(90, 110))
+ALIKE = [([*BEGINNING, 1, 30], [40, 2]), ([*BEGINNING, 1, 31, 32], [41]), *PAIRS, (BEGINNING, [50, 51])]
+
+
 def mistral(**options):
     torch.manual_seed(0)
     return MistralForCausalLM(MistralConfig(**SIZES, **options)).eval()
@@ -55,12 +59,21 @@ def test_packed_documents_have_the_logits_of_each_alone(model):
         torch.testing.assert_close(packed.logits(pack(PAIRS)), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("model", [mistral(sliding_window=None), qwen3()], ids=["mistral", "qwen3"])
+def test_documents_that_share_their_beginning_have_the_logits_of_each_alone(model):
+    with torch.no_grad():
+        expected = torch.cat([alone(model, *pair) for pair in ALIKE])
+        row = pack(ALIKE, shared=True)
+        assert len(row.ids) == sum(len(given) + len(targets) - 1 for given, targets in ALIKE) - 2 * len(BEGINNING)
+        torch.testing.assert_close(PackedModel(model).logits(row), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_the_gradient_is_that_of_the_masked_row(tiny):
     gradients = []
     for by_document in (True, False):
         packed = PackedModel(load_causal_lm(tiny).double())
-        packed._by_document = by_document and packed._by_document
-        assert packed._by_document is by_document
+        packed.takes_segments = by_document and packed.takes_segments
+        assert packed.takes_segments is by_document
         packed.logits(pack(PAIRS)).square().sum().backward()
         gradients.append([p.grad for p in packed.model.parameters() if p.grad is not None])
     for ours, masked in zip(*gradients, strict=True):

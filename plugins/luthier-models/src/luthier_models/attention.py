@@ -2,13 +2,15 @@
 
 transformers separates packed documents by a mask over the whole row, so that the cost of a token grows
 with the row. Here each document is attended to by itself: nothing masked is computed, and a row may be as
-long as the products of matrices like. Registered with transformers' `AttentionInterface`; a call that does
+long as the products of matrices like. What documents share (`segments.py`) is seen by each that continues
+it. Registered with transformers' `AttentionInterface`; a call that does
 not say where documents end is plain scaled-dot-product attention, as before.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,11 +22,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
+    from luthier_models.segments import Segment
+
 NAME = "luthier_packed"
 
 
 def enable(model: PreTrainedModel) -> bool:
-    """Let the model attend document by document where `document_lengths` are given; False if it cannot.
+    """Let the model attend document by document where `segments` are given; False if it cannot.
 
     It cannot where a mask says more than which document a token is in (sliding windows, chunks), where
     attention is not transformers' scaled-dot-product form, or where the model takes no further arguments.
@@ -48,7 +52,7 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    document_lengths: tuple[int, ...] | None = None,
+    segments: Sequence[Segment] | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Attend as `sdpa_attention_forward` does, but within each document.
@@ -58,20 +62,55 @@ def packed_attention(
         query: (1, heads, tokens, width of a head); `key` and `value` likewise, with their own heads.
         key: see `query`.
         value: see `query`.
-        attention_mask: for calls without lengths; with them it could only say the same.
-        document_lengths: the tokens of each document of the row, in order.
+        attention_mask: for calls without segments; with them it could only say the same.
+        segments: the segments of the row, in order.
         options: what transformers passes on.
 
     Returns:
         (1, tokens, heads, width of a head), and no weights.
     """
-    if document_lengths is None:
+    if segments is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    documents = zip(
-        *(torch.split(states, list(document_lengths), dim=2) for states in (query, key, value)), strict=True
-    )
-    parts = [sdpa_attention_forward(module, q, k, v, None, **options)[0] for q, k, v in documents]
-    return torch.cat(parts, dim=1), None
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        attended: Tensor = sdpa_attention_forward(module, query, key, value, mask, **options)[0]
+        return attended
+
+    return attend_by_segment(attend, query, key, value, segments), None
+
+
+def attend_by_segment(
+    attend: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Sequence[Segment],
+) -> Tensor:
+    """Let each segment attend to itself and to those that it continues.
+
+    Args:
+        attend: causal attention, given no mask, or by a mask (1, 1, queries, keys) that is true where a query sees
+            a key; it takes (1, heads, tokens, width of a head) and gives (1, tokens, heads, width of a head).
+        query: (1, heads, tokens, width of a head); `key` and `value` likewise, with their own heads.
+        key: see `query`.
+        value: see `query`.
+        segments: the segments of the row, in order.
+
+    Returns:
+        (1, tokens, heads, width of a head).
+    """
+    lengths = [segment.length for segment in segments]
+    queries, keys, values = (torch.split(states, lengths, dim=2) for states in (query, key, value))
+    parts = []
+    for number, segment in enumerate(segments):
+        if not segment.before:
+            parts.append(attend(queries[number], keys[number], values[number], None))
+            continue
+        seen = (*segment.before, number)
+        k, v = (torch.cat([states[s] for s in seen], dim=2) for states in (keys, values))
+        mask = torch.ones(1, 1, segment.length, k.shape[2], dtype=torch.bool, device=k.device)
+        parts.append(attend(queries[number], k, v, mask.tril_(k.shape[2] - segment.length)))
+    return torch.cat(parts, dim=1)
 
 
 AttentionInterface.register(NAME, packed_attention)

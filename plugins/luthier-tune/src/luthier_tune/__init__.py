@@ -1,4 +1,4 @@
-"""Tuners on packed sequences: `lora`, low-rank adapters, `full`, all weights, and `distill`, towards a teacher.
+"""Tuners on packed sequences: `lora`, low-rank adapters, `full`, all weights, `layers`, some, `distill`, by a teacher.
 
 Importing this module loads no heavy library; the components import their implementations.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval, MinLen
 
 from luthier import component, hookimpl
-from luthier_tune.options import BY_VALID_LOSS, Training, check_budget
+from luthier_tune.options import BY_VALID_LOSS, Training, check_budget, check_layers
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Job, JobMessage, Model
@@ -95,6 +95,40 @@ def full(
     tune(model, data, ctx, training)
 
 
+@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_layers, search=BY_VALID_LOSS)
+def layers(
+    model: Model,
+    data: Dataset,
+    ctx: Context,
+    *,
+    top: Annotated[int, Ge(1)] | None = None,
+    names: list[str] = [],  # noqa: B006 - read, never written
+    rank: Annotated[int, Ge(1)] | None = None,
+    activations: Literal["float16", "float32", "recompute"] = "float16",
+    training: Training = Training(learning_rate=1e-4, weight_decay=0.01),
+) -> None:
+    """Train some layers, the top ones or those that are named; what the frozen ones below give is computed once.
+
+    The activations below the first trained layer are kept on disk, beside the step's checkpoints, and read in
+    every later epoch and validation; they are removed when the step is done. The final norm and the output
+    layer stay as they are, unless they are named. Where a model cannot be cut at a layer, which is noted in the
+    log, nothing is kept and the result is the same. Packing, budgets, checkpoints and reproducibility are those
+    of `lora`.
+
+    Args:
+        top: how many layers are trained, counted from the output; a quarter of them, if nothing is named.
+        names: the modules that are trained instead: `layers.29`, `layers.28.mlp`, `norm`, `lm_head`. Names may be
+            the ends of longer ones, so that `down_proj` means that of every layer.
+        rank: train adapters (LoRA) of this rank in these layers, with a scale of 2, and merge them, in place of
+            the weights themselves. They want a higher learning rate, of about 5e-4.
+        activations: how those of the frozen layers are kept: in `float16`, where an example with numbers too large
+            for it is kept in float32; in `float32`, exactly, at twice the space; or not, to `recompute` them.
+    """
+    from luthier_tune.some_layers import LayerSettings, tune
+
+    tune(model, data, ctx, LayerSettings(top=top, names=names, rank=rank, activations=activations), training)
+
+
 @component(
     needs={"model": {"causal-lm"}, "teacher": {"causal-lm"}, "data": LEARNABLE},
     check=check_budget,
@@ -150,4 +184,4 @@ def luthier_executors() -> list[Callable[..., Any]]:
 @hookimpl
 def luthier_tuners() -> list[Callable[..., Any]]:
     """Give the tuners."""
-    return [lora, full, distill]
+    return [lora, full, layers, distill]

@@ -13,9 +13,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from luthier import InputError
 from luthier_models.loading import load_causal_lm
-from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.adapter_files import adapter_tensors, save_adapter
+from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
 from luthier_tune.options import check_budget
 from luthier_tune.targets import adaptable, check_names, matches
@@ -80,12 +80,10 @@ def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Stu
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
 
     def write(directory: Path) -> None:
-        save_adapter(adapted, directory / "adapter", base_model=model.hash, initial=initial)
-        merged: Any = adapted.merge_and_unload(safe_merge=True)
-        merged.save_pretrained(directory)
+        save_merged(adapted, directory, base_model=model.hash, initial=initial)
         copy_companions(model.path, directory)
 
-    return Student(PackedModel(base), parameters, write, adapter.rate_of)
+    return Student(lean_or_plain(base, ctx.log), parameters, write, adapter.rate_of)
 
 
 def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftModel:
@@ -121,6 +119,18 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
     with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
         torch.manual_seed(seed)
         return cast("PeftModel", get_peft_model(base, config))
+
+
+def save_merged(
+    adapted: PeftModel, directory: Path, *, base_model: str, initial: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write the merged model, with the adapter beside it in `adapter/`; the model is used up by it.
+
+    `base_model` and `initial` are those of `save_adapter`.
+    """
+    save_adapter(adapted, directory / "adapter", base_model=base_model, initial=initial)
+    merged: Any = adapted.merge_and_unload(safe_merge=True)
+    merged.save_pretrained(directory)
 
 
 def _target_layers(base: PreTrainedModel, settings: AdapterSettings) -> dict[str, torch.nn.Module]:

@@ -18,7 +18,7 @@ from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder, load_tokenizer
 from luthier_tune.adapters import adapted_student
-from luthier_tune.loss import CHUNK, ROW_TOKENS, CompletionLoss, chunked_sum, states_and_head
+from luthier_tune.loss import CHUNK, CompletionLoss, chunked_sum, states_and_head
 from luthier_tune.options import check_budget
 from luthier_tune.task import fit, read_examples
 from luthier_tune.whole import whole_student
@@ -125,7 +125,9 @@ class DistillationLoss(CompletionLoss):
 
     def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Row]]:
         """Rows of documents that do not see each other, in the student or in the teacher."""
-        return self.packed.rows(examples, ROW_TOKENS if self._teacher.isolates_documents else 0)
+        limit = self.packed.row_tokens if self._teacher.isolates_documents else 0
+        shared = self.packed.shares_beginnings and self._teacher.takes_segments
+        return self.packed.rows(examples, limit, shared=shared)
 
     def loss(self, batch: Row) -> Tensor:
         """The summed mixture, in nats."""

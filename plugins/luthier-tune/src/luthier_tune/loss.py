@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 CHUNK = 128
 """Targets whose logits are held at once: of a vocabulary of 50,000 they take 25 MB, which stays near the processor."""
 
-ROW_TOKENS = 512
-"""A batch longer than this becomes several rows, whose gradients are added up: products of matrices gain
-nothing from longer ones, and the memory for activations stays bounded."""
-
 
 ChunkLoss = Callable[["Tensor", slice], "Tensor"]
 """The summed loss of some targets, given the states that they are predicted from and which they are of the row."""
@@ -132,7 +128,7 @@ class CompletionLoss:
 
     def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Row]]:
         """Rows of documents that do not see each other."""
-        return self.packed.rows(examples, ROW_TOKENS)
+        return self.packed.rows(examples, self.packed.row_tokens)
 
     def loss(self, batch: Row) -> Tensor:
         """The summed cross entropy, in nats."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 
@@ -55,6 +55,17 @@ def check_budget(*, max_steps: int | None, max_epochs: float | None, max_minutes
     given = [name for name, value in budgets.items() if value is not None]
     if len(given) > 1:
         raise InputError(f"more than one training budget: {', '.join(given)}", "Keep one of them.")
+
+
+def check_layers(*, top: int | None, names: list[str], **others: Any) -> None:
+    """Refuse two ways to say which layers are trained, and more than one budget; takes the whole configuration.
+
+    Raises:
+        InputError: naming what was given.
+    """
+    check_budget(**others)
+    if top is not None and names:
+        raise InputError("`top` and `names` both say which layers are trained", "Keep one of them.")
 
 
 def check_validated(*, valid_examples: int, **_: object) -> None:

@@ -41,7 +41,7 @@ def check_names(names: Iterable[str], layers: Sequence[str], *, what: str) -> No
 
     Args:
         names: what the recipe gives.
-        layers: the full names of the layers that may be named.
+        layers: the full names of what may be named.
         what: the parameter that the names are from, for the error.
 
     Raises:
@@ -52,7 +52,7 @@ def check_names(names: Iterable[str], layers: Sequence[str], *, what: str) -> No
         if not any(matches(name, layer) for layer in layers):
             hint = did_you_mean(name, last)
             raise InputError(
-                f"`{what}` names {name!r}, and no layer that could have an adapter has this name"
+                f"`{what}` names {name!r}, which none of the model's layers that it may name is called"
                 + (f"; {hint}" if hint else ""),
                 f"There are: {', '.join(last)}. A longer name picks one of them: {layers[0]}.",
             )

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier_models.loading import load_causal_lm
-from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
+from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
 from luthier_tune.options import check_budget
 from luthier_tune.task import Student, copy_companions, fit, read_examples
@@ -41,4 +41,4 @@ def whole_student(model: Model, ctx: Context) -> Student:
         copy_companions(model.path, directory)
 
     # A tied embedding is named once.
-    return Student(PackedModel(whole), dict(whole.named_parameters()), write)
+    return Student(lean_or_plain(whole, ctx.log), dict(whole.named_parameters()), write)

@@ -1,0 +1,63 @@
+"""The loss of a model whose lower layers are frozen: what they give is computed once for each example."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from luthier_tune.loss import CompletionLoss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from luthier_models.packing import Pair, Row
+    from luthier_tune.activations import ActivationCache
+    from luthier_tune.split import SplitModel
+
+
+class CachedLoss(CompletionLoss):
+    """`CompletionLoss` of the upper part of a model, on the lower part's states of each example from a cache.
+
+    The states are computed in the batch in which an example is first needed, so that a short training computes
+    no more than it needs. They are used as they are kept: whether they are computed or read makes no difference.
+
+    Args:
+        parts: the model; the lower part is in evaluation mode.
+        cache: where the states are kept.
+        examples: the examples that there are, in the cache's order.
+    """
+
+    def __init__(self, parts: SplitModel, cache: ActivationCache, examples: Sequence[Pair]) -> None:
+        super().__init__(parts.upper)
+        self._parts = parts
+        self._cache = cache
+        self._numbers = {_content(example): number for number, example in enumerate(examples)}
+
+    def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Row]]:
+        """Rows of documents that do not see each other, with the states that the upper part starts from."""
+        for members, row in super().batches(examples):
+            yield members, replace(row, states=self._states([examples[member] for member in members], row))
+
+    def _states(self, examples: Sequence[Pair], row: Row) -> Tensor:
+        """The states of a row's tokens, (tokens, width)."""
+        numbers = [self._numbers[_content(example)] for example in examples]
+        kept = [self._cache.get(number) for number in numbers]
+        if any(states is None for states in kept):
+            computed = torch.split(self._parts.states(row), [self.tokens(example) - 1 for example in examples])
+            kept = [
+                self._cache.put(number, new) if states is None else states
+                for number, states, new in zip(numbers, kept, computed, strict=True)
+            ]
+        dtype = self.packed.model.dtype
+        return torch.cat([states.to(self.device, dtype) for states in kept if states is not None])
+
+
+def _content(example: Pair) -> bytes:
+    """What tells examples apart for the lower part: their tokens, but the last, which predicts nothing."""
+    given, targets = example
+    return hashlib.blake2b(array("q", [*given, *targets][:-1]).tobytes(), digest_size=16).digest()
