@@ -18,7 +18,7 @@ from luthier.shared_settings import settings
 
 if TYPE_CHECKING:
     from luthier.api import Recipe, plan, run
-    from luthier.jobs import Job, JobMessage
+    from luthier.jobs import Job
     from luthier.runs import Run, StepResult
 
 __version__ = "0.1.0"
@@ -30,7 +30,6 @@ __all__ = [
     "Generator",
     "InputError",
     "Job",
-    "JobMessage",
     "Location",
     "LuthierError",
     "Message",
@@ -60,10 +59,10 @@ def __getattr__(name: str) -> Any:
         from luthier import api
 
         return getattr(api, name)
-    if name in ("Job", "JobMessage"):
+    if name == "Job":
         from luthier import jobs
 
-        return getattr(jobs, name)
+        return jobs.Job
     if name in ("Run", "StepResult"):
         from luthier import runs
 

@@ -18,8 +18,8 @@ from luthier.failures import as_error, failure
 from luthier.plugins import Registry, load_plugins
 from luthier.tasks import Tasks
 
-JobMessage = Mapping[str, Any]
-Send = Callable[[JobMessage], None]
+Message = Mapping[str, Any]
+Send = Callable[[Message], None]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Job:
         """The step's checkpoint, a directory that all processes see and that outlives them."""
         return Path(self.request["checkpoint"])
 
-    def do(self, rank: int, send: Send) -> None:
+    def do(self, rank: int, send: Callable[[Mapping[str, Any]], None]) -> None:
         """Call the step's component in this process, which is one of those that the job is done by.
 
         Before, `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT` must stand in the process's
@@ -90,7 +90,7 @@ class Job:
         return {**self.request, **own, "rank": rank, "processes": self.processes}
 
 
-def _ignore(message: JobMessage) -> None:
+def _ignore(message: Message) -> None:
     """What other processes than the first tell is the same again."""
 
 

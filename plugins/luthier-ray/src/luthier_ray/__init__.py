@@ -5,7 +5,7 @@ Importing this module loads no heavy library; the executor imports its implement
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Gt, MinLen
@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, MinLen
 from luthier import hookimpl
 
 if TYPE_CHECKING:
-    from luthier import Job, JobMessage
+    from luthier import Job
 
 
 def ray(
@@ -22,7 +22,7 @@ def ray(
     address: Annotated[str, MinLen(1)] = "auto",
     cpus_per_process: Annotated[float, Gt(0)] = 1.0,
     gpus_per_process: Annotated[float, Ge(0)] | None = None,
-) -> Iterator[JobMessage]:
+) -> Iterator[Mapping[str, Any]]:
     """Run the processes of a step on a Ray cluster, each as a worker of a TorchTrainer.
 
     The store must be on a file system that all the machines share, under the same path, and the same versions of

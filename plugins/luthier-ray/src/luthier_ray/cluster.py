@@ -6,8 +6,9 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 # Ray reads it when it is imported. Whoever wants to send statistics sets it to 1.
@@ -18,15 +19,16 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, Wo
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
 
-from luthier import InputError, Job, JobMessage, LuthierError
+from luthier import InputError, Job, LuthierError
 from luthier_ray.resources import Resources, check_room
 
 _POLL_SECONDS = 0.5
+_KNOCK_SECONDS = 10.0
 _GRACE_SECONDS = 10.0
 """How long a process's error waits for news of another one's death, which may be its cause: Ray looks every 2 s."""
 
 
-def run(job: Job, address: str, resources: Resources) -> Iterator[JobMessage]:
+def run(job: Job, address: str, resources: Resources) -> Iterator[Mapping[str, Any]]:
     """Run a job's processes, and yield what they send.
 
     Raises:
@@ -46,8 +48,9 @@ def run(job: Job, address: str, resources: Resources) -> Iterator[JobMessage]:
 def _connected(address: str) -> Iterator[None]:
     """Be a driver of the cluster. When a driver leaves or dies, Ray ends all that it started."""
     try:
+        _knock(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"no Ray cluster can be reached at {address!r}: {str(error).strip().splitlines()[0]}",
             "Start one (`ray start --head`), name its address (`executor: {name: ray, address: HOST:6379}`, or "
@@ -57,6 +60,17 @@ def _connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """See whether anybody listens where an address has a port: Ray itself tries for minutes.
+
+    Raises:
+        OSError: if nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 @contextlib.contextmanager
@@ -110,11 +124,11 @@ class _Training(threading.Thread):
             self.error = error
 
 
-def _messages(job: Job, queue: Queue, training: _Training) -> Iterator[JobMessage]:
+def _messages(job: Job, queue: Queue, training: _Training) -> Iterator[Mapping[str, Any]]:
     while True:
         ended = not training.is_alive()
         try:
-            message: JobMessage = queue.get(timeout=_POLL_SECONDS)
+            message: Mapping[str, Any] = queue.get(timeout=_POLL_SECONDS)
         except Empty:
             # What was sent before the end has been heard.
             if ended:
@@ -144,4 +158,5 @@ def _last_words(failure: BaseException) -> str:
     """What Ray knows of a death, in a line."""
     lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
     telling = [line for line in lines if "Worker exit detail" in line or "died" in line]
-    return (telling or lines or [type(failure).__name__])[-1]
+    # Ray goes on with what may have been the cause, for half a page.
+    return (telling or lines or [type(failure).__name__])[-1].partition(" Some common causes")[0]

@@ -47,9 +47,7 @@ def check_room(
     machines = [node["Resources"] for node in nodes if node["Alive"]]
     room = sum(fitting(machine, each) for machine in machines)
     if room < processes:
-        told = "; ".join(
-            f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines
-        )
+        told = "; ".join(f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines)
         raise InputError(
             f"{processes} processes of {each} each do not fit on the Ray cluster: it has room for {room} ({told})",
             "Lower `processes`, `cpus_per_process` or `gpus_per_process`, or add machines: Ray would wait for them.",

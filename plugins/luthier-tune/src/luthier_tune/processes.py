@@ -14,13 +14,13 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from luthier import Job, JobMessage, LuthierError
+from luthier import Job, LuthierError
 
 _LOCALHOST = "127.0.0.1"
 _THREADS = "OMP_NUM_THREADS"
 
 
-def run(job: Job) -> Iterator[JobMessage]:
+def run(job: Job) -> Iterator[Mapping[str, Any]]:
     """Start the job's processes, and yield what they send until the last has ended.
 
     Raises:
@@ -69,14 +69,14 @@ def _work(job: Job, rank: int, environment: Mapping[str, str], connection: Conne
     os.environ.update(environment)
     lock = threading.Lock()
 
-    def send(message: JobMessage) -> None:
+    def send(message: Mapping[str, Any]) -> None:
         with lock:
             connection.send_bytes(json.dumps(message).encode())
 
     job.do(rank, send)
 
 
-def _messages(processes: Mapping[Connection, tuple[int, BaseProcess]], job: Job) -> Iterator[JobMessage]:
+def _messages(processes: Mapping[Connection, tuple[int, BaseProcess]], job: Job) -> Iterator[Mapping[str, Any]]:
     listening: list[Any] = list(processes)
     told: set[int] = set()
     while listening:
