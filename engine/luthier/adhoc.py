@@ -53,6 +53,8 @@ def run_component(
         raise InputError(
             f"there is no file {source}", "--input names a .jsonl, .parquet or .csv file of rows with a `text`."
         )
+    if "other" in component.inputs:
+        raise InputError(f"{component} takes two datasets", "Use it in a recipe: plugins run has one file of rows.")
     for name in ("frame", "data"):
         if name in component.inputs and not component.accepts(name, "documents"):
             forms = " or ".join(sorted(component.declared.needs[name]))

@@ -13,7 +13,7 @@ SUBJECTS = ("candidate", "base", "reference")
 """What validators measure: the newest model, what the architecture gave, the last model before export."""
 
 
-NAMED_INPUTS: Mapping[str, Kind] = {"teacher": "model"}
+NAMED_INPUTS: Mapping[str, Kind] = {"teacher": "model", "other": "dataset"}
 """Inputs that are not the newest artifact of their kind: a recipe names the step that gives each, under a key of
 the input's name. A component that asks for one cannot do without."""
 
@@ -67,6 +67,8 @@ class Stage:
         chosen = [name for name in self.one_of if name in inputs]
         if self.one_of and len(chosen) != 1:
             return f"must ask for exactly one of {', '.join(map(repr, self.one_of))}"
+        if "other" in inputs and "data" not in inputs:
+            return "asks for 'other', a second dataset, and not for 'data', the first"
         return ""
 
     @property
@@ -86,7 +88,7 @@ class Stage:
 
 STAGES: tuple[Stage, ...] = (
     Stage("source", "luthier_sources", "dataset", "Sources: read raw documents", optional=("ctx",)),
-    Stage("clean", "luthier_cleaners", "dataset", "Cleaners", one_of=("frame", "data"), optional=("ctx",)),
+    Stage("clean", "luthier_cleaners", "dataset", "Cleaners", one_of=("frame", "data"), optional=("other", "ctx")),
     Stage(
         "bias",
         "luthier_bias_filters",

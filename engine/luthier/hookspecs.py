@@ -62,7 +62,8 @@ def luthier_cleaners() -> Iterable[ComponentFunction]:
 
     A cleaner asks for `frame` (one shard; it returns a frame) or, where it must see everything, for
     `data` (it returns or yields frames); and for `ctx` if it wants. `id` is kept; a row that is left
-    out counts as dropped.
+    out counts as dropped. One that draws on a second dataset asks for `data` and `other`, and its step must name
+    the step that gives it; rows of `other` that it gives count as added.
     """
     raise NotImplementedError
 

@@ -180,7 +180,9 @@ class _Builder:
                 continue
             inputs["data" if name == "frame" else name] = node
             self._check_form(step, name, node)
-        return inputs | self._named_inputs(step)
+        inputs |= self._named_inputs(step)
+        self._check_other(step, inputs.get("data"), inputs.get("other"))
+        return inputs
 
     def _named_inputs(self, step: StepSpec) -> dict[str, Node]:
         """What a step takes of the steps that it names for it."""
@@ -201,6 +203,22 @@ class _Builder:
             inputs[name] = node
             self._check_form(step, name, node)
         return inputs
+
+    def _check_other(self, step: StepSpec, data: Node | None, other: Node | None) -> None:
+        """Refuse a second dataset that is the first, or of another form."""
+        if data is None or other is None:
+            return
+        if data is other:
+            remedy = "Name the step of the first with `from:`, that of the second with `other:`."
+            self._refuse_key(step, "other", f"{step.component} is given {data.step.id!r} twice", remedy)
+        elif data.form and other.form and data.form != other.form:
+            self._refuse_key(
+                step,
+                "other",
+                f"{step.component} takes two datasets of one form; {data.step.id!r} gives {data.form}, "
+                f"{other.step.id!r} gives {other.form}",
+                "Bring both into one form with a `format` step each.",
+            )
 
     def _check_sources(self, step: StepSpec) -> None:
         """Refuse a `from` that would change nothing: a step takes one artifact of each kind that it asks for."""

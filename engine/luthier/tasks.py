@@ -78,12 +78,13 @@ class Tasks:
         component, configuration = self._component(request)
         context = self._context(request, component)
         origin = describe(component.function)
-        data = _artifact(request["inputs"]["data"]) if "data" in request["inputs"] else None
+        inputs: dict[str, Any] = {name: _artifact(record) for name, record in request["inputs"].items()}
+        data = inputs.get("data")
         # A component of any stage that makes documents out of no data is as free as a source to leave ids to us.
         makes_documents = data is None and request["form"] == "documents"
         source = frames.SourceRows(component.name, origin) if makes_documents else None
         writer = frames.ShardWriter(context.output)
-        results = self._call(component, configuration, {"ctx": context, "data": data})
+        results = self._call(component, configuration, {**inputs, "ctx": context})
         for frame in frames.as_frames(results, component):
             rows = source.complete(frame) if source else frame
             writer.write(frames.check_form(rows, request["form"], origin), origin)

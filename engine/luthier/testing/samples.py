@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 MEGABYTE = 1 << 20
-MADE_HERE = ("frame", "data", "subject", "reference", "ctx")
+MADE_HERE = ("frame", "data", "other", "subject", "reference", "ctx")
 """The inputs that the kit makes; models are the author's to give."""
 
 ORDINARY = 240
@@ -168,7 +168,7 @@ def chosen(component: Component, name: str, given: Mapping[str, Any]) -> Artifac
 
 
 def _artifact(component: Component, name: str, path: Path) -> Artifact:
-    if name in ("frame", "data"):
+    if name in ("frame", "data", "other"):
         return Dataset.at(path, form_of(component, name))
     kind: type[Artifact] = OnnxModel if name == "onnx" else Model
     return kind.at(path, next(iter(sorted(component.declared.needs.get(name, ()))), ""))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier import InputError
-from luthier_models.prompts import PromptEncoder, read_end_tokens
+from luthier_models.prompts import PromptEncoder, read_context, read_end_tokens
 from luthier_models.testing import CHATML, tiny_tokenizer
 
 ENCODER = PromptEncoder(tiny_tokenizer())
@@ -68,6 +68,22 @@ def test_end_tokens_of_all_configuration_files(tmp_path):
     (tmp_path / "genai_config.json").write_text(json.dumps({"model": {"eos_token_id": 7}}))
     assert read_end_tokens(tmp_path) == [5, 6, 7]
     assert PromptEncoder(tiny_tokenizer(), [5]).end_tokens == {2, 5}
+
+
+@pytest.mark.parametrize(
+    ("config", "context"),
+    [
+        ({"model_type": "llama", "max_position_embeddings": 77}, 77),
+        ({"model_type": "gpt2", "n_positions": 78}, 78),
+        ({"model_type": "t5"}, None),  # positions relative to each other, as far as one likes
+        ({"model_type": "nobody knows"}, None),
+        (None, None),
+    ],
+)
+def test_the_context_is_what_the_configuration_says(tmp_path, config, context):
+    if config:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_context(tmp_path) == context
 
 
 def test_a_template_that_cannot_be_rendered():

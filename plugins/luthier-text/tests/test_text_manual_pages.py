@@ -99,3 +99,11 @@ def test_the_pages_of_this_machine(tmp_path: Path) -> None:
         pytest.skip("this machine has no manual pages")
     rows, _ = read(manual, tmp_path, sections=["7"], per_family=1)
     assert all(row["text"] and not row["text"].startswith(".") for row in rows)
+
+
+def test_nothing_is_at_the_far_end_of_a_line(manual: Path, tmp_path: Path) -> None:
+    bare = PAGE.replace('"2026" "acme 1.0" "User Commands"', "") + ".SH NOTES\n.ce\nin the middle\n"
+    (manual / "man1" / "acme-add.1.gz").write_bytes(gzip.compress(bare.format(upper="A", name="a", what="b").encode()))
+    rows, _ = read(manual, tmp_path)
+    assert rows[0]["text"].endswith("NOTES\nin the middle")
+    assert " " * 200 not in rows[0]["text"]

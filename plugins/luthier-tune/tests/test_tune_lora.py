@@ -82,7 +82,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6])
 def test_a_killed_step_goes_on_with_the_same_losses_and_bytes(tmp_path, tiny, examples, stop_at):
-    options = {"max_steps": 8, "dropout": 0.1, "checkpoint_minutes": 0.0}
+    options = {"max_steps": 8, "dropout": 0.1, "checkpoint_minutes": 0.0, "evaluate_every": 3}
     whole = tuned(tmp_path / "whole", tiny, examples, **options)
     ctx = make_context(tmp_path / "killed", seed=3)
 
@@ -156,8 +156,9 @@ def test_resuming_a_budget_in_minutes_keeps_the_steps_it_settled_on(tmp_path, ti
     totals = []
 
     def emit(event):
-        totals.append(event.get("total"))
-        if event.get("total"):
+        # What is shown before is an estimate; a total that is settled is written down at once.
+        totals.append(event["total"])
+        if (ctx.checkpoint / NAME).exists():
             raise Killed
 
     ctx._emit = emit
@@ -173,6 +174,19 @@ def test_language_modelling_without_validation(tmp_path, tiny, make_dataset, row
     ctx = tuned(tmp_path, tiny, data, max_steps=3, max_length=16)
     assert "valid_loss" not in ctx.metrics
     assert ctx.metrics["tokens"].value <= 3 * 4 * 16
+
+
+def test_no_example_is_longer_than_the_context(tmp_path, tiny, make_dataset, rows, caplog):
+    data = make_dataset(rows().with_columns(text=pl.lit("word " * 2000)), "language-modelling")
+    ctx = tuned(tmp_path, tiny, data, max_steps=2, max_length=4000)
+    assert "max_length is 4000, and the model has positions for 512 tokens only" in caplog.text
+    assert 0 < ctx.metrics["tokens"].value <= 2 * 4 * 512
+
+
+def test_examples_that_are_left_out_are_told_of(tmp_path, tiny, make_dataset, rows, caplog):
+    some = pl.when(pl.col("id") == "e1").then(pl.lit("word " * 600)).otherwise(pl.col("completion"))
+    tuned(tmp_path, tiny, make_dataset(rows().with_columns(completion=some)), max_steps=1)
+    assert "1 of 20 training examples are left out: their completions are empty, or longer than 512" in caplog.text
 
 
 def test_named_layers_only(tmp_path, tiny, examples):
@@ -206,14 +220,14 @@ def test_a_gpu_that_is_not_there(tmp_path, tiny, examples, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InputError, match="no CUDA device"):
         luthier_tune.lora(
-            tiny, examples, make_context(tmp_path, device="cuda"), **arguments(luthier_tune.lora, max_steps=1)
-        )
+            tiny, None, make_context(tmp_path, device="cuda"), **arguments(luthier_tune.lora, max_steps=1)
+        )  # before anything is read: there is no data
 
 
 def test_a_checkpoint_of_other_layers_is_not_used(tmp_path, tiny, examples):
     ctx = tuned(tmp_path, tiny, examples, max_steps=1, checkpoint_minutes=0.0)
     parameter = torch.nn.Parameter(torch.zeros(1))
-    assert load_checkpoint(ctx.checkpoint, {"other": parameter}, torch.optim.AdamW([parameter])) is None
+    assert load_checkpoint(ctx.checkpoint, {"other": parameter}, torch.optim.AdamW([parameter]), {}) is None
 
 
 def test_the_contract_is_kept():

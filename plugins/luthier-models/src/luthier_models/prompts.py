@@ -41,10 +41,14 @@ class PromptEncoder:
     Args:
         tokenizer: the tokenizer, with its chat template if it has one.
         end_tokens: further ids that end a generation, as the model's configuration names them.
+        context: the tokens that the model has positions for; None where it has no such limit, or none is known.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_tokens: Sequence[int] = ()) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, end_tokens: Sequence[int] = (), context: int | None = None
+    ) -> None:
         self.tokenizer = tokenizer
+        self.context = context
         self._end_tokens = {*end_tokens}
         if tokenizer.eos_token_id is not None:
             self._end_tokens.add(int(tokenizer.eos_token_id))
@@ -53,13 +57,13 @@ class PromptEncoder:
 
     @classmethod
     def from_directory(cls, directory: str | Path) -> PromptEncoder:
-        """Read the tokenizer, the template and the end tokens of a model directory (also a genai one).
+        """Read the tokenizer, the template, the end tokens and the context of a model directory (also a genai one).
 
         Raises:
             InputError: if the directory has no tokenizer that can be read.
         """
         directory = Path(directory)
-        return cls(load_tokenizer(directory), read_end_tokens(directory))
+        return cls(load_tokenizer(directory), read_end_tokens(directory), read_context(directory))
 
     @property
     def has_template(self) -> bool:
@@ -222,6 +226,18 @@ def read_end_tokens(directory: Path) -> list[int]:
         ids = record.get("eos_token_id")
         found.update([ids] if isinstance(ids, int) else ids or [])
     return sorted(found)
+
+
+def read_context(directory: Path) -> int | None:
+    """The tokens that a model has positions for; None where its configuration names no such limit."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):
+        return None  # Loading the model explains what is wrong with it; a genai directory has none.
+    positions = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return int(positions) if isinstance(positions, int) and positions > 0 else None
 
 
 def _first_line(error: BaseException) -> str:

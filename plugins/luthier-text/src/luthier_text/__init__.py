@@ -40,6 +40,8 @@ def luthier_cleaners() -> Iterable[ComponentFunction]:
         cleaners.normalise,
         cleaners.exact_duplicates,
         cleaners.near_duplicates,
+        cleaners.values,
+        cleaners.mix,
     ]
 
 

@@ -27,6 +27,10 @@ _FILE = re.compile(r"(?P<name>.+)\.(?P<section>[0-9][0-9a-zA-Z]*)(?:\.gz)?")
 _FAMILY = re.compile(r"[-_.:@\d]")
 _REDIRECT = re.compile(rb"\A(?:[.']\\\".*\n)*\.so\s")
 _BLANKS = re.compile(r"\n{3,}")
+_FOOT = re.compile(r"\S {10,}\S|^ {200,}\S")
+"""Stretched over the line; a page that has no date and no source has a name at the right end alone."""
+_CENTRED = re.compile(r"^ {200,}", re.MULTILINE)
+"""What centres a line, or a table, in a page of ten thousand columns."""
 _HEADER = re.compile(r"\S+\(\S+\)\s.*")
 
 
@@ -135,6 +139,6 @@ def _tidy(text: str) -> str:
     if lines and _HEADER.fullmatch(lines[0]):
         del lines[0]
     # The foot: whatever stands alone after the last gap and is stretched over the line.
-    if len(lines) > 1 and not lines[-2] and re.search(r"\S {10,}\S", lines[-1]):
+    if len(lines) > 1 and not lines[-2] and _FOOT.search(lines[-1]):
         del lines[-1]
-    return _BLANKS.sub("\n\n", "\n".join(lines)).strip()
+    return _BLANKS.sub("\n\n", _CENTRED.sub("", "\n".join(lines))).strip()

@@ -10,10 +10,11 @@ from annotated_types import Ge, Interval, MinLen
 from luthier import InputError, component
 
 if TYPE_CHECKING:
-    from luthier import Dataset, Frame
+    from luthier import Context, Dataset, Frame
 
 Columns = Annotated[list[str], MinLen(1)]
 Words = Literal["keep", "stem", "lemmatize"]
+FORMS = {"documents", "language-modelling", "prompt-completion", "chat", "preference", "classification"}
 
 
 def _check_columns(*, columns: list[str], **_: object) -> None:
@@ -107,6 +108,21 @@ def length(
     from luthier_text._length import within
 
     return within(frame, column, (min_characters, max_characters), (min_words, max_words))
+
+
+def values(frame: Frame, *, column: str, values: Annotated[list[str], MinLen(1)]) -> Frame:
+    """Keep the documents whose column has one of some values: a language, a section, a kind.
+
+    Args:
+        column: the column that is looked at.
+        values: what it may be; numbers are compared as they are written.
+
+    Raises:
+        InputError: if the column is not there, or holds lists.
+    """
+    from luthier_text._values import having
+
+    return having(frame, column, values)
 
 
 @component(check=_check_normalise)
@@ -205,3 +221,30 @@ def near_duplicates(
     from luthier_text._near import deduplicate
 
     return deduplicate(data, column, MinHash(permutations, ngram), threshold, keep_all=keep == "all")
+
+
+@component(needs={"data": FORMS, "other": FORMS})
+def mix(
+    data: Dataset, other: Dataset, ctx: Context, *, share: Annotated[float, Interval(ge=0, lt=1)] = 0.1
+) -> Iterator[Frame]:
+    """Add rows of a second dataset, so that they make up a share of the text: replay, or a mixture of tasks.
+
+    `other: STEP` names the second; both are documents, or examples of one form. All rows of the first stay;
+    those of the second are drawn by their ids, by themselves in each split, until they have the share of
+    the characters. Rows that the first has already are left out, as are those of a group that the first has in
+    another split. Metric: `share`, which is less than asked for where the other has too little text, and the
+    log warns of it.
+
+    Continued pretraining on a domain loses less of what a model could do before if some of what it learns
+    from is general text (Ibrahim et al., Simple and Scalable Strategies to Continually Pre-train Large
+    Language Models, TMLR 2024: 5% or so).
+
+    Args:
+        share: of the second dataset in the text of the result; 0 gives the first alone.
+
+    Raises:
+        InputError: if there is nothing to add.
+    """
+    from luthier_text._mix import mixed
+
+    return mixed(data, other, ctx, share)

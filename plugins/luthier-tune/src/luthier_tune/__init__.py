@@ -40,7 +40,7 @@ def lora(
 
     Sequences are packed, the loss covers the completion's tokens, and the result holds the merged
     model with the adapter beside it. `max_steps` and `max_epochs` give the same bytes again at a fixed
-    number of threads, also after a kill; `max_minutes` is turned into a number of steps, which is
+    number of threads, also after a kill; `max_minutes` ends after a number of steps, which is
     recorded as the metric `steps`, and `max_steps` of that number gives the same bytes.
 
     Args:

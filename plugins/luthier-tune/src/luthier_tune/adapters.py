@@ -17,9 +17,8 @@ from luthier_models.prompts import PromptEncoder
 from luthier_tune.adapter_files import adapter_tensors, save_adapter
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
-from luthier_tune.options import check_budget
 from luthier_tune.targets import adaptable, check_names, matches
-from luthier_tune.task import Student, copy_companions, fit, read_examples
+from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +59,7 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
         InputError: if the budget, the data, the device or the layers to adapt cannot be used, or
             training diverges.
     """
-    check_budget(**vars(settings))
+    check_start(settings, ctx)
     encoder = PromptEncoder.from_directory(model.path)
     train, valid = read_examples(data, encoder, settings, ctx.seed)
     student = adapted_student(model, adapter, ctx)

@@ -1,11 +1,22 @@
-"""Budgets and the schedule: how many steps there are, and how fast each one learns."""
+"""Budgets and the schedule: how many steps there are, and how fast each one learns.
+
+The rate rises, stays, and falls linearly to zero over the last part of the steps: warmup-stable-decay, as in
+MiniCPM (Hu et al., 2024, arXiv:2404.06395) and Hägele et al. (2024, arXiv:2405.18392), who find it as good as
+a cosine. Until the fall begins, nothing depends on the total. So a budget in minutes need not guess the
+total from the first steps; it watches the clock, and begins the fall when what is left just suffices for it.
+The fall's length follows from where it begins: the same total in steps gives the same rates.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-MEASURED_STEPS = 5
-"""Steps after which a budget in minutes is turned into a number of steps."""
+_STABLE, _OF = 7, 10
+"""The share of the steps before the rate falls: seven of ten."""
+
+RECENT_STEPS = 5
+"""The speed is that of the last tenth of the steps, and of so many at least."""
 
 
 def known_steps(
@@ -19,20 +30,35 @@ def known_steps(
     return max(1, math.ceil((1.0 if max_epochs is None else max_epochs) * steps_per_epoch))
 
 
-def steps_for(seconds: float, *, done: int, seconds_per_step: float) -> int:
-    """All steps that fit, given `done` ones and `seconds` that are left; at least those done."""
-    return done + max(0, math.floor(seconds / max(seconds_per_step, 1e-9)))
+def cooldown_start(total: int) -> int:
+    """The step, counted from 0, from which the rate falls."""
+    return total * _STABLE // _OF
+
+
+def total_with_cooldown_at(step: int) -> int:
+    """The number of steps of the shortest schedule whose rate falls from `step` on."""
+    return -(-step * _OF // _STABLE)
 
 
 def learning_rate(step: int, total: int | None, *, peak: float, warmup_steps: int) -> float:
-    """The learning rate of a step, counted from 0: a linear rise, then a linear fall to zero.
+    """The learning rate of a step, counted from 0, of `total` ones; None while the fall has not begun."""
+    rise = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    if total is None:
+        return peak * rise
+    start = cooldown_start(total)
+    return peak * min(rise, (total - step) / (total - start))
 
-    The fall starts after the measured steps at the earliest. So the first steps learn at the same rates
-    whether the total is known or not, and a budget in minutes can be repeated as one in steps.
+
+def seconds_per_step(curve: Sequence[dict[str, float]], tokens_per_step: float, elapsed: float) -> float:
+    """The seconds that a coming step will take, by the speed of the recent ones.
+
+    Args:
+        curve: the steps done, with their `seconds` and `tokens`; at least one.
+        tokens_per_step: of a mean step.
+        elapsed: since the first step began: what was spent beside the steps, on validation and checkpoints,
+            will be spent again.
     """
-    if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    start = max(warmup_steps, MEASURED_STEPS)
-    if total is None or step < start or total <= start:
-        return peak
-    return peak * (total - step) / (total - start)
+    recent = curve[-max(RECENT_STEPS, len(curve) // 10) :]
+    per_token = sum(record["seconds"] for record in recent) / sum(record["tokens"] for record in recent)
+    besides = elapsed / max(sum(record["seconds"] for record in curve), 1e-9)
+    return per_token * tokens_per_step * max(1.0, besides)

@@ -1,4 +1,4 @@
-"""Checkpoints inside a step: adapter, optimizer, position and history, in one safetensors file.
+"""Checkpoints inside a step: parameters, optimizer, position and history, in one safetensors file.
 
 Nothing else is needed to go on exactly: the order of the data and all randomness follow from the
 recipe's seed and the number of the step.
@@ -6,8 +6,11 @@ recipe's seed and the number of the step.
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,14 +20,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from luthier import LuthierError
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
     from torch.optim import Optimizer
 
 NAME = "training.safetensors"
-_VERSION = 1
+_VERSION = 2
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# safetensors writes from Rust: it tells the system's error in its text alone. The second is Windows'.
+_FULL_TEXTS = ("No space left on device", "File too large", "quota exceeded", "(os error 112)")
+
+_log = logging.getLogger("luthier.component.tune")
 
 
 @dataclass
@@ -33,7 +43,7 @@ class Progress:
 
     Attributes:
         step: optimizer steps done.
-        total: all steps; None while a budget in minutes is not measured yet.
+        total: all steps; None while the end of a budget in minutes is not settled yet.
         seconds: spent so far, in all processes.
         curve: a record for each step: loss, learning rate, seconds, tokens.
         validation: a record for each measurement of the validation loss.
@@ -45,26 +55,110 @@ class Progress:
     curve: list[dict[str, float]] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
 
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The first of the lowest validation losses that were measured in training, not before it."""
+        trained = [record for record in self.validation if record["step"] > 0]
+        return min(trained, key=lambda record: record["loss"]) if trained else None
+
+    @property
+    def since_best(self) -> int:
+        """The measurements after the best one."""
+        best = self.best
+        return sum(record["step"] > best["step"] for record in self.validation) if best else 0
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file in place of the last one; a kill at any moment leaves one of the two whole.
+
+    Raises:
+        LuthierError: if the disk is full; the last file is still there.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        save_file(dict(tensors), temporary, dict(metadata))
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        if getattr(error, "errno", None) in _FULL or any(text in str(error) for text in _FULL_TEXTS):
+            size = sum(tensor.nbytes for tensor in tensors.values())
+            raise LuthierError(
+                f"no space left for a checkpoint of {size / 1e6:.0f} MB ({path})",
+                "Free space (`luthier store du`, `luthier store gc`) and run again: training goes on from the last "
+                "checkpoint, which is kept.",
+            ) from error
+        raise
+
+
+def _sync_directory(directory: Path) -> None:
+    """Flush the names in a directory, where the platform can: a checkpoint must not outlive the best weights."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_space(directory: Path, parameters: Mapping[str, Parameter], *, best: bool) -> None:
+    """See that a checkpoint has a place, before the work.
+
+    Args:
+        best: whether the best weights are kept beside it.
+
+    Raises:
+        LuthierError: if the disk has less space than that.
+    """
+    size = (1 + len(_MOMENTS) + best) * sum(parameter.nbytes for parameter in parameters.values())
+    free = shutil.disk_usage(directory).free
+    if free < size:
+        raise LuthierError(
+            f"a checkpoint takes {size / 1e6:.0f} MB, and the disk of {directory} has {free / 1e6:.0f} MB left",
+            "Free space (`luthier store du`, `luthier store gc`) and run again.",
+        )
+
+
+def detached(parameters: Mapping[str, Parameter]) -> dict[str, Tensor]:
+    """The values of parameters, as they are written."""
+    return {name: parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
+
 
 def save_checkpoint(
-    directory: Path, parameters: Mapping[str, Parameter], optimizer: Optimizer, progress: Progress
+    directory: Path,
+    parameters: Mapping[str, Parameter],
+    optimizer: Optimizer,
+    progress: Progress,
+    configuration: Mapping[str, Any],
 ) -> None:
-    """Write a checkpoint in place of the last one; a kill at any moment leaves one of the two whole."""
-    tensors: dict[str, Tensor] = {}
+    """Write a checkpoint in place of the last one.
+
+    Args:
+        configuration: what the training was made with, as JSON: a checkpoint of another one is not used.
+
+    Raises:
+        LuthierError: if the disk is full.
+    """
+    tensors = {f"parameter.{name}": value for name, value in detached(parameters).items()}
     for name, parameter in parameters.items():
-        tensors[f"parameter.{name}"] = parameter.detach().cpu().contiguous()
         for moment in _MOMENTS:
             if moment in optimizer.state[parameter]:
                 tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment].cpu().contiguous()
-    temporary = directory / f"{NAME}.{os.getpid()}"
-    save_file(tensors, temporary, {"version": str(_VERSION), "progress": json.dumps(asdict(progress))})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, directory / NAME)
+    metadata = {
+        "version": str(_VERSION),
+        "progress": json.dumps(asdict(progress)),
+        "configuration": json.dumps(configuration),
+    }
+    write_tensors(directory / NAME, tensors, metadata)
 
 
-def load_checkpoint(directory: Path, parameters: Mapping[str, Parameter], optimizer: Optimizer) -> Progress | None:
-    """Restore parameters and optimizer from the checkpoint; None if there is none that can be used."""
+def load_checkpoint(
+    directory: Path, parameters: Mapping[str, Parameter], optimizer: Optimizer, configuration: Mapping[str, Any]
+) -> Progress | None:
+    """Restore parameters and optimizer from the checkpoint; None, with a warning, if it cannot be used."""
     for leftover in directory.glob(f"{NAME}.*"):
         leftover.unlink()
     path = directory / NAME
@@ -73,19 +167,46 @@ def load_checkpoint(directory: Path, parameters: Mapping[str, Parameter], optimi
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("version") != str(_VERSION):
-                return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError) as error:
         # A disk that lost the end of the file: the work is done again.
+        _warn_of_unused(path, f"it cannot be read: {error}")
         return None
-    if {f"parameter.{name}" for name in parameters} != {name for name in tensors if name.startswith("parameter.")}:
+    unfit = _misfit(metadata, tensors, parameters, configuration)
+    if unfit:
+        _warn_of_unused(path, unfit)
         return None
     progress = Progress(**json.loads(metadata["progress"]))
     for name, parameter in parameters.items():
         with torch.no_grad():
             parameter.copy_(tensors[f"parameter.{name}"])
-        state: dict[str, Any] = {"step": torch.tensor(float(progress.step))}
+        state: dict[str, Any] = {"step": torch.tensor(float(progress.step), device=parameter.device)}
         state |= {moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in _MOMENTS}
         optimizer.state[parameter] = state
     return progress
+
+
+def _warn_of_unused(path: Path, reason: str) -> None:
+    _log.warning("the checkpoint %s is not used, and training begins anew: %s", path, reason)
+
+
+def _misfit(
+    metadata: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    parameters: Mapping[str, Parameter],
+    configuration: Mapping[str, Any],
+) -> str:
+    """Why a checkpoint is not one of this training; empty if it is."""
+    if metadata.get("version") != str(_VERSION):
+        return f"it is of version {metadata.get('version')}, not {_VERSION}"
+    made_with = json.loads(metadata["configuration"])
+    wanted = json.loads(json.dumps(configuration))
+    changed = [name for name in sorted({*made_with, *wanted}) if made_with.get(name) != wanted.get(name)]
+    if changed:
+        told = ", ".join(f"{name} {made_with.get(name)!r} (now {wanted.get(name)!r})" for name in changed)
+        return f"it was made with {told}"
+    found = {name.removeprefix("parameter."): t.shape for name, t in tensors.items() if name.startswith("parameter.")}
+    strange = sorted(
+        name for name in {*found, *parameters} if name not in parameters or found.get(name) != parameters[name].shape
+    )
+    return f"it does not have the parameters that are trained: {', '.join(strange[:3])}" if strange else ""

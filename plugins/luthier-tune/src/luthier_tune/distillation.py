@@ -19,8 +19,7 @@ from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder, load_tokenizer
 from luthier_tune.adapters import adapted_student
 from luthier_tune.loss import CHUNK, CompletionLoss, chunked_sum, states_and_head
-from luthier_tune.options import check_budget
-from luthier_tune.task import fit, read_examples
+from luthier_tune.task import check_start, fit, read_examples
 from luthier_tune.whole import whole_student
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def tune(
         InputError: if the teacher reads other tokens, the budget, the data or the device cannot be used, or
             training diverges.
     """
-    check_budget(**vars(settings))
+    check_start(settings, ctx)
     check_vocabularies(model.path, teacher.path)
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = adapted_student(model, adapter, ctx) if adapter else whole_student(model, ctx)

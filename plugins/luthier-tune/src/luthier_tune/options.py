@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
@@ -16,7 +16,7 @@ class Training:
     """How a tuner trains: the optimizer, the batches, the budget, what is measured and kept.
 
     Attributes:
-        learning_rate: at its peak; it falls linearly to zero over the budget.
+        learning_rate: at its peak; it falls linearly to zero over the last three tenths of the steps.
         warmup_steps: steps over which it rises to the peak.
         weight_decay: of AdamW.
         max_gradient_norm: gradients are scaled down to this norm.
@@ -26,8 +26,13 @@ class Training:
         max_steps: the budget, in optimizer steps. At most one budget may be given.
         max_epochs: the budget, in passes over the training split; one, if no budget is given.
         max_minutes: the budget, in minutes of training and validation on this machine.
-        evaluate_every: steps between measurements of the validation loss, besides the first and the last.
+        evaluate_every: steps between measurements of the validation loss, besides the first and the last. If
+            it is not given and `keep` or `patience` needs them: an epoch, or longer where they would take more
+            than about a tenth of the time.
         valid_examples: how many examples of the split `valid` that loss is measured on.
+        keep: which weights are the result: the `best`, of the lowest validation loss that was measured in
+            training, or the `last`.
+        patience: training stops after so many measurements in a row that are no better than the best before.
         checkpoint_minutes: minutes between checkpoints, from which a killed step goes on.
     """
 
@@ -42,15 +47,27 @@ class Training:
     max_minutes: Annotated[float, Gt(0)] | None = None
     evaluate_every: Annotated[int, Ge(1)] | None = None
     valid_examples: Annotated[int, Ge(0)] = 64
+    keep: Literal["best", "last"] = "best"
+    patience: Annotated[int, Ge(1)] | None = None
     checkpoint_minutes: Annotated[float, Ge(0)] = 1.0
 
 
-def check_budget(*, max_steps: int | None, max_epochs: float | None, max_minutes: float | None, **_: object) -> None:
-    """Refuse more than one budget; takes a tuner's whole configuration.
+def check_budget(
+    *,
+    max_steps: int | None,
+    max_epochs: float | None,
+    max_minutes: float | None,
+    patience: int | None = None,
+    valid_examples: int = 1,
+    **_: object,
+) -> None:
+    """Refuse more than one budget, and patience without a validation; takes a tuner's whole configuration.
 
     Raises:
-        InputError: naming those that were given.
+        InputError: naming the budgets that were given, or `valid_examples`.
     """
+    if patience is not None and valid_examples == 0:
+        raise InputError("valid_examples is 0, and `patience` waits for a better validation loss", "Raise it.")
     budgets = {"max_steps": max_steps, "max_epochs": max_epochs, "max_minutes": max_minutes}
     given = [name for name, value in budgets.items() if value is not None]
     if len(given) > 1:

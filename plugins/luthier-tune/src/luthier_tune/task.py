@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from luthier import InputError
+from luthier_models.loading import resolve_device
 from luthier_tune.examples import Examples, encode_split
+from luthier_tune.options import check_budget
 from luthier_tune.training import Trainer
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from luthier_models.prompts import PromptEncoder
     from luthier_tune.loss import CompletionLoss
     from luthier_tune.options import Training
+
+_log = logging.getLogger("luthier.component.tune")
 
 
 @dataclass(frozen=True)
@@ -71,31 +76,53 @@ def copy_companions(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
+def check_start(settings: Training, ctx: Context) -> None:
+    """Refuse what can be known before anything is read.
+
+    Raises:
+        InputError: if the settings do not go together, or the device is not there.
+    """
+    check_budget(**vars(settings))
+    resolve_device(ctx.device)
+
+
 def read_examples(data: Dataset, encoder: PromptEncoder, settings: Training, seed: int) -> tuple[Examples, Examples]:
     """The training examples, and those that the validation loss is measured on.
+
+    No example is longer than the model's context, whatever `max_length` says.
 
     Raises:
         InputError: if there is nothing to train on.
     """
-    train = encode_split(data, "train", encoder, settings.max_length)
-    _check_examples(train, settings)
-    valid = encode_split(data, "valid", encoder, settings.max_length, limit=settings.valid_examples, seed=seed)
+    max_length = settings.max_length
+    if encoder.context is not None and encoder.context < max_length:
+        _log.warning(
+            "max_length is %d, and the model has positions for %d tokens only: that is the length that counts",
+            max_length,
+            encoder.context,
+        )
+        max_length = encoder.context
+    train = encode_split(data, "train", encoder, max_length)
+    _check_examples(train, max_length)
+    valid = encode_split(data, "valid", encoder, max_length, limit=settings.valid_examples, seed=seed)
     return train, valid
 
 
-def _check_examples(train: Examples, settings: Training) -> None:
-    if train.pairs:
-        return
-    if not train.skipped:
+def _check_examples(train: Examples, max_length: int) -> None:
+    count = len(train.pairs) + train.skipped
+    if not count:
         raise InputError(
             "the dataset has no rows in the split `train`",
             "Check what cleaning left over and how the formatter splits it.",
         )
-    raise InputError(
-        f"none of the {train.skipped} training examples can be used: their completions are empty, or longer than "
-        f"max_length ({settings.max_length} tokens) with their prompt's template",
-        "Check the formatter's completions, or raise `max_length`.",
-    )
+    unusable = f"their completions are empty, or longer than {max_length} tokens with their prompt's template"
+    if not train.pairs:
+        raise InputError(
+            f"none of the {count} training examples can be used: {unusable}",
+            "Check the formatter's completions, or raise `max_length` as far as the model's context allows.",
+        )
+    if train.skipped:
+        _log.warning("%d of %d training examples are left out: %s", train.skipped, count, unusable)
 
 
 def record(trainer: Trainer[Any], train: Examples, ctx: Context) -> None:
@@ -106,12 +133,17 @@ def record(trainer: Trainer[Any], train: Examples, ctx: Context) -> None:
     end = curve[-max(1, math.ceil(len(curve) / 10)) :]
     ctx.metric("train_loss", math.fsum(record["loss"] for record in end) / len(end))
     ctx.metric("steps", progress.step)
+    if progress.total is not None and progress.total != progress.step:
+        ctx.metric("planned_steps", progress.total)  # what `max_steps` must be for the same bytes again
     ctx.metric("tokens", sum(record["tokens"] for record in curve))
     ctx.metric("examples", sum(record["examples"] for record in curve))
     ctx.metric("skipped_examples", train.skipped)
     ctx.metric("shortened_examples", train.shortened)
     if progress.validation:
         ctx.metric("valid_loss_before", progress.validation[0]["loss"])
+        if progress.best:
+            kept = progress.best["step"] if trainer.settings.keep == "best" else progress.step
+            ctx.metric("kept_step", kept)
         last = trainer.last_validation
         ctx.metric("valid_loss", last.mean, per_example=last.means, weights=last.sizes)
         ctx.table("validation-losses", _frame(progress.validation))

@@ -1,19 +1,29 @@
-"""The training loop: batches of an objective, a budget, checkpoints, the learning curve."""
+"""The training loop: batches of an objective, a budget, checkpoints, the best weights, the learning curve."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
 from luthier import InputError
-from luthier_tune.budget import MEASURED_STEPS, known_steps, learning_rate, steps_for
-from luthier_tune.checkpoint import Progress, load_checkpoint, save_checkpoint
+from luthier_tune.budget import (
+    RECENT_STEPS,
+    known_steps,
+    learning_rate,
+    seconds_per_step,
+    total_with_cooldown_at,
+)
+from luthier_tune.checkpoint import Progress, check_space, load_checkpoint, save_checkpoint
+from luthier_tune.divergence import diverged
 from luthier_tune.examples import batch_of_step, random_for
+from luthier_tune.memory import available_bytes, estimate, explained, shortage
+from luthier_tune.validation import BestWeights, Losses, steps_between
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
@@ -23,19 +33,6 @@ if TYPE_CHECKING:
     from luthier_tune.options import Training
 
 Example = TypeVar("Example")
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Validation losses: the mean loss of each example's terms, and how many those are."""
-
-    means: list[float] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-
-    @property
-    def mean(self) -> float:
-        """The mean over all terms."""
-        return math.fsum(m * n for m, n in zip(self.means, self.sizes, strict=True)) / sum(self.sizes)
 
 
 class Trainer(Generic[Example]):
@@ -77,32 +74,30 @@ class Trainer(Generic[Example]):
         self.progress = Progress()
         self.last_validation = Losses()
         self._clock = 0.0
+        self._expected_total: int | None = None
+        self._evaluate_every = steps_between(settings, train=len(train), valid=len(valid))
+        self._best = BestWeights(ctx.checkpoint, self.parameters) if valid and settings.keep == "best" else None
+        self._checkpointed_best: set[float] = set()
 
     def run(self) -> Progress:
-        """Train until the budget is used up, from the last checkpoint if there is one.
+        """Train until the budget or the patience is used up, from the last checkpoint if there is one.
+
+        Afterwards the parameters, and `last_validation`, are those that `keep` asks for.
 
         Raises:
-            InputError: if the training or validation loss is no finite number any more.
+            InputError: if training diverges.
+            LuthierError: if the memory or the disk does not suffice.
         """
-        settings = self.settings
-        resumed = load_checkpoint(self.ctx.checkpoint, self.parameters, self.optimizer)
-        self._clock = time.monotonic() - (resumed.seconds if resumed else 0.0)
-        if resumed:
-            self.progress = resumed
-            self.ctx.log.info("resumed at step %d", resumed.step)
-        else:
-            per_epoch = math.ceil(len(self.train) / settings.batch_size)
-            self.progress.total = known_steps(settings.max_steps, settings.max_epochs, settings.max_minutes, per_epoch)
-            self._warn_of_short_budget()
-            self._validate()
+        self._check_resources()
+        self._begin()
         saved = time.monotonic()
-        while self.progress.total is None or self.progress.step < self.progress.total:
+        while not self._is_finished():
             self._advance()
-            if time.monotonic() - saved >= 60 * settings.checkpoint_minutes:
+            if time.monotonic() - saved >= 60 * self.settings.checkpoint_minutes:
                 self._checkpoint()
                 saved = time.monotonic()
-        if self.valid and (not self.last_validation.sizes or self._validated_at() != self.progress.step):
-            self._validate()
+        if self.valid:
+            self._choose_weights()
         return self.progress
 
     def train_on(self, examples: Sequence[Example]) -> tuple[float, float]:
@@ -128,6 +123,59 @@ class Trainer(Generic[Example]):
                 means[member], sizes[member] = float(values.double().mean()), len(values)
         return Losses(means, sizes)
 
+    def _check_resources(self) -> None:
+        """Refuse or warn of what memory and disk will not hold, before the work."""
+        check_space(self.ctx.checkpoint, self.parameters, best=self._best is not None)
+        with explained("in a first forward pass", self.settings):
+            need = estimate(self.objective, self.parameters, self.train, self.settings.batch_size)
+        warning = shortage(need, available_bytes(self.objective.device), self.settings)
+        if warning:
+            self.ctx.log.warning("%s", warning)
+
+    def _begin(self) -> None:
+        """Go on from the last checkpoint, or start."""
+        settings = self.settings
+        resumed = load_checkpoint(self.ctx.checkpoint, self.parameters, self.optimizer, self._configuration())
+        self._clock = time.monotonic() - (resumed.seconds if resumed else 0.0)
+        if resumed:
+            self.progress = resumed
+            self.ctx.log.info("resumed at step %d", resumed.step)
+            self._checkpointed_best = self._best_step()
+        else:
+            per_epoch = math.ceil(len(self.train) / settings.batch_size)
+            self.progress.total = known_steps(settings.max_steps, settings.max_epochs, settings.max_minutes, per_epoch)
+            self._warn_of_short_budget()
+            self._validate()
+
+    def _configuration(self) -> dict[str, Any]:
+        """What a checkpoint is of: all that the weights depend on, but the model and the content of the examples."""
+        examples = {
+            "seed": self.ctx.seed,
+            "examples": len(self.train),
+            "tokens": sum(map(self.objective.tokens, self.train)),
+            "measured examples": len(self.valid),
+        }
+        without = {name: value for name, value in asdict(self.settings).items() if name != "checkpoint_minutes"}
+        return without | examples
+
+    def _is_finished(self) -> bool:
+        progress, patience = self.progress, self.settings.patience
+        if progress.total is not None and progress.step >= progress.total:
+            return True
+        if patience is None or progress.since_best < patience:
+            return False
+        if progress.total is None:
+            progress.total = total_with_cooldown_at(progress.step)
+        self.ctx.log.info(
+            "stopped at step %d: the last %d validation losses are no better than that of step %d; "
+            "max_steps: %d with the same patience gives the same again",
+            progress.step,
+            progress.since_best,
+            max(self._best_step()),
+            progress.total,
+        )
+        return True
+
     def _advance(self) -> None:
         """Do one step and note it."""
         progress, settings = self.progress, self.settings
@@ -137,20 +185,17 @@ class Trainer(Generic[Example]):
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
         batch = [self.train[i] for i in batch_of_step(step, len(self.train), settings.batch_size, self.ctx.seed)]
+        tokens = sum(map(self.objective.tokens, batch))
         self.objective.module.train()
         # Dropout's randomness comes from the seed and the step, whatever ran before in this process.
-        with torch.random.fork_rng(devices=[self.objective.device] if self.objective.device.type == "cuda" else []):
+        with (
+            torch.random.fork_rng(devices=[self.objective.device] if self.objective.device.type == "cuda" else []),
+            explained(f"at step {step + 1}, of {len(batch)} examples with {tokens} tokens", settings),
+        ):
             torch.manual_seed(random_for(self.ctx.seed, f"step {step}").getrandbits(63))
             loss, norm = self.train_on(batch)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise InputError(
-                f"training diverged at step {step + 1}: the loss is {loss}, the norm of its gradient {norm}",
-                f"Lower the learning rate (it is {settings.learning_rate:g}), or check the base model's weights.",
-            )
-        tokens = sum(map(self.objective.tokens, batch))
         seconds = time.monotonic() - started
         progress.step += 1
-        progress.seconds = time.monotonic() - self._clock
         progress.curve.append(
             {
                 "step": progress.step,
@@ -162,29 +207,41 @@ class Trainer(Generic[Example]):
                 "gradient_norm": norm,
             }
         )
-        if progress.total is None and progress.step == MEASURED_STEPS:
-            self._settle_total()
-        self.ctx.progress(
-            progress.step, progress.total, loss=loss, learning_rate=rate, tokens_per_second=tokens / seconds
-        )
-        due = settings.evaluate_every and progress.step % settings.evaluate_every == 0
+        self._refuse_divergence(diverged(progress.curve, progress.validation))
+        due = self._evaluate_every and progress.step % self._evaluate_every == 0
         if due and progress.step != progress.total:
             self._validate()
+        if progress.total is None:
+            self._watch_clock()
+        self.ctx.progress(
+            progress.step,
+            progress.total or self._expected_total,
+            loss=loss,
+            learning_rate=rate,
+            tokens_per_second=tokens / max(seconds, 1e-9),
+        )
 
-    def _settle_total(self) -> None:
-        """Turn a budget in minutes into steps: by the time a token took, and the tokens of a mean step."""
-        curve = self.progress.curve
-        per_token = sum(record["seconds"] for record in curve) / sum(record["tokens"] for record in curve)
-        tokens = sum(map(self.objective.tokens, self.train))
-        per_step = per_token * tokens / math.ceil(len(self.train) / self.settings.batch_size)
-        measured = self.progress.validation[-1]["seconds"] if self.progress.validation else 0.0
-        if self.settings.evaluate_every:
-            per_step += measured / self.settings.evaluate_every
-        left = 60 * (self.settings.max_minutes or 0.0) - self.progress.seconds - measured
-        self.progress.total = steps_for(left, done=self.progress.step, seconds_per_step=per_step)
+    def _watch_clock(self) -> None:
+        """Settle the total of a budget in minutes as soon as the fall of the rate takes all that is left."""
+        progress = self.progress
+        elapsed = time.monotonic() - self._clock
+        measured = progress.validation[-1]["seconds"] if progress.validation else 0.0
+        before = progress.validation[0]["seconds"] if progress.validation else 0.0
+        per_step = seconds_per_step(progress.curve, self._tokens_per_step, elapsed - before)
+        steps_left = max(0.0, 60 * (self.settings.max_minutes or 0.0) - elapsed - measured) / per_step
+        if total_with_cooldown_at(progress.step + 1) - progress.step <= steps_left:
+            if progress.step >= RECENT_STEPS:
+                self._expected_total = progress.step + int(steps_left)
+            return
+        progress.total = total_with_cooldown_at(progress.step)
         self._warn_of_short_budget()
         # The number is kept at once: a run that is killed must go on with the same one.
         self._checkpoint()
+
+    @cached_property
+    def _tokens_per_step(self) -> float:
+        tokens = sum(map(self.objective.tokens, self.train))
+        return tokens / math.ceil(len(self.train) / self.settings.batch_size)
 
     def _warn_of_short_budget(self) -> None:
         total, warmup = self.progress.total, self.settings.warmup_steps
@@ -197,26 +254,62 @@ class Trainer(Generic[Example]):
             )
 
     def _validate(self) -> None:
+        """Measure the validation loss, note it, and keep the weights if they are the best and training goes on."""
         if not self.valid:
             return
+        progress = self.progress
         self.ctx.log.info("measuring the loss of %d validation examples", len(self.valid))
         started = time.monotonic()
-        self.last_validation = self.losses(self.valid)
-        if not math.isfinite(self.last_validation.mean):
-            raise InputError(
-                f"training diverged by step {self.progress.step}: the validation loss is {self.last_validation.mean}",
-                f"Lower the learning rate (it is {self.settings.learning_rate:g}), or check the base model's weights.",
-            )
-        self.progress.validation.append(
-            {"step": self.progress.step, "loss": self.last_validation.mean, "seconds": time.monotonic() - started}
-        )
+        with explained("in the validation", self.settings):
+            self.last_validation = self.losses(self.valid)
+        loss = self.last_validation.mean
+        if not math.isfinite(loss):
+            self._refuse_divergence(f"the validation loss is {loss}")
+        progress.validation.append({"step": progress.step, "loss": loss, "seconds": time.monotonic() - started})
+        best = self._best_step()
+        if self._best and progress.step in best and progress.step != progress.total:
+            self._best.save(progress.step, self.last_validation)
+            self._best.keep_only(best | self._checkpointed_best)
 
-    def _validated_at(self) -> int:
-        return int(self.progress.validation[-1]["step"]) if self.progress.validation else -1
+    def _choose_weights(self) -> None:
+        """Let the parameters and `last_validation` be those of the result."""
+        progress = self.progress
+        if progress.validation[-1]["step"] != progress.step:
+            self._validate()
+        best = progress.best
+        if self._best and best and best["step"] != progress.step:
+            self.last_validation = self._best.restore(best["step"])
+            self.ctx.log.info("the weights of step %d are the best, and are kept", best["step"])
+        elif not self.last_validation.sizes:
+            self.last_validation = self.losses(self.valid)
+        first = progress.validation[0]
+        if first["step"] == 0 and self.last_validation.mean > first["loss"]:
+            self.ctx.log.warning(
+                "training made the validation loss worse (%.3g, from %.3g): lower the learning rate, or see whether "
+                "the validation examples are like those of training",
+                self.last_validation.mean,
+                first["loss"],
+            )
+
+    def _refuse_divergence(self, how: str) -> None:
+        if not how:
+            return
+        remedy = f"Lower the learning rate (it is {self.settings.learning_rate:g}), or check the base model's weights."
+        best = self.progress.best
+        if self._best and best:
+            remedy += f" The best weights, of step {int(best['step'])}, are kept in {self._best.path(best['step'])}."
+        raise InputError(f"training diverged at step {self.progress.step}: {how}", remedy)
+
+    def _best_step(self) -> set[float]:
+        """The step of the best validation loss; empty before the first in training."""
+        return {self.progress.best["step"]} if self.progress.best else set()
 
     def _checkpoint(self) -> None:
         self.progress.seconds = time.monotonic() - self._clock
-        save_checkpoint(self.ctx.checkpoint, self.parameters, self.optimizer, self.progress)
+        save_checkpoint(self.ctx.checkpoint, self.parameters, self.optimizer, self.progress, self._configuration())
+        if self._best:
+            self._checkpointed_best = self._best_step()
+            self._best.keep_only(self._checkpointed_best)
 
 
 def _groups(parameters: Mapping[str, Parameter], rate_of: Callable[[str], float] | None) -> list[dict[str, Any]]:

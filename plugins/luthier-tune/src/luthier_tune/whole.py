@@ -9,8 +9,7 @@ from luthier_models.loading import load_causal_lm
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
-from luthier_tune.options import check_budget
-from luthier_tune.task import Student, copy_companions, fit, read_examples
+from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
@@ -23,7 +22,7 @@ def tune(model: Model, data: Dataset, ctx: Context, settings: Training) -> None:
     Raises:
         InputError: if the budget, the data or the device cannot be used, or training diverges.
     """
-    check_budget(**vars(settings))
+    check_start(settings, ctx)
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = whole_student(model, ctx)
     fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)

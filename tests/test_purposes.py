@@ -1,0 +1,135 @@
+"""The recipes of examples/purposes: each is planned as it stands, and run with a budget of two steps."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import luthier
+from luthier.api import list_runs, open_store
+from luthier.errors import GateRefused
+from luthier.nodes import parse_yaml
+
+HERE = Path(__file__).parents[1] / "examples" / "purposes"
+RECIPES = sorted(HERE.glob("*.yaml"))
+SECTIONS = ("games", "science")
+PACKAGES = 120
+GREATEST = {"max_steps": 2, "valid_examples": 2, "max_examples": 3, "max_new_tokens": 4, "batch_size": 2}
+"""What keeps a run short: parameters that are lowered wherever a recipe sets them."""
+MORE = {
+    "manual-pages": {
+        "pages-of-some-length.min_characters": 100,
+        "length.min_characters": 100,
+        "unlike-pages.threshold": 1.0,
+    },
+    "transfer": {
+        "docstrings.packages": ["click", "rich", "typer", "pydantic", "filelock", "hypothesis", "fsspec", "jinja2"],
+        "docstrings.per_package": 30,
+        "second-task.split": {"valid": 0.25, "test": 0.25, "by": "package", "salt": "5"},
+    },
+}
+PAGE = ".TH {name} 1\n.SH NAME\n{name} \\- does things\n.SH DESCRIPTION\n{name} {words}.\n"
+
+
+def words(number: int) -> str:
+    """Two hundred characters that no other number has, of words in common."""
+    said = ("reads", "writes", "plays", "measures", "draws", "sorts", "stars", "maps", "music", "graphs")
+    return " ".join(f"{said[(number * step + step) % 10]} {number * step}" for step in range(1, 22))
+
+
+@pytest.fixture(scope="module")
+def catalogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What apt would keep of packages that there are not."""
+    directory = tmp_path_factory.mktemp("catalogues")
+    kinds: dict[str, list[str]] = {"Packages": [], "Translation-en": [], "Translation-fr": []}
+    for number in range(PACKAGES):
+        name = f"package-{number}"
+        kinds["Packages"].append(f"Package: {name}\nSection: {SECTIONS[number % 2]}\nDescription-md5: {number}\n")
+        for language in ("en", "fr"):
+            text = f"Description-{language}: {language} sums up {number}\n {language} {words(number)}\n"
+            kinds[f"Translation-{language}"].append(f"Package: {name}\nDescription-md5: {number}\n{text}")
+    for kind, stanzas in kinds.items():
+        (directory / f"main_{kind}").write_text("\n".join(stanzas), encoding="utf-8")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def manual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of manual pages."""
+    directory = tmp_path_factory.mktemp("man")
+    (directory / "man1").mkdir()
+    for number in range(60):
+        name = f"{'abcdefghij'[number % 10] * 3}{'klmnop'[number // 10]}"
+        page = PAGE.format(name=name, words=words(number))
+        (directory / "man1" / f"{name}.1.gz").write_bytes(gzip.compress(page.encode()))
+    return directory
+
+
+def small(recipe: Path, model: Path, catalogues: Path, manual: Path) -> dict[str, Any]:
+    """The changes that make a recipe run in seconds."""
+    changes: dict[str, Any] = {}
+    for step in parse_yaml(recipe.read_text(encoding="utf-8"), str(recipe)).to_value()["steps"]:
+        name = step.get("id", next(iter(step.values())))
+        places = {"debian-descriptions": ("path", catalogues), "manual-pages": ("path", manual)}
+        changes |= {f"{name}.{key}": str(value) for key, value in [places.get(step.get("source"), ("", ""))] if key}
+        changes |= {f"{name}.{key}": least for key, least in GREATEST.items() if key in step}
+        if "model" in step:
+            changes[f"{name}.model"] = str(model)
+    return changes | MORE.get(recipe.stem, {})
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from luthier_models.testing import write_tiny_model
+
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+def run(recipe: Path, changes: dict[str, Any], home: Path) -> luthier.Run:
+    """A run that ended, whether its gates, which two steps cannot hold, refused it or not."""
+    try:
+        return luthier.run(recipe, overrides=changes, home=home, display=False)
+    except GateRefused:
+        return next(list_runs(open_store(recipe.parent, home)))
+
+
+def test_there_are_recipes() -> None:
+    assert RECIPES
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=[path.stem for path in RECIPES])
+def test_a_recipe_is_planned_and_says_what_it_shows(recipe: Path, catalogues: Path, manual: Path, home: Path) -> None:
+    text = recipe.read_text(encoding="utf-8")
+    changes = {name: value for name, value in small(recipe, home, catalogues, manual).items() if name.endswith("path")}
+    planned = luthier.plan(recipe, overrides=changes, home=home)
+    assert [node.node.step.stage.name for node in planned][-1] == "validate"
+    assert "\n# Shows: " in text
+    assert "\n# Takes: " in text
+    assert f"\nname: {recipe.stem}\n" in text
+    assert "\nseed: " in text
+    assert "max_minutes" not in text, "a table is only reproduced by steps"
+
+
+def smoke(recipe: Path) -> Any:
+    quick = recipe.stem in ("manual-pages", "debian-sections")
+    return pytest.param(recipe, id=recipe.stem, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("recipe", [smoke(each) for each in RECIPES])
+@pytest.mark.skipif(not shutil.which("groff"), reason="groff renders the pages: apt-get install groff-base")
+def test_a_recipe_runs(recipe: Path, model: Path, catalogues: Path, manual: Path, home: Path) -> None:
+    done = run(recipe, small(recipe, model, catalogues, manual), home)
+    assert done.state in ("done", "refused")
+    assert {step.state for step in done.steps} <= {"done", "refused"}
+    for step in done.steps:
+        if step.stage == "validate":
+            assert done.metrics[step.id]
