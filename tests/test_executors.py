@@ -42,7 +42,7 @@ def voices(run: luthier.Run) -> dict[str, dict[str, int]]:
 
 
 def test_every_process_calls_the_component_and_the_first_one_gives_the_result(sing):
-    run = sing("processes: 3")
+    run = sing("processes: 3", "executor: one-by-one")
     assert sorted(voices(run)) == ["0", "1", "2"]
     assert run.metrics["choir"] == {"voices": 3}
     events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
@@ -50,15 +50,15 @@ def test_every_process_calls_the_component_and_the_first_one_gives_the_result(si
     assert [event["done"] for event in events if event["type"] == "step_progress"] == [0]
 
 
-def test_one_process_needs_no_executor_but_goes_to_the_one_that_is_named(sing, monkeypatch):
-    assert sorted(voices(sing("processes: 1"))) == ["0"]
+def test_one_process_too_goes_where_the_recipe_says(sing):
+    assert sorted(voices(sing("processes: 1", "executor: one-by-one"))) == ["0"]
     with pytest.raises(luthier.LuthierError, match="executor:forgetful ended with 0 of 1 processes done"):
         sing("processes: 1", "executor: {name: forgetful, told: 0}", force=["choir"])
 
 
 def test_where_it_runs_is_not_what_it_gives(sing):
-    first = sing("processes: 2")
-    again = sing("processes: 2", "executor: forgetful")
+    first = sing("processes: 1")
+    again = sing("processes: 1", "executor: forgetful")
     assert again.path == first.path, "a run with nothing to do is none"
 
 
@@ -71,7 +71,7 @@ def test_where_it_runs_is_not_what_it_gives(sing):
 )
 def test_an_error_of_any_process_is_the_steps(sing, fail, error, told):
     with pytest.raises(luthier.LuthierError, match=told) as raised:
-        sing("processes: 2", f"fail: {fail}")
+        sing("processes: 2", "executor: one-by-one", f"fail: {fail}")
     assert raised.value.exit_code == (1 if fail == "refuse" else 3)
     assert "this is a bug" in raised.value.remedy.lower() or "honey" in raised.value.remedy
 
@@ -96,7 +96,7 @@ def test_a_store_that_a_process_cannot_reach_is_told(project):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("executor: locl", "did you mean 'local'"),
+        ("executor: forgetfull", "did you mean 'forgetful'"),
         ("executor: 7", "the name of an executor"),
         ("executor: {name: forgetful, tld: 1}", "did you mean 'told'"),
         ("executor: {name: forgetful, told: many}", "a valid integer"),
@@ -109,15 +109,18 @@ def test_a_wrong_executor_is_found_before_the_work(sing, line, told):
 
 def test_a_component_of_one_process_has_no_executor(project):
     recipe = project / "one.yaml"
-    recipe.write_text("luthier: 1\nsteps:\n  - architecture: parrot\n    executor: local\n")
-    with pytest.raises(RecipeError, match=r"architecture:parrot runs where the worker does.*tune:choir can be spread"):
+    recipe.write_text("luthier: 1\nsteps:\n  - architecture: parrot\n    executor: forgetful\n")
+    with pytest.raises(
+        RecipeError,
+        match=r"architecture:parrot runs where the worker does.*tune:choir can be done by several processes",
+    ):
         luthier.plan(recipe)
 
 
 def test_the_schema_and_the_examples_know_executors(project):
     registry = load_plugins(local=[project / "plugins.d" / "toys.py"])
     steps = recipe_schema(registry)["$defs"]
-    assert steps["tune.choir"]["properties"]["executor"]["anyOf"][0] == {"enum": ["forgetful", "local"]}
+    assert steps["tune.choir"]["properties"]["executor"]["anyOf"][0] == {"enum": ["forgetful", "one-by-one"]}
     assert "executor" not in steps["architecture.parrot"]["properties"]
     shown = example_step(registry.find("executor", "forgetful"))
     assert shown.splitlines()[2:] == [

@@ -42,7 +42,8 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
     ),
     "luthier-bias": ("bias:toxicity", "bias:representation"),
     "luthier-models": ("architecture:pretrained", "architecture:fresh", "runtime:transformers"),
-    "luthier-tune": ("tune:lora", "tune:full", "executor:local"),
+    "luthier-tune": ("tune:lora", "tune:full"),
+    "luthier-ray": ("executor:ray",),
     "luthier-onnx": ("export:genai", "runtime:onnxruntime", "runtime:onnxruntime-genai"),
     "luthier-optimum": ("export:optimum",),
     "luthier-validate": (

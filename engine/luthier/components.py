@@ -83,8 +83,9 @@ def component(
             are right by themselves do not go together, which no type can say.
         platform: the result depends on the processor architecture or operating system.
         search: by what its results compare; with it, recipes may give lists of values for its parameters.
-        processes: it is called in so many processes at once as its parameter `processes` says, each with the same
-            arguments; see the hook `luthier_executors`. What it gives is what the process of `ctx.rank` 0 writes.
+        processes: its parameter `processes` says by how many processes its work is done, and it can be called in
+            all of them at once, anywhere: a recipe may give its steps an `executor`. See the hook
+            `luthier_executors`. Without an executor it is called once, and starts the others by itself.
     """
 
     def declare(function: Function) -> Function:

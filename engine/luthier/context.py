@@ -53,8 +53,8 @@ class Context:
         fetch: turns a location into a local path.
         device: `cpu`, `cuda`, `cuda:1`, `mps`: where torch code should run.
         notes: a directory for metrics, tables, figures and quarantined rows.
-        rank: which of the `processes` that call the component at once this one is, from 0. What the first writes
-            into `output`, measures and reports counts; `checkpoint` is the same directory for all of them.
+        rank: which of the `processes` that an executor has call the component at once this one is, from 0. What
+            the first writes into `output`, measures and reports counts; `checkpoint` is the same directory for all.
         processes: how many there are.
     """
 

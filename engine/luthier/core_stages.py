@@ -133,6 +133,3 @@ STAGES: tuple[Stage, ...] = (
 
 DEFAULT_RUNTIMES: Mapping[str, str] = {"model": "transformers", "onnx": "onnxruntime-genai"}
 """The runtime that loads each kind where a recipe's `runtime` does not name another."""
-
-DEFAULT_EXECUTOR = "local"
-"""Where the processes of a step run if its `executor` does not name another."""

@@ -142,12 +142,12 @@ def luthier_validators() -> Iterable[ComponentFunction]:
 
 @hookspec
 def luthier_executors() -> Iterable[ComponentFunction]:
-    """Give the executors: generator functions that say where the processes of a step run.
+    """Give the executors: generator functions that run the processes of a step elsewhere than on this machine.
 
-    A component that declares `@component(processes=True)` (a tuner, say) is called in so many processes at once
-    as its parameter `processes` says. An executor is given the `job`, a `luthier.Job`; it starts that many processes
-    anywhere, has each call `job.do(rank, send)` with what torchrun would set in its environment (`RANK`,
-    `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`), and yields whatever they send, in the order in which
+    A component that declares `@component(processes=True)` (a tuner, say) has its work done by so many processes as
+    its parameter `processes` says. It starts them by itself, on this machine, unless the recipe names an executor.
+    Then the executor is given the `job`, a `luthier.Job`; it starts that many processes anywhere, lets each make
+    torch's process group, has each call `job.do(rank, send)`, and yields whatever they send, in the order in which
     each sends it, until all have ended. A process that dies is a `luthier.LuthierError`. Where the generator is
     closed before it has ended, since one process told of an error, it ends the others. So must the death of the
     process that it is called in.

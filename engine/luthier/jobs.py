@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from luthier import __version__
-from luthier.core_stages import DEFAULT_EXECUTOR
 from luthier.errors import InputError, PluginError
 from luthier.failures import as_error, failure
 from luthier.plugins import Registry, load_plugins
@@ -52,8 +51,8 @@ class Job:
     def do(self, rank: int, send: Callable[[Mapping[str, Any]], None]) -> None:
         """Call the step's component in this process, which is one of those that the job is done by.
 
-        Before, `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT` must stand in the process's
-        environment, as torchrun sets them. Nothing is raised: an error of the component is a message too.
+        Before, torch's process group must have been made, of all the processes, unless the component uses none.
+        Nothing is raised: an error of the component is a message too.
 
         Args:
             rank: of this process, from 0.
@@ -100,7 +99,7 @@ def spread(registry: Registry, emit: Send, local_plugins: Sequence[Path], reques
     Raises:
         LuthierError: the first error of one of them, or the executor's own.
     """
-    chosen = request.get("executor") or {"name": DEFAULT_EXECUTOR, "config": {}}
+    chosen = request["executor"]
     executor = registry.find("executor", chosen["name"])
     local = tuple(str(path.absolute()) for path in local_plugins)
     worker = registry.find(request["stage"], request["component"])

@@ -46,7 +46,7 @@ class StepSpec:
         named: for each named input (`teacher`) the id of the step that gives it.
         gate: the bounds as written; None without.
         runtime: the runtime that its subjects are loaded with; None for the kind's default.
-        executor: what its processes are run by; None for the default.
+        executor: what its processes are run by; None if the component starts them by itself, on this machine.
         subjects: what a validator measures, of those that there are.
         environment: `own` or `main`; empty for what the plugin declares.
         position: where it begins in the file; None in a recipe that was built in Python.
@@ -232,7 +232,7 @@ class StepReader:
             return None
         if not component.declared.processes:
             able = [str(each) for each in self._registry.components if each.declared.processes]
-            told = f"; {', '.join(able)} can be spread over processes" if able else ""
+            told = f"; {', '.join(able)} can be done by several processes" if able else ""
             self._add(node, f"{self._key}.executor", f"{component} runs where the worker does, so it has none{told}")
             return None
         return self._chosen(node, "executor")

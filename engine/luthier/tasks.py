@@ -145,7 +145,7 @@ class Tasks:
         """What gives a model or an ONNX model: it writes a directory."""
         component, configuration = self._component(request)
         context = self._context(request, component)
-        if self._spread and (request.get("executor") or is_spread(component, request["config"])):
+        if self._spread and request.get("executor"):
             self._spread(request)
             return {}  # The first of the processes has written everything.
         inputs = {name: _artifact(record) for name, record in request["inputs"].items()}
@@ -219,11 +219,6 @@ class Tasks:
         writer.write(rows, str(source))
         writer.close()
         return {"rows": writer.total, "quarantined": _quarantined_lines(context)}
-
-
-def is_spread(component: Component, configuration: Mapping[str, Any]) -> bool:
-    """Whether a component is to be called in several processes at once."""
-    return component.declared.processes and configuration["processes"] > 1
 
 
 def _artifact(record: Mapping[str, Any]) -> Artifact:

@@ -204,7 +204,7 @@ def luthier_tuners():
     return [teach, choir]
 
 
-def local(job):
+def one_by_one(job):
     """One process after the other, the first one last, since it waits for the others."""
     for rank in reversed(range(job.processes)):
         heard = []
@@ -221,7 +221,7 @@ def forgetful(job, *, told: int = 1):
 
 @hookimpl
 def luthier_executors():
-    return [local, forgetful]
+    return [one_by_one, forgetful]
 
 
 @hookimpl

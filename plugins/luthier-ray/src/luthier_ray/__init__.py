@@ -34,7 +34,8 @@ def ray(
         cpus_per_process: what each process has reserved, and its number of threads.
         gpus_per_process: what each process has reserved; if not given, one where the device is `cuda`, else none.
     """
-    from luthier_ray.cluster import Resources, run
+    from luthier_ray.cluster import run
+    from luthier_ray.resources import Resources
 
     gpus = float(job.device.startswith("cuda")) if gpus_per_process is None else gpus_per_process
     yield from run(job, address, Resources(cpus_per_process, gpus))

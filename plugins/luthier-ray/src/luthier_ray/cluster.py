@@ -15,7 +15,7 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
-from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
 
@@ -36,7 +36,8 @@ def run(job: Job, address: str, resources: Resources) -> Iterator[Mapping[str, A
         LuthierError: if a process dies.
     """
     with _connected(address), _ray_directory(job) as name:
-        waits = check_room(ray.nodes(), ray.available_resources(), job.processes, resources)
+        nodes, available = ray.nodes(), ray.available_resources()  # type: ignore[no-untyped-call]
+        waits = check_room(nodes, available, job.processes, resources)
         if waits:
             yield {"type": "log", "level": "warning", "message": waits}
         queue = Queue(actor_options={"num_cpus": 0})
@@ -96,7 +97,6 @@ def _trainer(job: Job, resources: Resources, queue: Queue, name: str) -> TorchTr
             storage_path=str(job.checkpoint),
             # A step that failed is run again by the user, and goes on from its checkpoint.
             failure_config=FailureConfig(max_failures=0),
-            logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
 

@@ -5,7 +5,7 @@ Importing this module loads no heavy library; the components import their implem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
@@ -14,7 +14,7 @@ from luthier import component, hookimpl
 from luthier_tune.options import BY_VALID_LOSS, Training, check_budget, check_layers
 
 if TYPE_CHECKING:
-    from luthier import Context, Dataset, Job, Model
+    from luthier import Context, Dataset, Model
 
 LEARNABLE = {"prompt-completion", "chat", "language-modelling"}
 
@@ -166,19 +166,6 @@ def distill(
     adapter = AdapterSettings(rank=rank) if rank else None
     mixture = Mixture(temperature=temperature, teacher_weight=teacher_weight)
     tune(model, teacher, data, ctx, mixture=mixture, adapter=adapter, settings=training)
-
-
-def local(job: Job) -> Iterator[Mapping[str, Any]]:
-    """Run the processes of a step on this machine, with the threads divided among them."""
-    from luthier_tune.processes import run
-
-    yield from run(job)
-
-
-@hookimpl
-def luthier_executors() -> list[Callable[..., Any]]:
-    """Give the executor."""
-    return [local]
 
 
 @hookimpl
