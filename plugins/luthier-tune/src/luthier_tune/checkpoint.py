@@ -160,7 +160,7 @@ def load_checkpoint(
 ) -> Progress | None:
     """Restore parameters and optimizer from the checkpoint; None, with a warning, if it cannot be used."""
     for leftover in directory.glob(f"{NAME}.*"):
-        leftover.unlink()
+        leftover.unlink(missing_ok=True)  # another process of the training may do the same
     path = directory / NAME
     if not path.is_file():
         return None

@@ -20,6 +20,7 @@ from luthier_tune.budget import (
     total_with_cooldown_at,
 )
 from luthier_tune.checkpoint import Progress, check_space, load_checkpoint, save_checkpoint
+from luthier_tune.distributed import Finished, Group
 from luthier_tune.divergence import diverged
 from luthier_tune.examples import batch_of_step, random_for
 from luthier_tune.memory import available_bytes, estimate, explained, shortage
@@ -78,6 +79,12 @@ class Trainer(Generic[Example]):
         self._evaluate_every = steps_between(settings, train=len(train), valid=len(valid))
         self._best = BestWeights(ctx.checkpoint, self.parameters) if valid and settings.keep == "best" else None
         self._checkpointed_best: set[float] = set()
+        self._group = Group.current()
+        if settings.processes not in (1, self._group.size):
+            raise InputError(
+                f"`processes` is {settings.processes}, and {self._group.size} are there",
+                "Leave it out: this tuner trains in one process, or under what else started it.",
+            )
 
     def run(self) -> Progress:
         """Train until the budget or the patience is used up, from the last checkpoint if there is one.
@@ -87,6 +94,7 @@ class Trainer(Generic[Example]):
         Raises:
             InputError: if training diverges.
             LuthierError: if the memory or the disk does not suffice.
+            Finished: in the processes but the first, when training is done.
         """
         self._check_resources()
         self._begin()
@@ -97,6 +105,11 @@ class Trainer(Generic[Example]):
                 self._checkpoint()
                 saved = time.monotonic()
         if self.valid:
+            self._measure_last()
+        if not self._group.leads:
+            raise Finished
+        self._group = Group()
+        if self.valid:
             self._choose_weights()
         return self.progress
 
@@ -105,10 +118,13 @@ class Trainer(Generic[Example]):
         terms = sum(map(self.objective.terms, examples))
         total = 0.0
         self.optimizer.zero_grad(set_to_none=True)
-        for _, batch in self.objective.batches(examples):
+        own = self._group.share(examples)
+        for _, batch in self.objective.batches(own) if own else ():
             loss = self.objective.loss(batch) / terms
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
+        self._add_up_gradients()
+        (total,) = self._group.sums([total], self.objective.device)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_gradient_norm)
         if math.isfinite(total) and math.isfinite(float(norm)):
             self.optimizer.step()
@@ -117,18 +133,34 @@ class Trainer(Generic[Example]):
     def losses(self, examples: Sequence[Example]) -> Losses:
         """The losses of examples, in their order, without training."""
         self.objective.module.train(False)
-        means, sizes = [0.0] * len(examples), [0] * len(examples)
-        for members, batch in self.objective.batches(examples):
+        means, sizes = [0.0] * len(examples), [0.0] * len(examples)
+        numbers = self._group.share(range(len(examples)))
+        own = [examples[number] for number in numbers]
+        for members, batch in self.objective.batches(own) if own else ():
             for member, values in zip(members, self.objective.losses(batch), strict=True):
-                means[member], sizes[member] = float(values.double().mean()), len(values)
-        return Losses(means, sizes)
+                means[numbers[member]], sizes[numbers[member]] = float(values.double().mean()), len(values)
+        together = self._group.sums([*means, *sizes], self.objective.device)
+        return Losses(together[: len(examples)], [int(size) for size in together[len(examples) :]])
+
+    def _add_up_gradients(self) -> None:
+        """Let each process have the gradients of all; one without examples has none of its own."""
+        if self._group.size == 1:
+            return
+        for parameter in self.parameters.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self._group.add_up(parameter.grad for parameter in self.parameters.values() if parameter.grad is not None)
 
     def _check_resources(self) -> None:
         """Refuse or warn of what memory and disk will not hold, before the work."""
         check_space(self.ctx.checkpoint, self.parameters, best=self._best is not None)
         with explained("in a first forward pass", self.settings):
-            need = estimate(self.objective, self.parameters, self.train, self.settings.batch_size)
-        warning = shortage(need, available_bytes(self.objective.device), self.settings)
+            of_each = math.ceil(self.settings.batch_size / self._group.size)
+            need = estimate(self.objective, self.parameters, self.train, of_each)
+        available = available_bytes(self.objective.device)
+        if self.objective.device.type == "cpu":
+            available //= self._group.size  # they take from the same
+        warning = shortage(need, available, self.settings)
         if warning:
             self.ctx.log.warning("%s", warning)
 
@@ -137,6 +169,7 @@ class Trainer(Generic[Example]):
         settings = self.settings
         resumed = load_checkpoint(self.ctx.checkpoint, self.parameters, self.optimizer, self._configuration())
         self._clock = time.monotonic() - (resumed.seconds if resumed else 0.0)
+        self._check_same_place(resumed.step if resumed else 0)
         if resumed:
             self.progress = resumed
             self.ctx.log.info("resumed at step %d", resumed.step)
@@ -146,6 +179,19 @@ class Trainer(Generic[Example]):
             self.progress.total = known_steps(settings.max_steps, settings.max_epochs, settings.max_minutes, per_epoch)
             self._warn_of_short_budget()
             self._validate()
+
+    def _check_same_place(self, step: int) -> None:
+        """See that all processes go on from the same checkpoint.
+
+        Raises:
+            InputError: if not all of them found the same one.
+        """
+        (steps,) = self._group.sums([step], self.objective.device)
+        if self._group.first(step, self.objective.device) * self._group.size != steps:
+            raise InputError(
+                "the processes of the training go on from different checkpoints",
+                "Give all of them the same checkpoint directory.",
+            )
 
     def _configuration(self) -> dict[str, Any]:
         """What a checkpoint is of: all that the weights depend on, but the model and the content of the examples."""
@@ -192,7 +238,7 @@ class Trainer(Generic[Example]):
             torch.random.fork_rng(devices=[self.objective.device] if self.objective.device.type == "cuda" else []),
             explained(f"at step {step + 1}, of {len(batch)} examples with {tokens} tokens", settings),
         ):
-            torch.manual_seed(random_for(self.ctx.seed, f"step {step}").getrandbits(63))
+            torch.manual_seed(random_for(self.ctx.seed, self._purpose(step)).getrandbits(63))
             loss, norm = self.train_on(batch)
         seconds = time.monotonic() - started
         progress.step += 1
@@ -221,6 +267,10 @@ class Trainer(Generic[Example]):
             tokens_per_second=tokens / max(seconds, 1e-9),
         )
 
+    def _purpose(self, step: int) -> str:
+        """What the randomness of a step is named by: each process drops other things."""
+        return f"step {step}" if self._group.leads else f"step {step}, process {self._group.rank}"
+
     def _watch_clock(self) -> None:
         """Settle the total of a budget in minutes as soon as the fall of the rate takes all that is left."""
         progress = self.progress
@@ -228,7 +278,8 @@ class Trainer(Generic[Example]):
         measured = progress.validation[-1]["seconds"] if progress.validation else 0.0
         before = progress.validation[0]["seconds"] if progress.validation else 0.0
         per_step = seconds_per_step(progress.curve, self._tokens_per_step, elapsed - before)
-        steps_left = max(0.0, 60 * (self.settings.max_minutes or 0.0) - elapsed - measured) / per_step
+        left = max(0.0, 60 * (self.settings.max_minutes or 0.0) - elapsed - measured)
+        steps_left = self._group.first(left / per_step, self.objective.device)
         if total_with_cooldown_at(progress.step + 1) - progress.step <= steps_left:
             if progress.step >= RECENT_STEPS:
                 self._expected_total = progress.step + int(steps_left)
@@ -267,15 +318,18 @@ class Trainer(Generic[Example]):
             self._refuse_divergence(f"the validation loss is {loss}")
         progress.validation.append({"step": progress.step, "loss": loss, "seconds": time.monotonic() - started})
         best = self._best_step()
-        if self._best and progress.step in best and progress.step != progress.total:
+        if self._best and self._group.leads and progress.step in best and progress.step != progress.total:
             self._best.save(progress.step, self.last_validation)
             self._best.keep_only(best | self._checkpointed_best)
+
+    def _measure_last(self) -> None:
+        """Validate the last weights, unless it was done."""
+        if self.progress.validation[-1]["step"] != self.progress.step:
+            self._validate()
 
     def _choose_weights(self) -> None:
         """Let the parameters and `last_validation` be those of the result."""
         progress = self.progress
-        if progress.validation[-1]["step"] != progress.step:
-            self._validate()
         best = progress.best
         if self._best and best and best["step"] != progress.step:
             self.last_validation = self._best.restore(best["step"])
@@ -306,6 +360,8 @@ class Trainer(Generic[Example]):
 
     def _checkpoint(self) -> None:
         self.progress.seconds = time.monotonic() - self._clock
+        if not self._group.leads:
+            return
         save_checkpoint(self.ctx.checkpoint, self.parameters, self.optimizer, self.progress, self._configuration())
         if self._best:
             self._checkpointed_best = self._best_step()
