@@ -9,7 +9,6 @@ import threading
 import time
 from pathlib import Path
 
-import polars as pl
 import psutil
 import pytest
 from safetensors.torch import load_file
@@ -69,8 +68,9 @@ def tune(tmp_path, model, monkeypatch):
 
 
 def losses(run: luthier.Run) -> list[float]:
-    (table,) = run.path.parents[1].glob(f"objects/{run.step('lora').nodes[0].report}/**/learning-curve.parquet")
-    return pl.read_parquet(table)["loss"].to_list()
+    report = run.report("lora")
+    assert report
+    return report.table("learning-curve")["loss"].to_list()
 
 
 def test_a_cluster_computes_what_one_process_does(tune):

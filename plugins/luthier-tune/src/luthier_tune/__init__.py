@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LEARNABLE = {"prompt-completion", "chat", "language-modelling"}
 
 
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget, search=BY_VALID_LOSS)
+@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget, search=BY_VALID_LOSS, processes=True)
 def lora(
     model: Model,
     data: Dataset,
@@ -76,7 +76,7 @@ def lora(
     tune(model, data, ctx, adapter, training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget, search=BY_VALID_LOSS)
+@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget, search=BY_VALID_LOSS, processes=True)
 def full(
     model: Model,
     data: Dataset,
@@ -133,6 +133,7 @@ def layers(
     needs={"model": {"causal-lm"}, "teacher": {"causal-lm"}, "data": LEARNABLE},
     check=check_budget,
     search=BY_VALID_LOSS,
+    processes=True,
 )
 def distill(
     model: Model,
