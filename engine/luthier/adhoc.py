@@ -77,7 +77,7 @@ def run_component(
             "stage": component.stage.name,
             "component": component.name,
             "config": dict(configuration),
-            "form": component.declared.gives or "documents",
+            "form": component.form(configuration) or "documents",
             "seed": seed,
             "device": "auto",
         }

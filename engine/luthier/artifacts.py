@@ -50,6 +50,14 @@ DATASET_FORMS: Mapping[str, Mapping[str, str]] = {
         "chosen": "String",
         "rejected": "String",
     },
+    "unpaired-preference": {
+        "id": "String",
+        "group": "String",
+        "split": "String",
+        "prompt": "String",
+        "completion": "String",
+        "label": "Boolean",
+    },
     "classification": {"id": "String", "group": "String", "split": "String", "text": "String", "label": "String"},
 }
 """The columns, with their polars types, that a dataset of each form has at the least."""

@@ -47,11 +47,12 @@ class Location(str):
 class Declaration:
     """What a signature cannot say; see `component`."""
 
-    gives: str | None = None
+    gives: str | Callable[..., str] | None = None
     needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
     fingerprint: Callable[..., str] | None = None
     files: Callable[..., Sequence[str]] | None = None
     check: Callable[..., None] | None = None
+    check_forms: Callable[..., None] | None = None
     platform: bool = False
     search: Search | None = None
     processes: bool = False
@@ -59,11 +60,12 @@ class Declaration:
 
 def component(
     *,
-    gives: str | None = None,
+    gives: str | Callable[..., str] | None = None,
     needs: Mapping[str, Collection[str]] | None = None,
     fingerprint: Callable[..., str] | None = None,
     files: Callable[..., Sequence[str]] | None = None,
     check: Callable[..., None] | None = None,
+    check_forms: Callable[..., None] | None = None,
     platform: bool = False,
     search: Search | None = None,
     processes: bool = False,
@@ -72,7 +74,8 @@ def component(
 
     Args:
         gives: the form of the result (`prompt-completion`, `causal-lm`); without it a cleaner or tuner
-            keeps the form of its input, and a source gives `documents`.
+            keeps the form of its input, and a source gives `documents`. Where it depends on the configuration, a
+            function that is called with that and returns it.
         needs: for an input, the forms that it takes: `{"data": {"prompt-completion"}}`.
         fingerprint: for a source that reads something other than locations: called with the
             configuration while planning, it returns a text that changes when the source would.
@@ -81,6 +84,9 @@ def component(
             files there may change without the source being run again.
         check: called with the configuration while planning; it raises `InputError` where parameters that
             are right by themselves do not go together, which no type can say.
+        check_forms: called while planning with the form of each input that is an artifact, by its name (`data`,
+            `model`, a validator's `subject`); it raises `InputError` where forms that are right by themselves
+            do not go together.
         platform: the result depends on the processor architecture or operating system.
         search: by what its results compare; with it, recipes may give lists of values for its parameters.
         processes: its parameter `processes` says by how many processes its work is done, and it can be called in
@@ -91,7 +97,11 @@ def component(
     def declare(function: Function) -> Function:
         forms = {name: frozenset(accepted) for name, accepted in (needs or {}).items()}
         function.__luthier__ = Declaration(  # type: ignore[attr-defined]
+<<<<<<< HEAD
             gives, forms, fingerprint, files, check, platform, search, processes
+=======
+            gives, forms, fingerprint, files, check, check_forms, platform, search
+>>>>>>> main
         )
         return function
 
@@ -250,6 +260,23 @@ class Component:
                 message = f"{self}: its `check` failed: {type(error).__name__}: {error}"
                 raise PluginError(message, f"See {describe(self.declared.check)}.") from error
         return values
+
+    def form(self, configuration: Mapping[str, Any]) -> str | None:
+        """The form of what it gives with this configuration; None where it declares none.
+
+        Raises:
+            ConfigurationError: if the configuration is refused.
+            PluginError: if what it declares fails.
+        """
+        gives = self.declared.gives
+        if gives is None or isinstance(gives, str):
+            return gives
+        values = self.configure(configuration)
+        try:
+            return gives(**values)
+        except Exception as error:
+            message = f"{self}: its `gives` failed: {type(error).__name__}: {error}"
+            raise PluginError(message, f"See {describe(gives)}.") from error
 
     def arguments(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """The keyword arguments to call the function with; `configure` says what it raises."""

@@ -166,6 +166,15 @@ def _schema_text(schema: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {dtype}" for name, dtype in schema.items())
 
 
+_EMPTY_TYPES: Mapping[str, Any] = {"Boolean": pl.Boolean}
+"""The type of a column without a single value, by the name that its form has for it; else it is text."""
+
+
+def empty_schema(form: str) -> pl.Schema:
+    """The columns of a dataset of a form that has no rows."""
+    return pl.Schema({name: _EMPTY_TYPES.get(dtype, pl.String) for name, dtype in DATASET_FORMS[form].items()})
+
+
 def check_form(frame: pl.DataFrame, form: str, origin: str) -> pl.DataFrame:
     """Hold a frame to its form: the columns are there, of their types, and never null where they identify.
 
@@ -180,10 +189,10 @@ def check_form(frame: pl.DataFrame, form: str, origin: str) -> pl.DataFrame:
             )
         actual = frame.schema[column]
         if actual == pl.Null:
-            frame = frame.with_columns(pl.col(column).cast(pl.String))
+            frame = frame.with_columns(pl.col(column).cast(_EMPTY_TYPES.get(dtype, pl.String)))
         elif actual.base_type().__name__ != dtype:
             raise PluginError(f"{origin} gave the column {column!r} as {actual}, not as {dtype}")
-        if column != "label" and frame[column].null_count():
+        if (column, dtype) != ("label", "String") and frame[column].null_count():
             raise PluginError(
                 f"{origin} gave {frame[column].null_count()} rows without {column!r}", "Drop them or fill them."
             )

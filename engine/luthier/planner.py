@@ -93,6 +93,7 @@ class _Builder:
             self._add_validator(step)
             return
         inputs = self._inputs(step)
+        self._check_forms(step, inputs)
         form = self._form(step, inputs)
         if "frame" in step.component.inputs:
             self._add_frame(step, inputs, form)
@@ -249,8 +250,22 @@ class _Builder:
                 hint or f"Move it, or name another step with `{key}:`, to give it {' or '.join(sorted(accepted))}.",
             )
 
+    def _check_forms(self, step: StepSpec, inputs: Mapping[str, Node]) -> None:
+        """Refuse inputs that do not go together; where one or its form is not known, nothing is held against them."""
+        check = step.component.declared.check_forms
+        forms = {name: node.form for name, node in inputs.items() if node.form}
+        if check is None or len(forms) < len(set(step.component.inputs) - {"ctx"}):
+            return
+        try:
+            check(**forms)
+        except InputError as error:
+            self._refuse(step, f"{step.component}: {error.message}", error.remedy)
+
     def _form(self, step: StepSpec, inputs: Mapping[str, Node]) -> str:
-        declared = step.component.declared.gives
+        forms = {step.component.form(config) for config in step.configurations}
+        if len(forms) > 1:
+            self._refuse(step, f"{step.component} would give several forms: {', '.join(sorted(map(str, forms)))}")
+        declared = step.component.form(step.config)
         if declared is None and step.stage.name == "format":
             self._refuse(step, f"{step.component} does not say which form it gives", '`@luthier.component(gives="…")`')
         if declared and step.stage.gives == "dataset" and declared not in DATASET_FORMS:
@@ -301,6 +316,7 @@ class _Builder:
                 if found
             }
             taken = {**inputs, "subject": node}
+            self._check_forms(step, taken)
             environment = self._environment(step)
             self.nodes.append(Node((step,), "validate", "report", "report", taken, runtimes, subject, environment))
         self._by_id.setdefault(step.id, self.nodes[-1])

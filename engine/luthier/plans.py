@@ -68,7 +68,7 @@ class Node:
         """The form of the rows after each part of a fused pass."""
         form, forms = self.inputs["data"].form, []
         for step in self.parts:
-            form = step.component.declared.gives or form
+            form = step.component.form(step.config) or form
             forms.append(form)
         return forms
 

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from luthier import frames, provenance, rowfiles
-from luthier.artifacts import ARTIFACTS, DATASET_FORMS, Artifact, Dataset, Generator
+from luthier.artifacts import ARTIFACTS, Artifact, Dataset, Generator
 from luthier.components import Component, describe
 from luthier.context import Context
 from luthier.errors import PartFailed, PluginError
@@ -88,7 +88,7 @@ class Tasks:
         for frame in frames.as_frames(results, component):
             rows = source.complete(frame) if source else frame
             writer.write(frames.check_form(rows, request["form"], origin), origin)
-        writer.close(pl.Schema(dict.fromkeys(DATASET_FORMS[request["form"]], pl.String)))
+        writer.close(frames.empty_schema(request["form"]))
         result = Dataset.at(context.output, request["form"])
         frames.check_rows(result.scan(), request["form"], origin)
         _finish_notes(context, _dataset_outcome(data, result, context, writer.total))

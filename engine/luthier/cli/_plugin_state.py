@@ -166,7 +166,7 @@ def component_problems(component: Component) -> list[tuple[str, str]]:
     if form is None and component.stage.name == "format":
         declare = f'Put `@luthier.component(gives="…")` above it; forms: {", ".join(DATASET_FORMS)}.'
         problems.append((f"{where} does not say which form it gives", declare))
-    if form and component.stage.gives == "dataset" and form not in DATASET_FORMS:
+    if isinstance(form, str) and component.stage.gives == "dataset" and form not in DATASET_FORMS:
         problems.append((f"{where} gives the unknown form {form!r}", f"Forms: {', '.join(DATASET_FORMS)}."))
     try:
         component.model.model_json_schema()

@@ -66,7 +66,7 @@ def run_component(
     keywords = component.arguments(configuration)
     source = component.stage.name == "source"
     frame = pl.DataFrame() if source else _documents(rows)
-    form = component.declared.gives or "documents"
+    form = component.form(configuration) or "documents"
     if "frame" in component.inputs:
         return ComponentRun(frames.run_frame_component(component, keywords, frame, context, form)[0], context)
     data = Dataset.at(directory / "data", "documents")

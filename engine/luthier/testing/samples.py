@@ -108,7 +108,10 @@ def rows(form: str, written: Sequence[str]) -> pl.DataFrame:
     frame = pl.DataFrame(strings, schema=dict.fromkeys(strings, pl.String))
     turn = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
     turns = [_turns(text) for text in written]
-    return frame.with_columns(pl.Series("messages", turns, dtype=turn)).select(list(DATASET_FORMS[form]))
+    frame = frame.with_columns(pl.Series("messages", turns, dtype=turn))
+    if DATASET_FORMS[form].get("label") == "Boolean":
+        frame = frame.with_columns(pl.col("label") == "plain")
+    return frame.select(list(DATASET_FORMS[form]))
 
 
 def _turns(text: str) -> list[dict[str, str]]:

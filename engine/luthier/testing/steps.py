@@ -34,7 +34,7 @@ def step_requests(
         "stage": component.stage.label,
         "component": component.name,
         "config": dict(configuration),
-        "form": _form_given(component, inputs),
+        "form": _form_given(component, configuration, inputs),
         "seed": SEED,
         "device": "cpu",
         "pins": dict(pins),
@@ -78,9 +78,9 @@ def _over_shards(common: Mapping[str, Any], data: Artifact, place: Path) -> list
     return [*shards, join]
 
 
-def _form_given(component: Component, inputs: Mapping[str, Artifact]) -> str:
+def _form_given(component: Component, configuration: Mapping[str, Any], inputs: Mapping[str, Artifact]) -> str:
     taken = inputs.get("frame") or inputs.get("data")
-    return component.declared.gives or (taken.form if isinstance(taken, Dataset) else "documents")
+    return component.form(configuration) or (taken.form if isinstance(taken, Dataset) else "documents")
 
 
 def record(artifact: Artifact) -> dict[str, str]:

@@ -26,6 +26,13 @@ def plain(tmp_path_factory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("plain") / "model", template=None)
 
 
+@pytest.fixture(scope="session", params=["t5", "marian"])
+def encoder_decoder(request, tmp_path_factory) -> Path:
+    from luthier_models.testing import write_tiny_encoder_decoder
+
+    return write_tiny_encoder_decoder(tmp_path_factory.mktemp(request.param) / "model", request.param)
+
+
 @pytest.fixture(scope="session")
 def gguf() -> Path:
     from luthier.locations import fetch

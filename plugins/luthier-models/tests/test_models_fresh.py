@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import polars as pl
 import pytest
@@ -11,12 +12,15 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, LlamaConfig
 
 from luthier import Dataset, InputError
-from luthier.testing import make_context
+from luthier.components import ConfigurationError, read_component
+from luthier.core_stages import STAGES
+from luthier.testing import arguments, make_context
 from luthier_models import Vocabulary, fresh
-from luthier_models.families.design import Design
+from luthier_models.families.design import TRAITS, Design
 from luthier_models.families.llama import DecoderShape, Llama
 from luthier_models.families.sizes import parameters, parse_count
-from luthier_models.loading import load_causal_lm
+from luthier_models.families.table import FAMILIES
+from luthier_models.loading import load_language_model
 from luthier_models.vocabularies import SPECIAL, train_tokenizer
 
 TEXTS = [
@@ -39,15 +43,22 @@ def data(tmp_path_factory) -> Dataset:
     return Dataset.at(directory, "language-modelling")
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-@pytest.mark.parametrize("tied", [True, False])
-def test_the_arithmetic_is_that_of_the_model(tmp_path, data, family, tied):
+@pytest.mark.parametrize(
+    ("family", "wished"),
+    [
+        *[(family, {"tied": tied}) for family in ("llama", "qwen3") for tied in (True, False)],
+        *[(family, wished) for family in ("t5", "marian") for wished in ({}, {"layers": 2, "decoder_layers": 3})],
+    ],
+)
+def test_the_arithmetic_is_that_of_the_model(tmp_path, data, family, wished):
     ctx = make_context(tmp_path, seed=1)
-    fresh(data, ctx, family=family, parameters="300K", tied=tied, tokenizer=Vocabulary(size=300))
-    model = load_causal_lm(ctx.output)
-    count = sum(parameter.numel() for parameter in model.parameters())
+    fresh(data, ctx, family=family, parameters="300K", tokenizer=Vocabulary(size=300), **wished)
+    model = load_language_model(ctx.output)
+    # Marian's sinusoids are no parameters but in name: nothing learns them, and they are not stored.
+    count = sum(p.numel() for name, p in model.named_parameters() if "embed_positions" not in name)
     assert ctx.metrics["parameters"].value == count
-    assert 200_000 < count <= 300_000
+    assert count <= 300_000
+    assert "layers" in wished or count > 200_000
     table = pl.read_parquet(ctx.notes / "tables" / "parameters.parquet")
     assert table["parameters"].sum() == count
     assert model.config.model_type == family
@@ -136,6 +147,28 @@ def test_smollm2_has_the_parameters_that_are_known():
 def test_what_cannot_be_is_refused(tmp_path, data, config, says):
     with pytest.raises(InputError, match=says):
         fresh(data, make_context(tmp_path), **config)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"family": "t5", "rope_base": 500.0, "max_length": 99}, "the family t5 has no max_length, rope_base"),
+        ({"family": "llama", "decoder_layers": 2}, "the family llama has no decoder_layers"),
+        ({"family": "marian", "tied": False}, "the family marian has no tied"),
+    ],
+)
+def test_what_a_family_does_not_have_is_refused_while_planning(config, says):
+    with pytest.raises(ConfigurationError, match=says):
+        arguments(fresh, **config)
+
+
+def test_planning_knows_every_family_and_its_form():
+    component = read_component(
+        fresh, next(stage for stage in STAGES if stage.name == "architecture"), distribution="", version="", plugin=""
+    )
+    assert TRAITS.keys() == FAMILIES.keys() == set(get_args(component.model.model_fields["family"].annotation))
+    forms = {name: component.form({"family": name}) for name in TRAITS}
+    assert forms == {"llama": "causal-lm", "qwen3": "causal-lm", "t5": "seq2seq-lm", "marian": "seq2seq-lm"}
 
 
 def test_data_without_training_texts_is_refused(tmp_path, data):

@@ -37,6 +37,8 @@ def luthier_configurations(tmp_path_factory: pytest.TempPathFactory) -> dict[str
         "prompt-completion": {"prompt": "{source}: {text}", "completion": "{text}"},
         "chat": {"answer": "{text}"},
         "classification": {"label": "source"},
+        "preference": {"chosen": "text", "rejected": "source"},
+        "unpaired-preference": {"completion": "text", "label": "source", "liked": ["source-1"]},
     }
 
 

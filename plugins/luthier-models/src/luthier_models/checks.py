@@ -12,6 +12,17 @@ from luthier_models.recurrent import CAUSAL_LMS
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 GGUF_MAGIC = b"GGUF"
+_FORMS = {
+    "causal-lm": (
+        "causal language model",
+        "Name a model that generates text from left to right (one whose architecture ends in ForCausalLM).",
+    ),
+    "seq2seq-lm": (
+        "encoder-decoder",
+        "Name a model of an encoder and a decoder (one whose architecture ends in ForConditionalGeneration).",
+    ),
+}
+"""What models of each form are called, and what to do where one is asked for and is not there."""
 
 
 def is_gguf(path: Path) -> bool:
@@ -20,15 +31,16 @@ def is_gguf(path: Path) -> bool:
         return file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
 
 
-def check_directory(directory: Path) -> None:
-    """Refuse a directory that is no complete, safe Hugging Face causal language model.
+def check_directory(directory: Path, form: str = "causal-lm") -> None:
+    """Refuse a directory that is no complete, safe Hugging Face model of the form `causal-lm` or `seq2seq-lm`.
 
     Raises:
         InputError: saying what is missing or not allowed, and what to do.
     """
     config = _read_config(directory)
     _refuse_code(directory, config)
-    _refuse_other_models(directory, config)
+    _refuse_quantized(directory, config)
+    _refuse_other_models(directory, config, form)
     if not any((directory / name).is_file() for name in TOKENIZERS):
         raise InputError(
             f"{directory} has no tokenizer (tokenizer.json)",
@@ -94,25 +106,39 @@ def _refuse_code(directory: Path, config: dict[str, Any]) -> None:
             )
 
 
-def _refuse_other_models(directory: Path, config: dict[str, Any]) -> None:
+def _refuse_quantized(directory: Path, config: dict[str, Any]) -> None:
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "unknown")
         raise InputError(
             f"{directory} is quantized already (method {method})",
             "Name the unquantized model; an export step quantizes at the end.",
         )
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
-    causal = {**CAUSAL, **CAUSAL_LMS}
-    classes = {name for entry in causal.values() for name in ([entry] if isinstance(entry, str) else entry)}
-    architectures = config.get("architectures") or []
-    is_causal = config["model_type"] in causal and not config.get("is_encoder_decoder")
-    if not is_causal or (architectures and not classes.intersection(architectures)):
-        kind = ", ".join(architectures) or config["model_type"]
-        raise InputError(
-            f"{directory} is no causal language model but {kind}",
-            "Name a model that generates text from left to right (one whose architecture ends in ForCausalLM).",
-        )
+
+def _refuse_other_models(directory: Path, config: dict[str, Any], form: str) -> None:
+    found = _form_of(config)
+    if found == form:
+        return
+    kind = ", ".join(config.get("architectures") or []) or config["model_type"]
+    called, remedy = _FORMS[form]
+    raise InputError(
+        f"{directory} is no {called} but {kind}", f"Write `form: {found}` beside `model`." if found else remedy
+    )
+
+
+def _form_of(config: dict[str, Any]) -> str | None:
+    """The form of the models that a configuration is of, by its classes if it names them; None if of neither."""
+    from transformers.models.auto import modeling_auto as auto
+
+    mappings: dict[str, Any] = {
+        "causal-lm": {**auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, **CAUSAL_LMS},
+        "seq2seq-lm": auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    }
+    # transformers can also load the decoder alone of an encoder-decoder.
+    form = "seq2seq-lm" if config.get("is_encoder_decoder") else "causal-lm"
+    mapping, named = mappings[form], set(config.get("architectures") or ())
+    classes = {name for entry in mapping.values() for name in ([entry] if isinstance(entry, str) else entry)}
+    return form if config["model_type"] in mapping and (not named or named & classes) else None
 
 
 def _weight_files(directory: Path) -> list[Path]:

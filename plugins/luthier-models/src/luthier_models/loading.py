@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.utils import logging as transformers_logging
 
 from luthier import InputError
+from luthier_models.prompts import is_encoder_decoder
 from luthier_models.recurrent.registration import register
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 # Progress is ours to show; transformers' bars would only fill the log.
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 register()
+
+AUTO_CLASSES: dict[str, Any] = {"causal-lm": AutoModelForCausalLM, "seq2seq-lm": AutoModelForSeq2SeqLM}
+"""What loads, and makes from a configuration, models of each form."""
+
+_CALLED = {"causal-lm": "a causal language model", "seq2seq-lm": "an encoder-decoder model"}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -48,11 +54,25 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def load_language_model(directory: Path, *, device: str = "cpu", dtype: str = "auto") -> PreTrainedModel:
+    """The language model in a directory, decoder or encoder-decoder as it says; see `load_model`."""
+    form = "seq2seq-lm" if is_encoder_decoder(directory) else "causal-lm"
+    return load_model(directory, form, device=device, dtype=dtype)
+
+
 def load_causal_lm(directory: Path, *, device: str = "cpu", dtype: str = "auto", **options: Any) -> PreTrainedModel:
-    """The causal language model in a directory, in evaluation mode.
+    """The causal language model in a directory; see `load_model`."""
+    return load_model(directory, "causal-lm", device=device, dtype=dtype, **options)
+
+
+def load_model(
+    directory: Path, form: str, *, device: str = "cpu", dtype: str = "auto", **options: Any
+) -> PreTrainedModel:
+    """The model in a directory, in evaluation mode.
 
     Args:
         directory: a Hugging Face model directory with safetensors.
+        form: `causal-lm` or `seq2seq-lm`.
         device: where to put it.
         dtype: `float32`, `bfloat16`, `float16`, or `auto` for the type of the stored weights.
         options: further options of `from_pretrained` (`gguf_file`).
@@ -61,9 +81,8 @@ def load_causal_lm(directory: Path, *, device: str = "cpu", dtype: str = "auto",
         InputError: if it cannot be read, or lacks weights that the architecture has.
     """
     target = resolve_device(device)
-    load: Any = AutoModelForCausalLM.from_pretrained
     try:
-        model, report = load(
+        model, report = AUTO_CLASSES[form].from_pretrained(
             str(directory),
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
             local_files_only=True,
@@ -75,7 +94,7 @@ def load_causal_lm(directory: Path, *, device: str = "cpu", dtype: str = "auto",
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{directory} cannot be loaded as a causal language model: {reason}",
+            f"{directory} cannot be loaded as {_CALLED[form]}: {reason}",
             "Check that the directory is complete, and that this transformers supports its architecture.",
         ) from error
     missing = sorted(report.get("missing_keys") or ())

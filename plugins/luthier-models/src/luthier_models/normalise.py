@@ -11,31 +11,39 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from luthier import InputError
 from luthier_models.checks import check_directory, is_gguf
-from luthier_models.loading import load_causal_lm
+from luthier_models.loading import load_causal_lm, load_model
 from luthier_models.prompts import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def write_pretrained(path: Path, output: Path, *, dtype: str = "float32", source: str = "") -> None:
+def write_pretrained(
+    path: Path, output: Path, *, form: str = "causal-lm", dtype: str = "float32", source: str = ""
+) -> None:
     """Read the model at `path` (a Hugging Face directory or a GGUF file) and write it to `output`.
 
     Args:
         path: what was fetched.
         output: the directory to write: config, safetensors, tokenizer, chat template, generation config.
+        form: what it is: `causal-lm`, or `seq2seq-lm`, which a GGUF file is never.
         dtype: the type of the written weights.
         source: what the user called it, for messages.
 
     Raises:
-        InputError: if it is neither, incomplete, damaged, a pickle, or no causal language model.
+        InputError: if it is neither, incomplete, damaged, a pickle, or of another form.
     """
     path = Path(path)
     if path.is_dir():
-        check_directory(path)
+        check_directory(path, form)
         tokenizer = load_tokenizer(path)
-        model = load_causal_lm(path, dtype=dtype)
+        model = load_model(path, form, dtype=dtype)
     elif path.is_file() and is_gguf(path):
+        if form != "causal-lm":
+            raise InputError(
+                f"{source or path} is a GGUF file, and those are read as decoders",
+                "Leave out `form`, or name the Hugging Face directory of the encoder-decoder.",
+            )
         tokenizer, model = _read_gguf(path, dtype)
     else:
         raise InputError(

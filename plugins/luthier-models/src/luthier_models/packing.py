@@ -72,13 +72,12 @@ def pack(pairs: Sequence[Pair], *, shared: bool = False) -> Row:
     """
     documents = [[*given, *targets][:-1] for given, targets in pairs]
     forest = share(documents) if shared else separate(documents)
-    owners = {segment: number for number, path in enumerate(forest.paths) for segment in path}
     starts: list[int] = []
     ids: list[int] = []
     positions: list[int] = []
-    for segment, (start, end) in enumerate(forest.spans):
+    for document, start, end in forest.sources:
         starts.append(len(ids))
-        ids += documents[owners[segment]][start:end]
+        ids += documents[document][start:end]
         positions += range(start, end)
     index: list[int] = []
     labels: list[int] = []
@@ -176,12 +175,10 @@ class PackedModel:
         layer: Any = cast("Any", self.model).get_output_embeddings()
         if layer is None:
             return None
-        row = self._probe([_PROBE])
-        with self._asking():
+        row = self._probe([PROBE])
+        with asking(self.model):
             expected = self.model(**self._inputs(row)).logits[0, row.index]
-            got = layer(self.hidden(row))
-        same = got.shape == expected.shape and torch.allclose(got, expected, rtol=1e-3, atol=1e-3)
-        return layer if same else None
+            return layer if same_logits(layer(self.hidden(row)), expected) else None
 
     @cached_property
     def isolates_documents(self) -> bool:
@@ -191,9 +188,9 @@ class PackedModel:
         ours of `recurrent` do; its documents must then go one to a row.
         """
         other = ([5, 3, 6], [4, 2])
-        with self._asking():
-            together = self.hidden(self._probe([other, _PROBE]))[len(other[1]) :]
-            alone = self.hidden(self._probe([_PROBE]))
+        with asking(self.model):
+            together = self.hidden(self._probe([other, PROBE]))[len(other[1]) :]
+            alone = self.hidden(self._probe([PROBE]))
         scale = float(alone.abs().max()) or 1.0
         tolerance = _ISOLATION_TOLERANCE if self.model.dtype == torch.float32 else 0.05
         return float((together - alone).abs().max()) <= tolerance * scale
@@ -217,17 +214,6 @@ class PackedModel:
             row = pack([pairs[number] for number in members], shared=shared)
             yield members, row.to(self.device)
 
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Without gradients and, whatever the model is busy with, without dropout."""
-        training = self.model.training
-        self.model.train(False)
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.model.train(training)
-
     def _probe(self, pairs: Sequence[Pair]) -> Row:
         vocabulary = int(cast("Any", self.model).get_input_embeddings().weight.shape[0])
         small = [([i % vocabulary for i in given], [i % vocabulary for i in targets]) for given, targets in pairs]
@@ -239,4 +225,22 @@ def _takes_lengths(model: PreTrainedModel) -> bool:
     return "document_lengths" in inspect.signature(model.base_model.forward).parameters
 
 
-_PROBE: Pair = ([1, 2, 3, 4], [5, 6, 7])
+@contextmanager
+def asking(model: PreTrainedModel) -> Iterator[None]:
+    """Without gradients and, whatever the model is busy with, without dropout."""
+    training = model.training
+    model.train(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def same_logits(got: Tensor, expected: Tensor) -> bool:
+    """Whether a shorter way gives a model's logits, but for rounding."""
+    return got.shape == expected.shape and torch.allclose(got, expected, rtol=1e-3, atol=1e-3)
+
+
+PROBE: Pair = ([1, 2, 3, 4], [5, 6, 7])
+"""What a loaded model is asked with."""

@@ -36,19 +36,29 @@ class PromptEncoder:
     tokens are settled before the first token of the completion exists.
 
     A model without a template continues the prompt as it stands; its completions end with the
-    end-of-sequence token.
+    end-of-sequence token. An encoder reads the prompt as its tokenizer closes texts, and the decoder writes what
+    the tokenizer makes of a target: with a token of its own at the start where there is one (BART's, or a
+    language's), without the start token that the decoder reads.
 
     Args:
         tokenizer: the tokenizer, with its chat template if it has one.
         end_tokens: further ids that end a generation, as the model's configuration names them.
-        context: the tokens that the model has positions for; None where it has no such limit, or none is known.
+        context: the tokens that the model has positions for, on each side of an encoder-decoder; None where it has no
+            such limit, or none is known.
+        encoder_decoder: whether one half of the model reads prompts and the other writes completions.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, end_tokens: Sequence[int] = (), context: int | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        end_tokens: Sequence[int] = (),
+        context: int | None = None,
+        *,
+        encoder_decoder: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.context = context
+        self.encoder_decoder = encoder_decoder
         self._end_tokens = {*end_tokens}
         if tokenizer.eos_token_id is not None:
             self._end_tokens.add(int(tokenizer.eos_token_id))
@@ -63,7 +73,12 @@ class PromptEncoder:
             InputError: if the directory has no tokenizer that can be read.
         """
         directory = Path(directory)
-        return cls(load_tokenizer(directory), read_end_tokens(directory), read_context(directory))
+        return cls(
+            load_tokenizer(directory),
+            read_end_tokens(directory),
+            read_context(directory),
+            encoder_decoder=is_encoder_decoder(directory),
+        )
 
     @property
     def has_template(self) -> bool:
@@ -88,7 +103,8 @@ class PromptEncoder:
                     "Use a model with one, or put a chat_template.jinja beside its tokenizer; "
                     "or make prompts and completions with the formatter `prompt-completion`.",
                 )
-            return self._without_final_eos(self._encode(prompt, special=True))
+            ids = self._encode(prompt, special=True)
+            return ids if self.encoder_decoder else self._without_final_eos(ids)
         messages = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
         return self._encode(self._render(messages, generation_prompt=True), special=False)
 
@@ -96,6 +112,9 @@ class PromptEncoder:
         """The ids of an answer, with those that end the turn."""
         if not self.has_template:
             eos = self.tokenizer.eos_token_id
+            if self.encoder_decoder:
+                ids = list(self.tokenizer(text_target=text, verbose=False)["input_ids"])
+                return ids if eos is None or ids[-1:] == [eos] else [*ids, int(eos)]
             return self._encode(text, special=False) + ([] if eos is None else [int(eos)])
         rendered = self._render_answer(text)
         cut = rendered.rfind(self._end_of_turn) if self._end_of_turn else -1
@@ -112,9 +131,18 @@ class PromptEncoder:
 
         An empty prompt means language modelling: the completion is plain text, scored after its
         beginning-of-sequence token or, without one, after its own first token.
+
+        Raises:
+            InputError: if the prompt is empty, and the model is an encoder-decoder.
         """
         if prompt:
             return self.prompt(prompt), self.completion(completion)
+        if self.encoder_decoder:
+            raise InputError(
+                "there is a text without a prompt, and the model is an encoder-decoder: it writes what follows from a "
+                "prompt, and does not model texts alone",
+                "Leave out such rows, or use a decoder (`family: llama`, say).",
+            )
         ids = self.text(completion)
         return ids[:1], ids[1:]
 
@@ -208,19 +236,16 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def is_encoder_decoder(directory: Path) -> bool:
+    """Whether a model directory's configuration says that it has an encoder and a decoder."""
+    return bool(_read_record(directory / "config.json").get("is_encoder_decoder"))
+
+
 def read_end_tokens(directory: Path) -> list[int]:
     """The end-of-sequence ids that a model directory's configuration files name."""
     found: set[int] = set()
     for name in _END_TOKEN_FILES:
-        path = directory / name
-        if not path.is_file():
-            continue
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(
-                f"{path} is no valid JSON: {error}", "Restore the file from where the model came."
-            ) from error
+        record = _read_record(directory / name)
         if name == "genai_config.json":
             record = record.get("model", {})
         ids = record.get("eos_token_id")
@@ -238,6 +263,17 @@ def read_context(directory: Path) -> int | None:
         return None  # Loading the model explains what is wrong with it; a genai directory has none.
     positions = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
     return int(positions) if isinstance(positions, int) and positions > 0 else None
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is no valid JSON: {error}", "Restore the file from where the model came.") from error
+    return record
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,8 +11,8 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from luthier import Score
-from luthier_models.loading import load_causal_lm
-from luthier_models.packing import PackedModel, Pair
+from luthier_models.batching import batched
+from luthier_models.loading import load_language_model
 from luthier_models.prompts import PromptEncoder
 from luthier_models.texts import TextEncoder, cut_at_stop, report_progress
 
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luthier import Context, Prompt
+    from luthier_models.batching import Batch
+    from luthier_models.packing import Pair
 
 # Logits are computed for so many targets at once: 256 of a vocabulary of 50,000 take 50 MB.
 _HEAD_CHUNK = 256
+# How a decoder beside an encoder begins, and what it never writes: part of what the model is.
+_DECODER_SETTINGS = ("decoder_start_token_id", "forced_bos_token_id", "bad_words_ids")
 # A stop string lies within so many of the newest tokens; one token is at least one byte of it.
 _STOP_TAIL = 8
 
@@ -54,12 +58,16 @@ class TransformersGenerator:
         self._batch_size = batch_size
         self._batch_tokens = batch_tokens
         self.encoder = PromptEncoder.from_directory(directory)
-        self.model: Any = load_causal_lm(directory, device=ctx.device if ctx else "cpu", dtype=dtype)
-        self._packed = PackedModel(self.model)
+        self.model: Any = load_language_model(directory, device=ctx.device if ctx else "cpu", dtype=dtype)
+        self._batched = batched(self.model)
         # Greedy means greedy: a model's own sampling settings and penalties do not apply.
         settings: Any = GenerationConfig
+        own = self.model.generation_config
         self.model.generation_config = settings(
-            do_sample=False, eos_token_id=sorted(self.encoder.end_tokens) or None, pad_token_id=self._padding
+            do_sample=False,
+            eos_token_id=sorted(self.encoder.end_tokens) or None,
+            pad_token_id=self._padding,
+            **{name: getattr(own, name) for name in _DECODER_SETTINGS if self.encoder.encoder_decoder},
         )
         self._texts = TextEncoder(self.encoder, int(getattr(self.model.config, "max_position_embeddings", 0) or 0))
 
@@ -83,7 +91,7 @@ class TransformersGenerator:
         scored = [number for number, (given, targets) in enumerate(pairs) if given and targets]
         scores = [Score(())] * len(pairs)
         done = len(pairs) - len(scored)
-        for members, row in self._packed.rows([pairs[number] for number in scored], self._batch_tokens):
+        for members, row in self._batched.rows([pairs[number] for number in scored], self._batch_tokens):
             with torch.inference_mode():
                 parts = []
                 for logits, labels in self._head_chunks(row):
@@ -103,10 +111,10 @@ class TransformersGenerator:
         """
         pairs = self._texts.pairs(prompts, completions)
         vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
-        for group in _consecutive(pairs, self._batch_tokens if self._packed.isolates_documents else 0):
+        for group in _consecutive(pairs, self._batch_tokens if self._batched.isolates_documents else 0):
             found: dict[int, NDArray[np.float32]] = {}
             usable = [number for number, (given, targets) in enumerate(group) if given and targets]
-            for members, row in self._packed.rows([group[number] for number in usable], self._batch_tokens):
+            for members, row in self._batched.rows([group[number] for number in usable], self._batch_tokens):
                 with torch.inference_mode():
                     # Converted chunk by chunk: the whole in float32 exists once.
                     whole = np.concatenate([part.cpu().numpy() for part, _ in self._head_chunks(row)])
@@ -123,14 +131,14 @@ class TransformersGenerator:
             return int(tokenizer.pad_token_id)
         return min(self.encoder.end_tokens, default=0)
 
-    def _head_chunks(self, row: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _head_chunks(self, row: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Float32 logits of the row's targets with their labels, a few targets at a time."""
-        head = self._packed.head
+        head = self._batched.head
         if head is None:
-            whole = self._packed.logits(row).float()
+            whole = self._batched.logits(row).float()
             yield whole, row.labels
             return
-        hidden = self._packed.hidden(row)
+        hidden = self._batched.hidden(row)
         for start in range(0, len(hidden), _HEAD_CHUNK):
             yield head(hidden[start : start + _HEAD_CHUNK]).float(), row.labels[start : start + _HEAD_CHUNK]
 
@@ -139,9 +147,13 @@ class TransformersGenerator:
         ids = torch.full((len(prompts), width), self._padding)
         mask = torch.zeros_like(ids)
         for number, prompt in enumerate(prompts):
-            ids[number, width - len(prompt) :] = torch.tensor(prompt, dtype=ids.dtype)
-            mask[number, width - len(prompt) :] = 1
-        criteria = StoppingCriteriaList([_StopStrings(self.encoder, width, stop)] if stop else [])
+            # A decoder goes on at the prompt's end; an encoder counts positions from its start.
+            first = 0 if self.encoder.encoder_decoder else width - len(prompt)
+            ids[number, first : first + len(prompt)] = torch.tensor(prompt, dtype=ids.dtype)
+            mask[number, first : first + len(prompt)] = 1
+        # What is generated follows the prompt; a decoder of its own begins with its start token.
+        start = 1 if self.encoder.encoder_decoder else width
+        criteria = StoppingCriteriaList([_StopStrings(self.encoder, start, stop)] if stop else [])
         with torch.inference_mode():
             output = self.model.generate(
                 input_ids=ids.to(self.model.device),
@@ -149,7 +161,7 @@ class TransformersGenerator:
                 max_new_tokens=max_new_tokens,
                 stopping_criteria=criteria,
             )
-        return [cut_at_stop(self.encoder.decode(row), stop) for row in output[:, width:].tolist()]
+        return [cut_at_stop(self.encoder.decode(row), stop) for row in output[:, start:].tolist()]
 
 
 class _StopStrings(StoppingCriteria):

@@ -42,6 +42,12 @@ class Forest:
     spans: tuple[tuple[int, int], ...]
     paths: tuple[tuple[int, ...], ...]
 
+    @property
+    def sources(self) -> list[tuple[int, int, int]]:
+        """For each segment, a document that has it, and its start and end there: what a row is put together from."""
+        owners = {segment: number for number, path in enumerate(self.paths) for segment in path}
+        return [(owners[segment], start, end) for segment, (start, end) in enumerate(self.spans)]
+
 
 def separate(documents: Sequence[Sequence[int]]) -> Forest:
     """Each document a segment of its own."""

@@ -1,4 +1,4 @@
-"""A tiny random model for tests: a two-layer Llama with a real tokenizer, made in a second."""
+"""Tiny random models for tests, a Llama and encoder-decoders, with a real tokenizer, made in a second."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from luthier_models.families.design import Design
+from luthier_models.families.table import FAMILIES
 from luthier_models.normalise import save_model
+from luthier_models.untrained import initialised
 
 CHATML = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}"
@@ -64,6 +67,26 @@ def write_tiny_model(
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     save_model(model, tokenizer, directory)
+    return directory
+
+
+def write_tiny_encoder_decoder(directory: Path, family: str = "t5", *, seed: int = 0) -> Path:
+    """Write a random encoder-decoder of two layers on each side, whose tokenizer closes texts.
+
+    Args:
+        directory: where; made if it does not exist.
+        family: `t5` or `marian`.
+        seed: of the weights.
+    """
+    tokenizer = tiny_tokenizer(None)
+    end = ("<|im_end|>", tokenizer.eos_token_id)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end[0]}", special_tokens=[end]
+    )
+    design = Design(layers=2, width=64, heads=4, mlp_width=128, max_length=128)
+    shape = FAMILIES[family].shape(1_000_000, len(tokenizer), design)
+    config = FAMILIES[family].configuration(shape, design, tokenizer)
+    save_model(initialised(config, "seq2seq-lm", seed), tokenizer, directory)
     return directory
 
 

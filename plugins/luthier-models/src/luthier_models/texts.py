@@ -17,7 +17,8 @@ class TextEncoder:
 
     Args:
         encoder: the model's prompt encoder.
-        context: the tokens that the model can read and write in all; 0 where it sets no limit.
+        context: the tokens that the model can read and write in all, or on each side of an encoder-decoder; 0
+            where it sets no limit.
     """
 
     def __init__(self, encoder: PromptEncoder, context: int) -> None:
@@ -32,7 +33,7 @@ class TextEncoder:
         """
         encoded = [self._encoder.prompt(prompt) for prompt in prompts]
         for ids in encoded:
-            self._check_length(len(ids) + max_new_tokens)
+            self._check_lengths(len(ids), max_new_tokens)
         return encoded
 
     def pairs(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[tuple[list[int], list[int]]]:
@@ -44,8 +45,15 @@ class TextEncoder:
         pairs = [self._encoder.pair(*texts) for texts in zip(prompts, completions, strict=True)]
         for given, targets in pairs:
             # The last target is predicted, never read.
-            self._check_length(len(given) + len(targets) - 1)
+            self._check_lengths(len(given), len(targets) - 1)
         return pairs
+
+    def _check_lengths(self, given: int, written: int) -> None:
+        if self._encoder.encoder_decoder:
+            self._check_length(given)
+            self._check_length(written + 1)  # with the start token
+        else:
+            self._check_length(given + written)
 
     def _check_length(self, tokens: int) -> None:
         if self._context and tokens > self._context:

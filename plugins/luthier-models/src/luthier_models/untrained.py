@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 import torch
-from transformers import AutoModelForCausalLM
 
+from luthier_models.families.design import TRAITS
 from luthier_models.families.sizes import parameters
 from luthier_models.families.table import FAMILIES
+from luthier_models.loading import AUTO_CLASSES
 from luthier_models.normalise import save_model
 from luthier_models.vocabularies import train_tokenizer
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
     from luthier import Context, Dataset
     from luthier_models import Vocabulary
     from luthier_models.families.design import Design
@@ -29,16 +32,20 @@ def write_fresh(
     Raises:
         InputError: if the budget is too small for the tokenizer, or there is nothing to train that on.
     """
-    tokenizer = train_tokenizer(training_texts(data), vocabulary)
+    form = TRAITS[family].form
+    tokenizer = train_tokenizer(training_texts(data), vocabulary, closes_texts=form == "seq2seq-lm")
     shape = FAMILIES[family].shape(budget, len(tokenizer), design)
     config = FAMILIES[family].configuration(shape, design, tokenizer)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(ctx.seed)
-        model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, dtype=torch.float32
-        )
-    save_model(model, tokenizer, ctx.output)
+    save_model(initialised(config, form, ctx.seed), tokenizer, ctx.output)
     record_shape(shape, ctx)
+
+
+def initialised(config: PreTrainedConfig, form: str, seed: int) -> PreTrainedModel:
+    """A model of this configuration whose weights come from the seed; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: PreTrainedModel = AUTO_CLASSES[form].from_config(config, dtype=torch.float32)
+    return model
 
 
 def training_texts(data: Dataset) -> Iterator[str]:

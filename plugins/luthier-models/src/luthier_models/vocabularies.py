@@ -21,15 +21,19 @@ _LEAST = {"character": 1, "word": 1, "bpe": 256, "unigram": 1}
 """How many tokens besides the special ones a kind cannot do without; bytes have their own number."""
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: Vocabulary) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], vocabulary: Vocabulary, *, closes_texts: bool = False
+) -> PreTrainedTokenizerFast:
     """Train a tokenizer; the same texts in the same order give the same bytes.
 
-    Every text begins with the end token, so that a model learns its first token too. `byte` and `bpe` encode
-    every text; what the others do not know becomes the unknown token.
+    Every text begins with the end token, so that a model learns its first token too; or ends with it, for an
+    encoder that reads whole texts and a decoder that starts with another. `byte` and `bpe` encode every text;
+    what the others do not know becomes the unknown token.
 
     Args:
         texts: of the training split.
         vocabulary: kind and size; see `luthier_models.Vocabulary`.
+        closes_texts: whether the end token is at the end.
 
     Raises:
         InputError: if the size is too small, or there is no text.
@@ -41,7 +45,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary: Vocabulary) -> PreTrainedT
         )
     tokenizer = _train(_some(texts), vocabulary)
     end = tokenizer.token_to_id(END)
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, end)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {END}" if closes_texts else f"{END} $A", special_tokens=[(END, end)]
+    )
     tokens: Any = {"bos_token": END, "eos_token": END, "pad_token": PAD, "unk_token": UNKNOWN}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens)  # type: ignore[no-untyped-call]
 

@@ -55,4 +55,6 @@ def luthier_formatters() -> Iterable[ComponentFunction]:
         formatters.prompt_completion,
         formatters.chat,
         formatters.classification,
+        formatters.preference,
+        formatters.unpaired_preference,
     ]

@@ -251,3 +251,68 @@ def classification(
     from luthier_text._classes import classification_examples
 
     return classification_examples(data, ctx, (column, label), classes, split, least=min_class_size)
+
+
+@component(gives="preference", needs={"data": {"documents"}}, check=_check_prompt)
+def preference(
+    data: Dataset,
+    ctx: Context,
+    *,
+    prompt: Annotated[str, MinLen(1)] = "{text}",
+    chosen: str = "chosen",
+    rejected: str = "rejected",
+    split: Split = Split(),
+    max_prompt_characters: Annotated[int, Ge(40)] = 2000,
+) -> Iterator[Frame]:
+    """Make pairs of answers to a prompt, of which one was preferred; the tuner `dpo` learns from them.
+
+    Rows that lack an answer, or whose two answers are the same, are dropped.
+
+    Args:
+        prompt: the template; `{text}` and `{any other column}` stand for the row's values, `{{` for a brace.
+        chosen: the column of the answer that was preferred.
+        rejected: the column of the other one.
+        split: the shares of validation and test, and what must stay together.
+        max_prompt_characters: longer prompts are made to fit by cutting `{text}` at the end of a word.
+
+    Raises:
+        InputError: if the template cannot be read or leaves no room for the text, a column is not there, or a
+            split comes out empty.
+    """
+    from luthier_text._preferences import preference_examples
+
+    return preference_examples(data, ctx, prompt, (chosen, rejected), split, limit=max_prompt_characters)
+
+
+@component(gives="unpaired-preference", needs={"data": {"documents"}}, check=_check_prompt)
+def unpaired_preference(
+    data: Dataset,
+    ctx: Context,
+    *,
+    prompt: Annotated[str, MinLen(1)] = "{text}",
+    completion: str = "completion",
+    label: str = "label",
+    liked: Annotated[list[str], MinLen(1)] | None = None,
+    split: Split = Split(),
+    max_prompt_characters: Annotated[int, Ge(40)] = 2000,
+) -> Iterator[Frame]:
+    """Make answers that were liked or not, each by itself (thumbs up and down); the tuner `kto` learns from them.
+
+    Rows without an answer or a judgement are dropped.
+
+    Args:
+        prompt: the template; `{text}` and `{any other column}` stand for the row's values, `{{` for a brace.
+        completion: the column of the answer.
+        label: the column of the judgement: of true and false, of numbers, where those above 0 are liked, or of
+            texts, with `liked`.
+        liked: the texts that mean that an answer was liked: `[up]`, `["5", "4"]`; all others mean that it was not.
+        split: the shares of validation and test, and what must stay together.
+        max_prompt_characters: longer prompts are made to fit by cutting `{text}` at the end of a word.
+
+    Raises:
+        InputError: if the template cannot be read or leaves no room for the text, a column is not there, the
+            judgements are texts and `liked` is not given or names none of them, or a split comes out empty.
+    """
+    from luthier_text._preferences import unpaired_examples
+
+    return unpaired_examples(data, ctx, prompt, (completion, label), split, liked=liked, limit=max_prompt_characters)

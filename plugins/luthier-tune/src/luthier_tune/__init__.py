@@ -1,4 +1,4 @@
-"""Tuners on packed sequences: `lora`, low-rank adapters, `full`, all weights, `layers`, some, `distill`, by a teacher.
+"""Tuners on packed sequences: adapters, all weights or some layers, factors, a soft prompt, and by a teacher.
 
 Importing this module loads no heavy library; the components import their implementations.
 """
@@ -10,16 +10,41 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
-from luthier import component, hookimpl
-from luthier_tune.options import BY_VALID_LOSS, Training, check_budget, check_layers
+from luthier import InputError, component, hookimpl
+from luthier_tune.options import BY_VALID_LOSS, Training, check_budget, check_factors, check_layers
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
 
-LEARNABLE = {"prompt-completion", "chat", "language-modelling"}
+PROMPTED = {"prompt-completion", "chat"}
+LEARNABLE = PROMPTED | {"language-modelling"}
+FORMS = {"causal-lm", "seq2seq-lm"}
 
 
+<<<<<<< HEAD
 @component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget, search=BY_VALID_LOSS, processes=True)
+=======
+def check_task(*, model: str, data: str, teacher: str | None = None) -> None:
+    """Refuse what an architecture cannot learn, or cannot teach; takes the forms of a tuner's inputs.
+
+    Raises:
+        InputError: saying which architecture can.
+    """
+    if model == "seq2seq-lm" and data == "language-modelling":
+        raise InputError(
+            "an encoder-decoder learns completions of prompts, and cannot model texts alone",
+            "Make pairs (`format: prompt-completion`, `translation`, `summarization`), or take a decoder "
+            "(`architecture: fresh` with `family: llama`).",
+        )
+    if teacher not in (None, model):
+        raise InputError(
+            f"the teacher is a {teacher} and the model a {model}: they do not predict the same",
+            "Name a teacher of the model's form, with its tokenizer.",
+        )
+
+
+@component(needs={"model": FORMS, "data": LEARNABLE}, check=check_budget, check_forms=check_task, search=BY_VALID_LOSS)
+>>>>>>> main
 def lora(
     model: Model,
     data: Dataset,
@@ -76,7 +101,11 @@ def lora(
     tune(model, data, ctx, adapter, training)
 
 
+<<<<<<< HEAD
 @component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget, search=BY_VALID_LOSS, processes=True)
+=======
+@component(needs={"model": FORMS, "data": LEARNABLE}, check=check_budget, check_forms=check_task, search=BY_VALID_LOSS)
+>>>>>>> main
 def full(
     model: Model,
     data: Dataset,
@@ -95,7 +124,7 @@ def full(
     tune(model, data, ctx, training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_layers, search=BY_VALID_LOSS)
+@component(needs={"model": FORMS, "data": LEARNABLE}, check=check_layers, check_forms=check_task, search=BY_VALID_LOSS)
 def layers(
     model: Model,
     data: Dataset,
@@ -129,9 +158,60 @@ def layers(
     tune(model, data, ctx, LayerSettings(top=top, names=names, rank=rank, activations=activations), training)
 
 
+@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_factors, search=BY_VALID_LOSS)
+def ia3(
+    model: Model,
+    data: Dataset,
+    ctx: Context,
+    *,
+    targets: Literal["auto"] | Annotated[list[str], MinLen(1)] = "auto",
+    feedforward: list[str] = [],  # noqa: B006 - read, never written
+    training: Training = Training(learning_rate=3e-3),
+) -> None:
+    """Train factors for keys, values and the MLPs' inner activations ((IA)³), and multiply them into the weights.
+
+    There are far fewer of them than weights of an adapter: about a number for each row of the layers. Packing,
+    budgets, checkpoints and reproducibility are those of `lora`; the factors lie beside the model in `adapter/`.
+
+    Args:
+        targets: the layers that get factors, by name; `auto` for those that peft knows of the architecture.
+        feedforward: those of the targets whose inputs get factors, not their outputs.
+    """
+    from luthier_tune.rescaling import FactorSettings, tune
+
+    tune(model, data, ctx, FactorSettings(targets=targets, feedforward=feedforward), training)
+
+
+@component(needs={"model": {"causal-lm"}, "data": PROMPTED}, check=check_budget, search=BY_VALID_LOSS)
+def soft_prompt(
+    model: Model,
+    data: Dataset,
+    ctx: Context,
+    *,
+    tokens: Annotated[int, Ge(1)] = 20,
+    text: str = "",
+    training: Training = Training(learning_rate=1e-2),
+) -> None:
+    """Train a soft prompt: embeddings that stand before every prompt, while all weights stay as they are.
+
+    They become rows of the embedding for tokens of their own, which the chat template writes first: so the result
+    is a model like any other for runtimes and exporters. It works where the template is used; text without it is
+    read as before. In `adapter/` the prompt lies by itself, as peft's prompt tuning has it. Packing, budgets,
+    checkpoints and reproducibility are those of `lora`.
+
+    Args:
+        tokens: the length of the prompt; each prompt of a user is read after so many more tokens.
+        text: what the prompt starts as, its tokens again and again; tokens drawn from the vocabulary, if empty.
+    """
+    from luthier_tune.soft_prompt import PromptSettings, tune
+
+    tune(model, data, ctx, PromptSettings(tokens=tokens, text=text), training)
+
+
 @component(
-    needs={"model": {"causal-lm"}, "teacher": {"causal-lm"}, "data": LEARNABLE},
+    needs={"model": FORMS, "teacher": FORMS, "data": LEARNABLE},
     check=check_budget,
+    check_forms=check_task,
     search=BY_VALID_LOSS,
     processes=True,
 )
@@ -172,4 +252,4 @@ def distill(
 @hookimpl
 def luthier_tuners() -> list[Callable[..., Any]]:
     """Give the tuners."""
-    return [lora, full, layers, distill]
+    return [lora, full, layers, ia3, soft_prompt, distill]

@@ -39,7 +39,12 @@ def save_adapter(
         tensors, config = _for_original_weights(tensors, config, initial)
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
-    config |= {"base_model_name_or_path": base_model or None, "inference_mode": True}
+    write_config(config, directory, base_model=base_model)
+
+
+def write_config(config: dict[str, Any], directory: Path, *, base_model: str) -> None:
+    """Write an adapter's configuration as peft does, for a model that is named `base_model`."""
+    config = config | {"base_model_name_or_path": base_model or None, "inference_mode": True}
     text = json.dumps(
         config, indent=2, sort_keys=True, default=lambda value: sorted(value) if isinstance(value, set) else str(value)
     )

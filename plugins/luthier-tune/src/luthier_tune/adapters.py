@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from luthier import InputError
-from luthier_models.loading import load_causal_lm
+from luthier_models.loading import load_language_model
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.adapter_files import adapter_tensors, save_adapter
 from luthier_tune.lean import lean_or_plain
@@ -75,20 +75,45 @@ def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Stu
     Raises:
         InputError: if the device or the layers to adapt cannot be used.
     """
-    base: Any = load_causal_lm(model.path, device=ctx.device)
+    base: Any = load_language_model(model.path, device=ctx.device)
     adapted = inject(base, adapter, ctx.seed)
     initial = adapter_tensors(adapted) if adapter.init == "pissa" else None
+    return merging_student(base, adapted, model, ctx, initial=initial, rate_of=adapter.rate_of)
+
+
+def merging_student(
+    base: PreTrainedModel,
+    adapted: PeftModel,
+    model: Model,
+    ctx: Context,
+    *,
+    initial: Mapping[str, torch.Tensor] | None = None,
+    rate_of: Callable[[str], float] | None = None,
+) -> Student:
+    """A student whose adapters, put into `base` by peft, are merged when it is written; see `save_adapter`."""
     parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
 
     def write(directory: Path) -> None:
         save_merged(adapted, directory, base_model=model.hash, initial=initial)
         copy_companions(model.path, directory)
 
-    return Student(lean_or_plain(base, ctx.log), parameters, write, adapter.rate_of)
+    return Student(lean_or_plain(base, ctx.log), parameters, write, rate_of)
 
 
 def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftModel:
     """Put adapters into the model; their first values come from the seed.
+
+    Raises:
+        InputError: if no layer has one of the names, or PiSSA is asked for more than a layer's full rank.
+    """
+    config = lora_config(base, settings)
+    with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return cast("PeftModel", get_peft_model(base, config))
+
+
+def lora_config(base: PreTrainedModel, settings: AdapterSettings) -> LoraConfig:
+    """The settings as peft has them.
 
     Raises:
         InputError: if no layer has one of the names, or PiSSA is asked for more than a layer's full rank.
@@ -104,7 +129,7 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
     with warnings.catch_warnings():
         # It is about peft's own way to save PiSSA, which `save_adapter` does not use.
         warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA with rank_pattern")
-        config = LoraConfig(
+        return LoraConfig(
             r=settings.rank,
             lora_alpha=alpha,  # type: ignore[arg-type]  # any number will do
             lora_dropout=settings.dropout,
@@ -115,11 +140,8 @@ def inject(base: PreTrainedModel, settings: AdapterSettings, seed: int) -> PeftM
             use_rslora=settings.rslora,
             use_dora=settings.dora,
             init_lora_weights=_PISSA if settings.init == "pissa" else True,
-            task_type="CAUSAL_LM",
+            task_type="SEQ_2_SEQ_LM" if base.config.is_encoder_decoder else "CAUSAL_LM",
         )
-    with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        return cast("PeftModel", get_peft_model(base, config))
 
 
 def save_merged(

@@ -62,3 +62,29 @@ def seconds_per_step(curve: Sequence[dict[str, float]], tokens_per_step: float, 
     per_token = sum(record["seconds"] for record in recent) / sum(record["tokens"] for record in recent)
     besides = elapsed / max(sum(record["seconds"] for record in curve), 1e-9)
     return per_token * tokens_per_step * max(1.0, besides)
+
+
+def steps_left(
+    curve: Sequence[dict[str, float]],
+    validation: Sequence[dict[str, float]],
+    *,
+    minutes: float,
+    elapsed: float,
+    tokens_per_step: float,
+) -> float:
+    """The steps that a budget in minutes has time for after those done, and a last validation.
+
+    Args:
+        curve: the steps done, with their `seconds` and `tokens`; at least one.
+        validation: the measurements, with their `seconds`; the first is before training.
+        minutes: the budget.
+        elapsed: seconds since its beginning.
+        tokens_per_step: of a mean step.
+    """
+    before, last = (validation[place]["seconds"] if validation else 0.0 for place in (0, -1))
+    return max(0.0, 60 * minutes - elapsed - last) / seconds_per_step(curve, tokens_per_step, elapsed - before)
+
+
+def settled_total(step: int, left: float) -> int | None:
+    """The number of steps, if the fall of the rate must begin after `step` to fit into those left; else None."""
+    return None if total_with_cooldown_at(step + 1) - step <= left else total_with_cooldown_at(step)

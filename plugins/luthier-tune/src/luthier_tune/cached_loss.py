@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import torch
 
 from luthier_tune.loss import CompletionLoss
 
@@ -40,21 +37,23 @@ class CachedLoss(CompletionLoss):
 
     def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Row]]:
         """Rows of documents that do not see each other, with the states that the upper part starts from."""
-        for members, row in super().batches(examples):
-            yield members, replace(row, states=self._states([examples[member] for member in members], row))
+        upper = self._parts.upper
+        for members, row in upper.rows(examples, upper.row_tokens):
+            pairs = [examples[member] for member in members]
+            yield members, self._parts.start(row, pairs, self._states(pairs))
 
-    def _states(self, examples: Sequence[Pair], row: Row) -> Tensor:
-        """The states of a row's tokens, (tokens, width)."""
-        numbers = [self._numbers[_content(example)] for example in examples]
+    def _states(self, pairs: Sequence[Pair]) -> list[Tensor]:
+        """The states of each example's tokens, (tokens, width)."""
+        numbers = [self._numbers[_content(pair)] for pair in pairs]
         kept = [self._cache.get(number) for number in numbers]
         if any(states is None for states in kept):
-            computed = torch.split(self._parts.states(row), [self.tokens(example) - 1 for example in examples])
+            # All of them, so that what is computed does not depend on where a killed run was.
             kept = [
                 self._cache.put(number, new) if states is None else states
-                for number, states, new in zip(numbers, kept, computed, strict=True)
+                for number, states, new in zip(numbers, kept, self._parts.states(pairs), strict=True)
             ]
         dtype = self.packed.model.dtype
-        return torch.cat([states.to(self.device, dtype) for states in kept if states is not None])
+        return [states.to(self.device, dtype) for states in kept if states is not None]
 
 
 def _content(example: Pair) -> bytes:

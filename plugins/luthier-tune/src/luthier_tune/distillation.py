@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from luthier import InputError
-from luthier_models.loading import load_causal_lm
-from luthier_models.packing import PackedModel
+from luthier_models.batching import batched
+from luthier_models.loading import load_language_model
 from luthier_models.prompts import PromptEncoder, load_tokenizer
 from luthier_tune.adapters import adapted_student
 from luthier_tune.loss import CHUNK, CompletionLoss, chunked_sum, states_and_head
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from luthier import Context, Dataset, Model
-    from luthier_models.packing import Pair, Row
+    from luthier_models.batching import Batch, BatchedModel
+    from luthier_models.packing import Pair
     from luthier_tune.adapters import AdapterSettings
     from luthier_tune.options import Training
 
@@ -63,7 +64,7 @@ def tune(
     check_vocabularies(model.path, teacher.path)
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = adapted_student(model, adapter, ctx) if adapter else whole_student(model, ctx)
-    guide = PackedModel(load_causal_lm(teacher.path, device=ctx.device))
+    guide = batched(load_language_model(teacher.path, device=ctx.device))
     objective = DistillationLoss(student.packed, guide, mixture)
     # Before a checkpoint is loaded, so that a run that goes on tells the same.
     _note_divergence("teacher_kl_before", objective, valid.pairs, ctx)
@@ -119,18 +120,18 @@ class DistillationLoss(CompletionLoss):
         mixture: the temperature, and the weights of both.
     """
 
-    def __init__(self, packed: PackedModel, teacher: PackedModel, mixture: Mixture) -> None:
+    def __init__(self, packed: BatchedModel, teacher: BatchedModel, mixture: Mixture) -> None:
         super().__init__(packed)
         self._teacher = teacher
         self._mixture = mixture
 
-    def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Row]]:
-        """Rows of documents that do not see each other, in the student or in the teacher."""
+    def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Batch]]:
+        """Batches of examples that do not see each other, in the student or in the teacher."""
         limit = self.packed.row_tokens if self._teacher.isolates_documents else 0
         shared = self.packed.shares_beginnings and self._teacher.takes_segments
         return self.packed.rows(examples, limit, shared=shared)
 
-    def loss(self, batch: Row) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         """The summed mixture, in nats."""
         weight, temperature = self._mixture.teacher_weight, self._mixture.temperature
         with torch.no_grad():

@@ -12,7 +12,7 @@ from luthier import InputError
 from luthier_models.packing import Pair
 
 if TYPE_CHECKING:
-    from luthier import Dataset, Message
+    from luthier import Dataset, Frame, Message
     from luthier_models.prompts import PromptEncoder
 
 Progress = Callable[[int, int], None]
@@ -41,6 +41,20 @@ def encode_split(
     Raises:
         InputError: if the dataset has no splits.
     """
+    frame = rows_of_split(data, split, limit=limit, seed=seed)
+    if data.form == "chat":
+        return encode_conversations(frame["messages"].to_list(), encoder, max_length)
+    if data.form == "language-modelling":
+        return encode_texts(frame["text"].to_list(), encoder, max_length)
+    return encode_prompts(frame["prompt"].to_list(), frame["completion"].to_list(), encoder, max_length)
+
+
+def rows_of_split(data: Dataset, split: str, *, limit: int | None = None, seed: int = 0) -> Frame:
+    """The rows of a split; with `limit`, that many of them chosen by `seed`.
+
+    Raises:
+        InputError: if the dataset has no splits.
+    """
     columns = data.scan().collect_schema().names()
     if "split" not in columns:
         raise InputError(
@@ -52,11 +66,7 @@ def encode_split(
         # Sorted, so that the order of work does not depend on the sampler.
         chosen = sorted(random_for(seed, split).sample(range(len(frame)), limit))
         frame = frame[chosen]
-    if data.form == "chat":
-        return encode_conversations(frame["messages"].to_list(), encoder, max_length)
-    if data.form == "language-modelling":
-        return encode_texts(frame["text"].to_list(), encoder, max_length)
-    return encode_prompts(frame["prompt"].to_list(), frame["completion"].to_list(), encoder, max_length)
+    return frame
 
 
 def encode_prompts(

@@ -1,4 +1,4 @@
-"""Cross entropy of the completions' tokens on packed rows, with logits computed there only."""
+"""Cross entropy of the completions' tokens in batches of pairs, with logits computed there only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from luthier_models.packing import Head, PackedModel, Pair, Row
+    from luthier_models.batching import Batch, BatchedModel
+    from luthier_models.packing import Head, Pair
 
 CHUNK = 128
 """Targets whose logits are held at once: of a vocabulary of 50,000 they take 25 MB, which stays near the processor."""
@@ -66,7 +67,7 @@ def chunked_sum(states: Tensor, head: Head, chunk_loss: ChunkLoss) -> Tensor:
     return total
 
 
-def states_and_head(packed: PackedModel, row: Row) -> tuple[Tensor, Head]:
+def states_and_head(packed: BatchedModel, row: Batch) -> tuple[Tensor, Head]:
     """What a row's targets are predicted from, and what makes logits of it.
 
     For a model whose output layer is not all that makes them, these are the logits themselves.
@@ -80,7 +81,7 @@ def _unchanged(logits: Tensor) -> Tensor:
     return logits
 
 
-def summed_loss(packed: PackedModel, row: Row) -> Tensor:
+def summed_loss(packed: BatchedModel, row: Batch) -> Tensor:
     """The summed cross entropy of a row's targets, ready for backward."""
     states, head = states_and_head(packed, row)
 
@@ -90,7 +91,7 @@ def summed_loss(packed: PackedModel, row: Row) -> Tensor:
     return chunked_sum(states, head, chunk_loss)
 
 
-def target_losses(packed: PackedModel, row: Row) -> Tensor:
+def target_losses(packed: BatchedModel, row: Batch) -> Tensor:
     """The cross entropy of each target, (targets,), without gradients."""
     with torch.inference_mode():
         states, head = states_and_head(packed, row)
@@ -105,7 +106,7 @@ class CompletionLoss:
         packed: the model.
     """
 
-    def __init__(self, packed: PackedModel) -> None:
+    def __init__(self, packed: BatchedModel) -> None:
         self.packed = packed
 
     @property
@@ -126,15 +127,15 @@ class CompletionLoss:
         """All tokens."""
         return len(example[0]) + len(example[1])
 
-    def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Row]]:
-        """Rows of documents that do not see each other."""
+    def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Batch]]:
+        """Batches of examples that do not see each other."""
         return self.packed.rows(examples, self.packed.row_tokens)
 
-    def loss(self, batch: Row) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         """The summed cross entropy, in nats."""
         return summed_loss(self.packed, batch)
 
-    def losses(self, batch: Row) -> Sequence[Tensor]:
+    def losses(self, batch: Batch) -> Sequence[Tensor]:
         """The cross entropy of each target, by document."""
         parts: tuple[Tensor, ...] = torch.split(target_losses(self.packed, batch), list(batch.sizes))
         return parts

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psutil
 import torch
@@ -32,6 +32,18 @@ _CGROUPS = (
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
+
+
+class Sizes(Protocol):
+    """Settings that say how much is computed at once."""
+
+    @property
+    def batch_size(self) -> int:
+        """Examples of one step."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of one example."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +154,7 @@ def shortage(need: Estimate, available: int, settings: Training) -> str:
 
 
 @contextmanager
-def explained(what: str, settings: Training) -> Iterator[None]:
+def explained(what: str, settings: Sizes) -> Iterator[None]:
     """Turn running out of memory into an error that names what can be lowered.
 
     Args:
@@ -162,7 +174,7 @@ def explained(what: str, settings: Training) -> Iterator[None]:
         raise LuthierError(f"out of memory {what}: {reason}", _remedy(settings)) from error
 
 
-def _remedy(settings: Training) -> str:
+def _remedy(settings: Sizes) -> str:
     return (
         f"Lower `batch_size` (it is {settings.batch_size}) or `max_length` (it is {settings.max_length}), train fewer "
         "parameters (adapters, or some layers), take a smaller model, or free memory."

@@ -93,6 +93,18 @@ def check_layers(*, top: int | None, names: list[str], processes: int = 1, **oth
         raise InputError("`top` and `names` both say which layers are trained", "Keep one of them.")
 
 
+def check_factors(*, targets: str | list[str], feedforward: list[str], **others: Any) -> None:
+    """Refuse layers whose inputs get factors that are no targets, and more than one budget.
+
+    Raises:
+        InputError: naming them.
+    """
+    check_budget(**others)
+    strange = [name for name in feedforward if targets == "auto" or name not in targets]
+    if strange:
+        raise InputError(f"`feedforward` names what `targets` does not: {', '.join(strange)}", "Name them in both.")
+
+
 def check_validated(*, valid_examples: int, **_: object) -> None:
     """Refuse to compare candidates by a loss that is not measured; takes a tuner's whole configuration.
 

@@ -10,23 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from luthier import InputError
-from luthier_models.loading import load_causal_lm
+from luthier_models.loading import load_language_model
 from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.activations import ActivationCache
 from luthier_tune.adapters import AdapterSettings, inject, save_merged
 from luthier_tune.budget import known_steps
 from luthier_tune.cached_loss import CachedLoss
+from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
-from luthier_tune.options import check_layers
 from luthier_tune.split import SplitModel, layer_list, split
 from luthier_tune.targets import adaptable, check_names, matches
-from luthier_tune.task import Student, copy_companions, fit, read_examples
+from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from luthier import Context, Dataset, Model
+    from luthier_models.batching import BatchedModel
     from luthier_models.packing import Pair
     from luthier_tune.activations import Precision
     from luthier_tune.options import Training
@@ -48,11 +49,11 @@ def tune(model: Model, data: Dataset, ctx: Context, chosen: LayerSettings, setti
     Raises:
         InputError: if the layers, the budget, the data, the device or the disk cannot be used, or training diverges.
     """
-    check_layers(top=chosen.top, names=chosen.names, **vars(settings))
+    check_start(settings, ctx)
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = partial_student(model, chosen, ctx)
     objective = CompletionLoss(student.packed)
-    parts = None if chosen.activations == "recompute" else _parts(student.packed.model, ctx)
+    parts = None if chosen.activations == "recompute" else _parts(student.packed, ctx)
     if parts is not None and chosen.activations != "recompute":
         examples = [*train.pairs, *valid.pairs]
         cache = _cache(parts, examples, chosen.activations, ctx)
@@ -69,7 +70,7 @@ def partial_student(model: Model, chosen: LayerSettings, ctx: Context) -> Studen
         InputError: if the device or the layers cannot be used.
     """
     # Weights of half precision would lose most of the small steps that training takes; adapters are apart.
-    base: Any = load_causal_lm(model.path, device=ctx.device, dtype="float32" if chosen.rank is None else "auto")
+    base: Any = load_language_model(model.path, device=ctx.device, dtype="float32" if chosen.rank is None else "auto")
     names = chosen_modules(base, chosen)
     if chosen.rank is None:
         base.requires_grad_(False)
@@ -84,7 +85,9 @@ def partial_student(model: Model, chosen: LayerSettings, ctx: Context) -> Studen
         save(directory)
         copy_companions(model.path, directory)
 
-    return Student(PackedModel(base), {name: p for name, p in base.named_parameters() if p.requires_grad}, write)
+    return Student(
+        lean_or_plain(base, ctx.log), {name: p for name, p in base.named_parameters() if p.requires_grad}, write
+    )
 
 
 def chosen_modules(model: PreTrainedModel, chosen: LayerSettings) -> list[str]:
@@ -128,16 +131,19 @@ def _linear_layers(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(inside))
 
 
-def _parts(model: PreTrainedModel, ctx: Context) -> SplitModel | None:
+def _parts(whole: BatchedModel, ctx: Context) -> SplitModel | None:
     """The model cut before the first layer that learns; None, noted in the log, where that cannot be done."""
-    first = first_trained_layer(model)
+    if not isinstance(whole, PackedModel):
+        ctx.log.info("an encoder-decoder has no single list of layers: the frozen ones are computed in every epoch")
+        return None
+    first = first_trained_layer(whole.model)
     if first == 0:
         ctx.log.info("the first layer, or what comes before it, is trained: there are no activations to keep")
         return None
-    parts = split(model, first)
+    parts = split(whole, first)
     if parts is None:
         ctx.log.warning(
-            "%s cannot be cut at a layer: the frozen layers are computed in every epoch", type(model).__name__
+            "%s cannot be cut at a layer: the frozen layers are computed in every epoch", type(whole.model).__name__
         )
     else:
         ctx.log.info("the %d lowest layers are frozen: what they give is computed once for each example", first)

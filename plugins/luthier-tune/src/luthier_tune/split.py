@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from luthier_models.packing import PackedModel, Pair, pack
+from luthier_models.segments import separate, share
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,21 +37,41 @@ class SplitModel:
     """A model in two parts that share its weights: `states` of the lower one are what the upper one starts from.
 
     Args:
-        model: the model.
+        whole: the model.
         first: the first layer of the upper part, counted from 0; at least 1.
+
+    Attributes:
+        upper: the upper part, called as the whole is.
     """
 
-    def __init__(self, model: PreTrainedModel, first: int) -> None:
-        found = layer_list(model)
+    def __init__(self, whole: PackedModel, first: int) -> None:
+        found = layer_list(whole.model)
         assert found is not None
         name, layers = found
-        self.first = first
         self._last: nn.Module = layers[first - 1]
-        self._lower = PackedModel(_with_layers(model, name, layers[:first]))
-        self.upper = PackedModel(_with_layers(model, name, layers[first:]))
+        # What a layer gives is only seen where transformers' own modules are called.
+        self._lower = PackedModel(_with_layers(whole.model, name, layers[:first]))
+        self.upper = type(whole)(_with_layers(whole.model, name, layers[first:]))
 
-    def states(self, row: Row) -> Tensor:
-        """What enters the upper part: the hidden states of a row's tokens, (tokens, width), without gradients."""
+    def states(self, pairs: Sequence[Pair]) -> list[Tensor]:
+        """What enters the upper part: the hidden states of each pair's tokens, (tokens, width), without gradients.
+
+        The last token of a pair predicts nothing and has none.
+        """
+        found: dict[int, Tensor] = {}
+        for members, row in self._lower.rows(pairs, self._lower.row_tokens):
+            lengths = [segment.length for segment in row.segments]
+            found |= zip(members, torch.split(self._row_states(row), lengths), strict=True)
+        return [found[number] for number in range(len(pairs))]
+
+    def start(self, row: Row, pairs: Sequence[Pair], states: Sequence[Tensor]) -> Row:
+        """A row of the upper part that starts from the states of its pairs, in place of their tokens."""
+        documents = [[*given, *targets][:-1] for given, targets in pairs]
+        forest = share(documents) if self.upper.shares_beginnings else separate(documents)
+        return replace(row, states=torch.cat([states[number][start:end] for number, start, end in forest.sources]))
+
+    def _row_states(self, row: Row) -> Tensor:
+        """The states of a row's tokens, (tokens, width)."""
         caught: list[Tensor] = []
 
         def catch(_layer: nn.Module, _inputs: Any, output: Any) -> None:
@@ -64,24 +86,25 @@ class SplitModel:
         return caught[-1][0]
 
 
-def split(model: PreTrainedModel, first: int) -> SplitModel | None:
+def split(whole: PackedModel, first: int) -> SplitModel | None:
     """Cut a model before layer `first`; None if its parts, measured on two documents, do not give the whole.
 
     They do in the Llama family. Where a model does more to embeddings than to look them up (it scales them, or
     adds those of positions), or where what a layer does depends on its place, they do not.
     """
+    model = whole.model
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     if layer_list(model) is None or len(kinds) > 1:
         return None
-    parts, whole = SplitModel(model, first), PackedModel(model)
+    parts = SplitModel(whole, first)
     vocabulary = int(cast("Any", model).get_input_embeddings().weight.shape[0])
-    pairs = [tuple([token % vocabulary for token in ids] for ids in pair) for pair in _PROBE]
-    row = pack(cast("list[Pair]", pairs)).to(model.device)
+    pairs = [([i % vocabulary for i in given], [i % vocabulary for i in targets]) for given, targets in _PROBE]
+    row = pack(pairs).to(model.device)
     training = model.training
     model.train(False)
     with torch.no_grad():
         expected = whole.hidden(row)
-        got = parts.upper.hidden(replace(row, states=parts.states(row)))
+        got = parts.upper.hidden(replace(row, states=torch.cat(parts.states(pairs))))
     model.train(training)
     tolerance = (_TOLERANCE if model.dtype == torch.float32 else 0.05) * float(expected.abs().max())
     return parts if float((got - expected).abs().max()) <= tolerance else None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
     from luthier import Context, Dataset
-    from luthier_models.packing import PackedModel
+    from luthier_models.batching import BatchedModel
     from luthier_models.prompts import PromptEncoder
     from luthier_tune.loss import CompletionLoss
     from luthier_tune.options import Training
@@ -41,7 +41,7 @@ class Student:
         rate_of: how many times the learning rate the parameter of a name learns at; once, if not given.
     """
 
-    packed: PackedModel
+    packed: BatchedModel
     parameters: Mapping[str, Parameter]
     write: Callable[[Path], None]
     rate_of: Callable[[str], float] | None = None

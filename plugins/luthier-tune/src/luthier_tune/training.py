@@ -16,7 +16,8 @@ from luthier_tune.budget import (
     RECENT_STEPS,
     known_steps,
     learning_rate,
-    seconds_per_step,
+    settled_total,
+    steps_left,
     total_with_cooldown_at,
 )
 from luthier_tune.checkpoint import Progress, check_space, load_checkpoint, save_checkpoint
@@ -274,6 +275,7 @@ class Trainer(Generic[Example]):
     def _watch_clock(self) -> None:
         """Settle the total of a budget in minutes as soon as the fall of the rate takes all that is left."""
         progress = self.progress
+<<<<<<< HEAD
         elapsed = time.monotonic() - self._clock
         measured = progress.validation[-1]["seconds"] if progress.validation else 0.0
         before = progress.validation[0]["seconds"] if progress.validation else 0.0
@@ -281,10 +283,20 @@ class Trainer(Generic[Example]):
         left = max(0.0, 60 * (self.settings.max_minutes or 0.0) - elapsed - measured)
         steps_left = self._group.first(left / per_step, self.objective.device)
         if total_with_cooldown_at(progress.step + 1) - progress.step <= steps_left:
+=======
+        left = steps_left(
+            progress.curve,
+            progress.validation,
+            minutes=self.settings.max_minutes or 0.0,
+            elapsed=time.monotonic() - self._clock,
+            tokens_per_step=self._tokens_per_step,
+        )
+        progress.total = settled_total(progress.step, left)
+        if progress.total is None:
+>>>>>>> main
             if progress.step >= RECENT_STEPS:
-                self._expected_total = progress.step + int(steps_left)
+                self._expected_total = progress.step + int(left)
             return
-        progress.total = total_with_cooldown_at(progress.step)
         self._warn_of_short_budget()
         # The number is kept at once: a run that is killed must go on with the same one.
         self._checkpoint()

@@ -33,7 +33,15 @@ def _check_baselines(*, split: str, baselines: list[str], **_: object) -> None:
         )
 
 
-@component(needs={"data": {"prompt-completion", "chat", "language-modelling"}})
+def _check_scored(*, data: str, **models: str) -> None:
+    if data == "language-modelling" and "seq2seq-lm" in models.values():
+        raise InputError(
+            "an encoder-decoder gives texts without a prompt no probability",
+            "Measure it on pairs of prompts and completions.",
+        )
+
+
+@component(needs={"data": {"prompt-completion", "chat", "language-modelling"}}, check_forms=_check_scored)
 def perplexity(
     subject: Generator,
     data: Dataset,
@@ -57,7 +65,9 @@ def perplexity(
     measure_perplexity(subject, data, ctx, split=split, max_examples=max_examples)
 
 
-@component(needs={"data": {"prompt-completion", "language-modelling"}}, check=_check_baselines)
+@component(
+    needs={"data": {"prompt-completion", "language-modelling"}}, check=_check_baselines, check_forms=_check_scored
+)
 def bits_per_byte(
     subject: Generator,
     data: Dataset,
@@ -235,7 +245,7 @@ def classification(
     )
 
 
-@component(needs={"data": {"prompt-completion", "chat", "language-modelling"}})
+@component(needs={"data": {"prompt-completion", "chat", "language-modelling"}}, check_forms=_check_scored)
 def parity(
     subject: Generator,
     reference: Generator,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from luthier import InputError
+from luthier_models.families.sizes import parse_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +14,7 @@ class Design:
     """What is settled by the user; None leaves it to the budget or to the family. See `luthier_models.fresh`."""
 
     layers: int | None = None
+    decoder_layers: int | None = None
     width: int | None = None
     heads: int | None = None
     key_value_heads: int | None = None
@@ -36,19 +38,30 @@ class Traits:
     own: frozenset[str]
 
 
-COMMON = frozenset({"layers", "width", "heads", "mlp_width", "max_length", "dropout"})
-_DECODER = Traits("causal-lm", frozenset({"key_value_heads", "tied", "rope_base"}))
+COMMON = frozenset({"layers", "width", "heads", "mlp_width", "dropout"})
+_DECODER = Traits("causal-lm", frozenset({"key_value_heads", "tied", "max_length", "rope_base"}))
 
-TRAITS: dict[str, Traits] = {"llama": _DECODER, "qwen3": _DECODER}
+TRAITS: dict[str, Traits] = {
+    "llama": _DECODER,
+    "qwen3": _DECODER,
+    "t5": Traits("seq2seq-lm", frozenset({"decoder_layers"})),
+    "marian": Traits("seq2seq-lm", frozenset({"decoder_layers", "max_length"})),
+}
 """By the family's name."""
 
 
-def check_design(*, family: str, **configuration: Any) -> None:
-    """Refuse what was given but is not of the family; takes the whole configuration of `fresh`.
+def form_of(*, family: str, **_: object) -> str:
+    """The form that a family's models have; takes the whole configuration of `fresh`."""
+    return TRAITS[family].form
+
+
+def check_design(*, family: str, parameters: str, **configuration: Any) -> None:
+    """Refuse a budget that is no number, and what the family does not have; takes the configuration of `fresh`.
 
     Raises:
         InputError: naming it.
     """
+    parse_count(parameters)
     traits = TRAITS[family]
     foreign = [
         each.name
@@ -58,5 +71,5 @@ def check_design(*, family: str, **configuration: Any) -> None:
     if foreign:
         raise InputError(
             f"the family {family} has no {', '.join(foreign)}",
-            f"Leave it out; besides sizes it has: {', '.join(sorted(COMMON | traits.own))}.",
+            f"Leave it out; it has: {', '.join(sorted(COMMON | traits.own))}.",
         )

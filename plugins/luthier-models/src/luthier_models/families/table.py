@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from transformers import LlamaConfig, Qwen3Config
 
 from luthier_models.families.llama import Llama
+from luthier_models.families.marian import Marian
+from luthier_models.families.t5 import T5
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -29,4 +31,9 @@ class Family(Protocol):
         """The configuration of a model of a shape that the family gave."""
 
 
-FAMILIES: dict[str, Family] = {"llama": Llama(LlamaConfig), "qwen3": Llama(Qwen3Config, head_norms=True)}
+FAMILIES: dict[str, Family] = {
+    "llama": Llama(LlamaConfig),
+    "qwen3": Llama(Qwen3Config, head_norms=True),
+    "t5": T5(),
+    "marian": Marian(),
+}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from luthier_models.batching import batched
 from luthier_models.packing import PackedModel
 from luthier_tune.lean.decoder import hidden
 from luthier_tune.lean.support import obstacle
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from luthier_models.batching import BatchedModel
     from luthier_models.packing import Row
 
 
@@ -37,7 +39,7 @@ class LeanModel(PackedModel):
         return hidden(self.model, row)
 
 
-def lean_or_plain(model: PreTrainedModel, log: logging.Logger) -> PackedModel:
+def lean_or_plain(model: PreTrainedModel, log: logging.Logger) -> BatchedModel:
     """The model on the lean path, or on transformers' and peft's own with a line in the log that says why.
 
     Args:
@@ -48,4 +50,4 @@ def lean_or_plain(model: PreTrainedModel, log: logging.Logger) -> PackedModel:
     if reason is None:
         return LeanModel(model)
     log.info("training takes the plain path, not the lean one: %s", reason)
-    return PackedModel(model)
+    return batched(model)

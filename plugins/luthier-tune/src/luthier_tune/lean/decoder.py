@@ -27,7 +27,7 @@ def hidden(model: PreTrainedModel, row: Row) -> Tensor:
     After its attention the last layer goes on with those tokens only.
     """
     decoder: Any = model.base_model
-    states = decoder.embed_tokens(row.ids)
+    states = decoder.embed_tokens(row.ids) if row.states is None else row.states
     cos, sin = (part[0, :, None] for part in decoder.rotary_emb(states[None], row.positions[None]))
     layers = decoder.layers[: decoder.config.num_hidden_layers]
     for number, layer in enumerate(layers):
