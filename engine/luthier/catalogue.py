@@ -45,15 +45,10 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
         "format:unpaired-preference",
     ),
     "luthier-bias": ("bias:toxicity", "bias:representation"),
-<<<<<<< HEAD
-    "luthier-models": ("architecture:pretrained", "architecture:fresh", "runtime:transformers"),
-    "luthier-tune": ("tune:lora", "tune:full"),
-    "luthier-ray": ("executor:ray",),
-=======
     "luthier-models": ("architecture:pretrained", "architecture:fresh", "architecture:rnn-lm", "runtime:transformers"),
     "luthier-tune": ("tune:lora", "tune:full", "tune:layers", "tune:distill", "tune:ia3", "tune:soft-prompt"),
     "luthier-preference": ("tune:dpo", "tune:kto"),
->>>>>>> main
+    "luthier-ray": ("executor:ray",),
     "luthier-onnx": ("export:genai", "runtime:onnxruntime", "runtime:onnxruntime-genai"),
     "luthier-optimum": ("export:optimum",),
     "luthier-validate": (

@@ -97,11 +97,7 @@ def component(
     def declare(function: Function) -> Function:
         forms = {name: frozenset(accepted) for name, accepted in (needs or {}).items()}
         function.__luthier__ = Declaration(  # type: ignore[attr-defined]
-<<<<<<< HEAD
-            gives, forms, fingerprint, files, check, platform, search, processes
-=======
-            gives, forms, fingerprint, files, check, check_forms, platform, search
->>>>>>> main
+            gives, forms, fingerprint, files, check, check_forms, platform, search, processes
         )
         return function
 

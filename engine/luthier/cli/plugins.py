@@ -238,13 +238,9 @@ def _none(stage: str | None, registry: Registry) -> str:
 
 def _gives(component: Component) -> str:
     form = component.declared.gives
-<<<<<<< HEAD
     kind = component.stage.given
-=======
-    kind = component.stage.gives or "a generator"
     if form and not isinstance(form, str):
         return f"{kind} of the form that its configuration says"
->>>>>>> main
     return f"{kind} of the form {form}" if form else kind
 
 

@@ -21,9 +21,6 @@ LEARNABLE = PROMPTED | {"language-modelling"}
 FORMS = {"causal-lm", "seq2seq-lm"}
 
 
-<<<<<<< HEAD
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget, search=BY_VALID_LOSS, processes=True)
-=======
 def check_task(*, model: str, data: str, teacher: str | None = None) -> None:
     """Refuse what an architecture cannot learn, or cannot teach; takes the forms of a tuner's inputs.
 
@@ -43,8 +40,13 @@ def check_task(*, model: str, data: str, teacher: str | None = None) -> None:
         )
 
 
-@component(needs={"model": FORMS, "data": LEARNABLE}, check=check_budget, check_forms=check_task, search=BY_VALID_LOSS)
->>>>>>> main
+@component(
+    needs={"model": FORMS, "data": LEARNABLE},
+    check=check_budget,
+    check_forms=check_task,
+    search=BY_VALID_LOSS,
+    processes=True,
+)
 def lora(
     model: Model,
     data: Dataset,
@@ -101,11 +103,13 @@ def lora(
     tune(model, data, ctx, adapter, training)
 
 
-<<<<<<< HEAD
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_budget, search=BY_VALID_LOSS, processes=True)
-=======
-@component(needs={"model": FORMS, "data": LEARNABLE}, check=check_budget, check_forms=check_task, search=BY_VALID_LOSS)
->>>>>>> main
+@component(
+    needs={"model": FORMS, "data": LEARNABLE},
+    check=check_budget,
+    check_forms=check_task,
+    search=BY_VALID_LOSS,
+    processes=True,
+)
 def full(
     model: Model,
     data: Dataset,

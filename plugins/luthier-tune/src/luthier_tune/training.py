@@ -275,15 +275,6 @@ class Trainer(Generic[Example]):
     def _watch_clock(self) -> None:
         """Settle the total of a budget in minutes as soon as the fall of the rate takes all that is left."""
         progress = self.progress
-<<<<<<< HEAD
-        elapsed = time.monotonic() - self._clock
-        measured = progress.validation[-1]["seconds"] if progress.validation else 0.0
-        before = progress.validation[0]["seconds"] if progress.validation else 0.0
-        per_step = seconds_per_step(progress.curve, self._tokens_per_step, elapsed - before)
-        left = max(0.0, 60 * (self.settings.max_minutes or 0.0) - elapsed - measured)
-        steps_left = self._group.first(left / per_step, self.objective.device)
-        if total_with_cooldown_at(progress.step + 1) - progress.step <= steps_left:
-=======
         left = steps_left(
             progress.curve,
             progress.validation,
@@ -291,9 +282,9 @@ class Trainer(Generic[Example]):
             elapsed=time.monotonic() - self._clock,
             tokens_per_step=self._tokens_per_step,
         )
+        left = self._group.first(left, self.objective.device)
         progress.total = settled_total(progress.step, left)
         if progress.total is None:
->>>>>>> main
             if progress.step >= RECENT_STEPS:
                 self._expected_total = progress.step + int(left)
             return
