@@ -8,10 +8,10 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from luthier import __version__
 from luthier.errors import InputError, PluginError
 from luthier.failures import as_error, failure
 from luthier.plugins import Registry, load_plugins
@@ -77,12 +77,12 @@ class Job:
                     f"{path} is not there on {socket.gethostname()}, where process {rank} of {self.processes} runs",
                     "The store must be on a file system that all the machines share, under the same path.",
                 )
-        here = {each.distribution: each.version for each in registry.plugins} | {"luthier": __version__}
-        for name, version in self.versions.items():
-            if here.get(name) != version:
+        here = {each.distribution: each.version for each in registry.plugins} | {"luthier": version("luthier")}
+        for name, wanted in self.versions.items():
+            if here.get(name) != wanted:
                 raise InputError(
                     f"{name} is {here.get(name) or 'not installed'} on {socket.gethostname()}, where process {rank} of "
-                    f"{self.processes} runs, and {version or 'a file'} where the run was started",
+                    f"{self.processes} runs, and {wanted or 'a file'} where the run was started",
                     "Install the same versions on all the machines.",
                 )
         own = {name: str(scratch / name) for name in ("output", "notes")} if rank else {}
@@ -103,7 +103,7 @@ def spread(registry: Registry, emit: Send, local_plugins: Sequence[Path], reques
     executor = registry.find("executor", chosen["name"])
     local = tuple(str(path.absolute()) for path in local_plugins)
     worker = registry.find(request["stage"], request["component"])
-    versions = {"luthier": __version__, worker.distribution: worker.version}
+    versions = {"luthier": version("luthier"), worker.distribution: worker.version}
     job = Job(request["config"]["processes"], request["device"], request, local, versions)
     done: set[int] = set()
     with contextlib.closing(executor.function(job, **executor.arguments(chosen["config"]))) as messages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -15,7 +16,13 @@ import luthier_tune
 from luthier import InputError, LuthierError
 from luthier.artifacts import build_manifest
 from luthier.testing import arguments, make_context
+from luthier_tune.adapters import AdapterSettings
+from luthier_tune.distillation import Mixture
 from luthier_tune.distributed import Group
+from luthier_tune.options import Training
+from luthier_tune.processes import _decode, _encode
+from luthier_tune.rescaling import FactorSettings
+from luthier_tune.soft_prompt import PromptSettings
 
 CONFIG = {"learning_rate": 5e-3, "valid_examples": 3, "warmup_steps": 1, "checkpoint_minutes": 0.0, "evaluate_every": 2}
 # Of 20 examples: every other step has a single one, and the second process nothing to do.
@@ -96,6 +103,21 @@ def test_more_processes_than_devices_are_refused(tmp_path, tiny, examples, monke
             make_context(tmp_path, device="cuda"),
             **arguments(luthier_tune.full, processes=2, max_steps=1),
         )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        AdapterSettings(rank=3, alpha=2.0, targets=["q_proj"], ranks={"q_proj": 2}),
+        Mixture(temperature=2.0, teacher_weight=0.5),
+        FactorSettings(),
+        PromptSettings(tokens=4),
+        Training(max_minutes=0.1),
+        None,
+    ],
+)
+def test_what_a_process_is_given_arrives_whole(value):
+    assert _decode(json.loads(json.dumps(_encode(value)))) == value
 
 
 def test_items_are_dealt_out():

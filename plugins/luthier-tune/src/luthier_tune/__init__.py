@@ -162,7 +162,7 @@ def layers(
     tune(model, data, ctx, LayerSettings(top=top, names=names, rank=rank, activations=activations), training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_factors, search=BY_VALID_LOSS)
+@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_factors, search=BY_VALID_LOSS, processes=True)
 def ia3(
     model: Model,
     data: Dataset,
@@ -186,7 +186,7 @@ def ia3(
     tune(model, data, ctx, FactorSettings(targets=targets, feedforward=feedforward), training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": PROMPTED}, check=check_budget, search=BY_VALID_LOSS)
+@component(needs={"model": {"causal-lm"}, "data": PROMPTED}, check=check_budget, search=BY_VALID_LOSS, processes=True)
 def soft_prompt(
     model: Model,
     data: Dataset,
