@@ -7,7 +7,7 @@ EDITABLE := -e . $(addprefix -e ,$(PLUGINS:%=./%))
 STAMP := $(VENV)/.installed
 TESTS ?= tests plugins
 
-.PHONY: help install quickstart test test-slow lint format bench docs clean
+.PHONY: help install quickstart test test-slow lint format bench bench-quality docs clean
 
 help:
 	@echo "make install     make .venv with the engine, the plugins and the tools (again only when pins change)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test        the tests (make test-slow: fault campaigns and real training too)"
 	@echo "make lint        ruff, mypy --strict, import-linter, the generated docs"
 	@echo "make bench       the figures of the docs, measured side by side"
+	@echo "make bench-quality  what each purpose reaches; hours (docs/quality.md)"
 	@echo "make docs        write the generated reference pages"
 
 install: $(STAMP)
@@ -51,6 +52,9 @@ bench: install
 	$(BIN)/python tests/benchmarks/bench_imports.py
 	$(BIN)/python tests/benchmarks/bench_run.py
 	$(BIN)/python tests/benchmarks/bench_tuning.py
+
+bench-quality: install
+	LUTHIER_DISABLE=mlflow $(BIN)/python tests/benchmarks/bench_quality.py
 
 docs: install
 	$(BIN)/python docs/generate.py

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,13 @@ import luthier
 from luthier.api import list_runs, open_store
 from luthier.errors import GateRefused
 from luthier.nodes import parse_yaml
+
+SPECIFICATION = importlib.util.spec_from_file_location(
+    "bench_quality", Path(__file__).parent / "benchmarks" / "bench_quality.py"
+)
+bench = importlib.util.module_from_spec(SPECIFICATION)
+sys.modules["bench_quality"] = bench  # Dataclasses look their module up.
+SPECIFICATION.loader.exec_module(bench)
 
 HERE = Path(__file__).parents[1] / "examples" / "purposes"
 RECIPES = sorted(HERE.glob("*.yaml"))
@@ -25,6 +34,13 @@ MORE = {
         "pages-of-some-length.min_characters": 100,
         "length.min_characters": 100,
         "unlike-pages.threshold": 1.0,
+    },
+    "characters": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
+    "translation": {"fresh.parameters": "300K"},
+    "layers-or-lora": {
+        "docstrings.packages": ["click", "rich", "typer", "pydantic", "filelock", "hypothesis", "fsspec", "jinja2"],
+        "docstrings.per_package": 30,
+        "docstring.split": {"valid": 0.25, "test": 0.25, "by": "package", "salt": "5"},
     },
     "transfer": {
         "docstrings.packages": ["click", "rich", "typer", "pydantic", "filelock", "hypothesis", "fsspec", "jinja2"],
@@ -77,6 +93,8 @@ def small(recipe: Path, model: Path, catalogues: Path, manual: Path) -> dict[str
         places = {"debian-descriptions": ("path", catalogues), "manual-pages": ("path", manual)}
         changes |= {f"{name}.{key}": str(value) for key, value in [places.get(step.get("source"), ("", ""))] if key}
         changes |= {f"{name}.{key}": least for key, least in GREATEST.items() if key in step}
+        if "max_minutes" in step:
+            changes |= {f"{name}.max_minutes": None, f"{name}.max_steps": 2}
         if "model" in step:
             changes[f"{name}.model"] = str(model)
     return changes | MORE.get(recipe.stem, {})
@@ -116,7 +134,12 @@ def test_a_recipe_is_planned_and_says_what_it_shows(recipe: Path, catalogues: Pa
     assert "\n# Takes: " in text
     assert f"\nname: {recipe.stem}\n" in text
     assert "\nseed: " in text
-    assert "max_minutes" not in text, "a table is only reproduced by steps"
+    # A table is only reproduced by steps; here the same minutes are the question.
+    assert ("max_minutes" in text) == (recipe.stem == "layers-or-lora")
+
+
+def rows_of(recipe: Path) -> list[Any]:
+    return [row for row in bench.ROWS if row.path == recipe]
 
 
 def smoke(recipe: Path) -> Any:
@@ -130,6 +153,28 @@ def test_a_recipe_runs(recipe: Path, model: Path, catalogues: Path, manual: Path
     done = run(recipe, small(recipe, model, catalogues, manual), home)
     assert done.state in ("done", "refused")
     assert {step.state for step in done.steps} <= {"done", "refused"}
-    for step in done.steps:
-        if step.stage == "validate":
-            assert done.metrics[step.id]
+    for row in rows_of(recipe):
+        cells = bench.cells(row, done)
+        assert len(cells) == len(bench.HEADINGS)
+        assert all(cells[:-1])
+
+
+def test_the_table_has_a_row_of_every_recipe_and_names_steps_that_there_are() -> None:
+    for recipe in RECIPES:
+        assert rows_of(recipe), recipe
+        steps = parse_yaml(recipe.read_text(encoding="utf-8"), str(recipe)).to_value()["steps"]
+        ids = {step.get("id", next(iter(step.values()))) for step in steps}
+        assert {name for row in rows_of(recipe) for name in (row.tuner, row.validator, row.against) if name} <= ids
+
+
+def test_the_table_takes_the_place_of_the_last_one(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text((HERE.parents[1] / "docs" / "quality.md").read_text(encoding="utf-8"), encoding="utf-8")
+    before = page.read_text(encoding="utf-8")
+    for value in ("1.0", "2.0"):
+        bench.write(bench.markdown([[value] * len(bench.HEADINGS)]), page)
+    after = page.read_text(encoding="utf-8")
+    assert "| 2.0 |" in after
+    assert "| 1.0 |" not in after
+    assert after.partition(bench.BEGIN)[0] == before.partition(bench.BEGIN)[0]
+    assert after.partition(bench.END)[2] == before.partition(bench.END)[2]

@@ -43,6 +43,24 @@ def test_greedy_completions_are_those_of_a_plain_loop(generator):
     ]
 
 
+def test_long_text_is_scored_in_windows_that_overlap_by_half(generator):
+    text = "Write the array to a file in the binary format, row by row. " * 80
+    ids = generator.encoder.text(text)
+    context = generator.model.config.max_position_embeddings
+    assert len(ids) > 2 * context
+    (score,) = generator.score([""], [text])
+    assert len(score.log_probabilities) == len(ids) - 1
+
+    def predicted(start, end):
+        with torch.no_grad():
+            logits = generator.model(torch.tensor([ids[end - context - 1 : end - 1]])).logits[0].log_softmax(1)
+        return [logits[number - end, ids[number]].item() for number in range(start, end)]
+
+    parts = [(1, context + 1), (context + 1, context + 1 + context // 2), (len(ids) - 1, len(ids))]
+    for start, end in parts:
+        assert score.log_probabilities[start - 1 : end - 1] == pytest.approx(predicted(start, end), abs=1e-4)
+
+
 def test_stop_strings_cut_the_completion(generator):
     (whole,) = generator.generate(["Return the table."], max_new_tokens=20)
     mark = whole[len(whole) // 2 :][:2]
@@ -81,7 +99,7 @@ def test_an_output_that_is_more_than_its_layer_is_asked_for_whole(tiny):
     generator = TransformersGenerator(tiny)
     # As architectures do that scale their logits (Cohere, Granite): twice the logits.
     generator.model.register_forward_hook(lambda _m, _a, output: output.__setitem__("logits", 2 * output.logits))
-    assert generator._packed.head is None
+    assert generator._batched.head is None
     scaled = list(generator.logits(PROMPTS, COMPLETIONS))
     plain = list(TransformersGenerator(tiny).logits(PROMPTS, COMPLETIONS))
     for twice, once in zip(scaled, plain, strict=True):
@@ -102,9 +120,9 @@ def test_documents_that_see_each_other_go_one_to_a_row(tiny):
         return output
 
     broken.model.base_model.forward = leaky
-    assert generator._packed.isolates_documents
-    assert not broken._packed.isolates_documents
-    rows = [members for members, _ in broken._packed.rows([([1], [2]), ([3], [4, 5])], 100)]
+    assert generator._batched.isolates_documents
+    assert not broken._batched.isolates_documents
+    rows = [members for members, _ in broken._batched.rows([([1], [2]), ([3], [4, 5])], 100)]
     assert sorted(rows) == [[0], [1]]
     assert len(expected) == len(PROMPTS)
 
@@ -113,7 +131,7 @@ def test_a_text_beyond_the_context_is_refused(generator):
     with pytest.raises(InputError, match="does not fit"):
         generator.generate(["table " * 600])
     with pytest.raises(InputError, match="does not fit"):
-        generator.score([""], ["table " * 600])
+        generator.score(["Return"], ["table " * 600])
 
 
 def test_a_gpu_that_is_not_there(tiny, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from luthier import Score
 from luthier_models.batching import batched
 from luthier_models.loading import load_language_model
 from luthier_models.prompts import PromptEncoder
-from luthier_models.texts import TextEncoder, cut_at_stop, report_progress
+from luthier_models.texts import TextEncoder, cut_at_stop, joined, report_progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,7 +87,10 @@ class TransformersGenerator:
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Score]:
         """Log-probabilities of each completion's tokens; see `luthier.Generator`."""
-        pairs = self._texts.pairs(prompts, completions)
+        windows = self._texts.windows(prompts, completions)
+        return joined(windows, self._score_pairs([pair for windows_of_text in windows for pair in windows_of_text]))
+
+    def _score_pairs(self, pairs: Sequence[Pair]) -> list[Score]:
         scored = [number for number, (given, targets) in enumerate(pairs) if given and targets]
         scores = [Score(())] * len(pairs)
         done = len(pairs) - len(scored)

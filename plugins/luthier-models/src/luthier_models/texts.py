@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from luthier import InputError
+from luthier import InputError, Score
+
+Window = tuple[list[int], list[int]]
+"""The ids that are given, and those that are scored after them."""
 
 if TYPE_CHECKING:
     from luthier import Context, Prompt
@@ -48,6 +52,24 @@ class TextEncoder:
             self._check_lengths(len(given), len(targets) - 1)
         return pairs
 
+    def windows(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[list[Window]]:
+        """As `pairs`, but plain text (without a prompt) that does not fit is read in several windows.
+
+        Each window but the first is full, and scores what comes after the middle of it: every token is scored
+        once, and has at least half a context before it.
+
+        Raises:
+            InputError: if a completion does not fit after its prompt.
+        """
+        found: list[list[Window]] = []
+        for prompt, completion in zip(prompts, completions, strict=True):
+            if prompt or not self._context or self._encoder.encoder_decoder:
+                found.append([*self.pairs([prompt], [completion])])
+            else:
+                given, targets = self._encoder.pair(prompt, completion)
+                found.append([*_windows([*given, *targets], len(given), self._context)])
+        return found
+
     def _check_lengths(self, given: int, written: int) -> None:
         if self._encoder.encoder_decoder:
             self._check_length(given)
@@ -61,6 +83,23 @@ class TextEncoder:
                 f"a text of {tokens} tokens does not fit into the model's context of {self._context}",
                 "Shorten or leave out such texts (a `length` cleaner), or use a model with a longer context.",
             )
+
+
+def _windows(ids: list[int], given: int, context: int) -> Iterator[Window]:
+    first = context + 1  # The last target is predicted, never read.
+    yield ids[:given], ids[given:first]
+    for start in range(first, len(ids), max(1, context // 2)):
+        end = min(start + max(1, context // 2), len(ids))
+        yield ids[end - first : start], ids[start:end]
+
+
+def joined(windows: Sequence[Sequence[Window]], scores: Sequence[Score]) -> list[Score]:
+    """The score of each text, from those of all its windows, one after the other."""
+    of_windows = iter(scores)
+    return [
+        Score(tuple(chain.from_iterable(next(of_windows).log_probabilities for _ in windows_of_text)))
+        for windows_of_text in windows
+    ]
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from luthier import Score
-from luthier_models.texts import TextEncoder, cut_at_stop, report_progress
+from luthier_models.texts import TextEncoder, cut_at_stop, joined, report_progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +73,8 @@ class OneByOneGenerator(ABC):
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Score]:
         """Log-probabilities of each completion's tokens; see `luthier.Generator`."""
-        pairs = self._texts.pairs(prompts, completions)
+        windows = self._texts.windows(prompts, completions)
+        pairs = [pair for windows_of_text in windows for pair in windows_of_text]
         scores = []
         for given, targets in pairs:
             values: list[float] = []
@@ -82,7 +83,7 @@ class OneByOneGenerator(ABC):
                 values.extend(_log_probabilities(logits, labels).tolist())
             scores.append(Score(tuple(values)))
             report_progress(self._ctx, len(scores), len(pairs))
-        return scores
+        return joined(windows, scores)
 
     def logits(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Iterable[NDArray[np.float32]]:
         """The logits that predict each completion's tokens, one pair at a time; see `luthier.Generator`."""

@@ -52,15 +52,32 @@ def tune(model: Model, data: Dataset, ctx: Context, chosen: LayerSettings, setti
     check_start(settings, ctx)
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = partial_student(model, chosen, ctx)
-    objective = CompletionLoss(student.packed)
-    parts = None if chosen.activations == "recompute" else _parts(student.packed, ctx)
-    if parts is not None and chosen.activations != "recompute":
-        examples = [*train.pairs, *valid.pairs]
-        cache = _cache(parts, examples, chosen.activations, ctx)
-        cache.require_space(_seen(len(train.pairs), settings) + len(valid.pairs))
-        objective = CachedLoss(parts, cache, examples)
+    objective = objective_of(student, chosen, train.pairs, valid.pairs, settings=settings, ctx=ctx)
     fit(student, objective, train, valid, settings=settings, ctx=ctx)
     student.write(ctx.output)
+
+
+def objective_of(
+    student: Student,
+    chosen: LayerSettings,
+    train: Sequence[Pair],
+    valid: Sequence[Pair],
+    *,
+    settings: Training,
+    ctx: Context,
+) -> CompletionLoss:
+    """What the student minimises: on kept activations where they are asked for and the model can be cut.
+
+    Raises:
+        InputError: if the disk has too little space for them.
+    """
+    parts = None if chosen.activations == "recompute" else _parts(student.packed, ctx)
+    if parts is None or chosen.activations == "recompute":
+        return CompletionLoss(student.packed)
+    examples = [*train, *valid]
+    cache = _cache(parts, examples, chosen.activations, ctx)
+    cache.require_space(_seen(len(train), settings) + len(valid))
+    return CachedLoss(parts, cache, examples)
 
 
 def partial_student(model: Model, chosen: LayerSettings, ctx: Context) -> Student:

@@ -53,7 +53,8 @@ def perplexity(
     """Measure perplexity and bits per byte on held-out text.
 
     Metrics: `perplexity`, per token of the completions (or texts), and `bits_per_byte`, which also
-    compares models of different tokenizers. Tokens that end a turn count.
+    compares models of different tokenizers. Tokens that end a turn count. Plain text that is longer than the
+    model's context is read in windows that overlap by half.
 
     Args:
         split: the examples to measure on.

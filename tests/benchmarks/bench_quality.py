@@ -1,0 +1,225 @@
+"""What each purpose reaches: the recipes are run, and a table is written of them.
+
+    make bench-quality                            all; prints the table and writes it into docs/quality.md
+    bench_quality.py --only manual-pages …        some; prints their rows
+
+Every step is cached in the recipes' store, so a second run prints at once. `before` is the base model on the same
+examples unless the row says otherwise; the interval is that of the difference, by the gates' paired bootstrap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import runpy
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import luthier
+from luthier.api import list_runs, open_store
+from luthier.errors import GateRefused
+from luthier.gates import Bound, judge
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+PAGE = ROOT / "docs" / "quality.md"
+BEGIN, END = "<!-- the table of make bench-quality -->", "<!-- its end -->"
+HEADINGS = (
+    "purpose",
+    "model",
+    "data",
+    "examples",
+    "minutes",
+    "metric",
+    "before",
+    "after",
+    "difference (95%)",
+    "beside",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: which steps of which recipe it is read off.
+
+    Attributes:
+        recipe: the path below `examples`.
+        purpose, model, data: for people.
+        tuner: the step that trained.
+        validator: the step that measured.
+        metric: of it; it must be recorded for single examples, or the row has no interval.
+        against: another validator's step, whose candidate is `before`; by default the base model.
+        beside: other metrics of the same report, by what they are called.
+    """
+
+    recipe: str
+    purpose: str
+    model: str
+    data: str
+    tuner: str
+    validator: str
+    metric: str
+    against: str = ""
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The recipe's file."""
+        return EXAMPLES / self.recipe
+
+
+SMOLLM = "SmolLM2-135M"
+LEAD = {"first sentence": "lead_rougeL"}
+CLASSIC = {"xz": "xz_bits_per_byte", "byte 5-gram": "ngram_bits_per_byte"}
+MAJORITY = {"commonest class": "majority_accuracy"}
+ROWS = (
+    Row("quickstart/recipe.yaml", "summaries, int8", SMOLLM, "docstrings", "lora", "rouge", "rougeL", beside=LEAD),
+    Row("purposes/debian-summaries.yaml", "summaries", SMOLLM, "Debian", "lora", "rouge", "rougeL", beside=LEAD),
+    Row("purposes/debian-chat.yaml", "chat", SMOLLM, "Debian", "lora", "rouge", "rougeL", beside=LEAD),
+    Row(
+        "purposes/debian-sections.yaml",
+        "classification",
+        SMOLLM,
+        "Debian sections",
+        "lora",
+        "classification",
+        "accuracy",
+        beside=MAJORITY,
+    ),
+    Row("purposes/manual-pages.yaml", "adaptation: in it", SMOLLM, "manual pages", "lora", "in-domain", "perplexity"),
+    Row("purposes/manual-pages.yaml", "adaptation: outside", SMOLLM, "Debian", "lora", "out-of-domain", "perplexity"),
+    Row(
+        "purposes/transfer.yaml",
+        "transfer; before: direct",
+        SMOLLM,
+        "docstrings",
+        "transferred",
+        "rouge-transferred",
+        "rougeL",
+        against="rouge-direct",
+        beside=LEAD,
+    ),
+    Row(
+        "purposes/translation.yaml",
+        "translation from scratch",
+        "encoder-decoder, 5M",
+        "Debian, en to fr",
+        "full",
+        "chrf",
+        "sentence_chrf",
+    ),
+    Row(
+        "purposes/characters.yaml",
+        "from scratch",
+        "transformer, 1M",
+        "manual pages",
+        "transformer",
+        "of-transformer",
+        "bits_per_byte",
+        beside=CLASSIC,
+    ),
+    Row(
+        "purposes/characters.yaml",
+        "from scratch",
+        "LSTM, 1M",
+        "manual pages",
+        "recurrent",
+        "of-recurrent",
+        "bits_per_byte",
+        beside=CLASSIC,
+    ),
+    *(
+        Row(
+            "purposes/layers-or-lora.yaml",
+            "top layers; before: lora",
+            SMOLLM,
+            data,
+            f"{task}-layers",
+            f"{task}-layers-rouge",
+            "rougeL",
+            against=f"{task}-lora-rouge",
+            beside=LEAD,
+        )
+        for task, data in (("debian", "Debian"), ("docstring", "docstrings"))
+    ),
+)
+
+
+def finished(recipe: Path) -> luthier.Run:
+    """The recipe's run, also where a gate refused it: a disappointing figure is one of the table."""
+    try:
+        return luthier.run(recipe)
+    except GateRefused:
+        return next(run for run in list_runs(open_store(recipe.parent)) if run.data.recipe_file == str(recipe))
+
+
+def cells(row: Row, run: luthier.Run) -> list[str]:
+    """A row's cells, read off a run."""
+    after = _records(run, row.validator, "candidate")
+    before = _records(run, row.against or row.validator, "candidate" if row.against else "base")
+    value, old = _value(after, row.metric), _value(before, row.metric)
+    low, high = _interval(row.metric, after, before, run.data.seed)
+    beside = ", ".join(f"{called} {_value(after, name):.3f}" for called, name in row.beside.items())
+    examples = f"{run.metrics[row.tuner]['examples']:,.0f}"
+    minutes = f"{(run.seconds(row.tuner) or 0) / 60:.1f}"
+    difference = f"{value - old:+.3f} ({low:+.3f} to {high:+.3f})"
+    described = [row.purpose, row.model, row.data, examples, minutes, row.metric]
+    return [*described, f"{old:.3f}", f"{value:.3f}", difference, beside]
+
+
+def _records(run: luthier.Run, validator: str, subject: str) -> Sequence[Mapping[str, Any]]:
+    report = run.report(validator, subject)
+    if report is None:
+        raise SystemExit(f"bench_quality: {run.id} has no report of {validator} on {subject}")
+    return report.metric_records()
+
+
+def _value(records: Iterable[Mapping[str, Any]], metric: str) -> float:
+    return float(next(record["value"] for record in records if record["name"] == metric))
+
+
+def _interval(
+    metric: str, after: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]], seed: int
+) -> tuple[float, float]:
+    """Of the difference; a bound names a subject, and which one changes nothing."""
+    found = judge(Bound(metric, "at_least", "base", 0.0, 0.95), after, before, seed).interval
+    assert found is not None
+    return found
+
+
+def markdown(rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    lines = [HEADINGS, tuple("---" for _ in HEADINGS), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write(table: str, page: Path = PAGE) -> None:
+    """Put the table between the page's markers, with the machine and the day."""
+    where = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, {time.strftime('%d %B %Y')}"
+    head, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    tail = rest.partition(END)[2]
+    page.write_text(f"{head}{BEGIN}\n`make bench-quality`, {where}.\n\n{table}\n{END}{tail}", encoding="utf-8")
+
+
+def main() -> None:
+    """Run the recipes and show what they reached."""
+    names = sorted({row.path.parent.name if row.path.stem == "recipe" else row.path.stem for row in ROWS})
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    wanted = parser.parse_args().only
+    if not (EXAMPLES / "purposes" / "catalogues").is_dir():
+        runpy.run_path(str(EXAMPLES / "purposes" / "catalogues.py"), run_name="__main__")
+    chosen = [row for row in ROWS if {row.path.stem, row.path.parent.name} & set(wanted)]
+    runs = {path: finished(path) for path in dict.fromkeys(row.path for row in chosen)}
+    table = markdown(cells(row, runs[row.path]) for row in chosen)
+    print(table)
+    if wanted == names:
+        write(table)
+
+
+if __name__ == "__main__":
+    main()
