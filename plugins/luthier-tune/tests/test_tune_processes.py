@@ -21,8 +21,8 @@ from luthier_tune.distillation import Mixture
 from luthier_tune.distributed import Group
 from luthier_tune.options import Training
 from luthier_tune.processes import _decode, _encode
+from luthier_tune.prompt_tuning import PromptSettings
 from luthier_tune.rescaling import FactorSettings
-from luthier_tune.soft_prompt import PromptSettings
 
 CONFIG = {"learning_rate": 5e-3, "valid_examples": 3, "warmup_steps": 1, "checkpoint_minutes": 0.0, "evaluate_every": 2}
 # Of 20 examples: every other step has a single one, and the second process nothing to do.

@@ -207,7 +207,7 @@ def soft_prompt(
         tokens: the length of the prompt; each prompt of a user is read after so many more tokens.
         text: what the prompt starts as, its tokens again and again; tokens drawn from the vocabulary, if empty.
     """
-    from luthier_tune.soft_prompt import PromptSettings, tune
+    from luthier_tune.prompt_tuning import PromptSettings, tune
 
     tune(model, data, ctx, PromptSettings(tokens=tokens, text=text), training)
 
