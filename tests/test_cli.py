@@ -365,6 +365,17 @@ def test_generate_asks_the_model_of_a_run(cli):
     assert piped.stdout == answers[0]["completion"] + "\n"
 
 
+def test_generate_asks_the_model_of_a_step(cli, project):
+    cli("run", "recipe.yaml", "--quiet", "--jobs", "1")
+    taught = cli("generate", "latest:teach", "hello")
+    assert taught.exit_code == 0
+    assert cli("generate", "teach", "hello").stdout == taught.stdout
+    assert cli("generate", (project / "recipe.yaml").as_uri(), "hello").exit_code == 1
+    missing = cli("generate", "latest:teech", "hello")
+    assert "has no step 'teech'" in missing.stderr
+    assert "teach" in missing.stderr
+
+
 @pytest.mark.parametrize("runs", [False, True])
 def test_generate_with_what_is_neither_a_directory_nor_a_run(light_cli, runs):
     if runs:
@@ -372,7 +383,7 @@ def test_generate_with_what_is_neither_a_directory_nor_a_run(light_cli, runs):
     result = light_cli("generate", "path/to/modle", "hello")
     assert result.exit_code == 1
     assert "there is no directory path/to/modle, nor a run 'path/to/modle' in " in result.stderr
-    assert "Name the directory that holds the model, or a run that made one" in result.stderr
+    assert "Name the directory that holds the model, its location (`hf:…`), or a run that made one" in result.stderr
     assert ("luthier runs list" if runs else "luthier run RECIPE") in result.stderr
     assert "data.jsonl is no directory" in light_cli("generate", "data.jsonl", "hello").stderr
     latest = light_cli("generate", "latest", "hello").stderr

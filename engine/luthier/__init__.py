@@ -17,8 +17,12 @@ from luthier.searchable import Search
 from luthier.shared_settings import settings
 
 if TYPE_CHECKING:
+<<<<<<< HEAD
     from luthier.api import Recipe, plan, run
     from luthier.jobs import Job
+=======
+    from luthier.api import Recipe, find_model, plan, run
+>>>>>>> main
     from luthier.runs import Run, StepResult
 
 __version__ = "0.1.0"
@@ -45,6 +49,7 @@ __all__ = [
     "Stage",
     "StepResult",
     "component",
+    "find_model",
     "hookimpl",
     "hookspec",
     "plan",
@@ -55,7 +60,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Plugins import this package in every process; only those who run recipes pay for the engine.
-    if name in ("Recipe", "plan", "run"):
+    if name in ("Recipe", "find_model", "plan", "run"):
         from luthier import api
 
         return getattr(api, name)

@@ -15,6 +15,8 @@ from luthier.artifacts import ARTIFACTS, ROW_FILES, Artifact
 from luthier.components import Component
 from luthier.errors import InputError, WorkerError
 from luthier.files import remove_tree
+from luthier.location_syntax import scheme_of
+from luthier.locations import fetch
 from luthier.plugins import load_plugins
 from luthier.pool import Message, Pool
 from luthier.runs import LATEST, find_run
@@ -183,30 +185,48 @@ def _read_counts(path: Path, unread: int) -> dict[str, Any]:
 
 
 def find_model(name: str, store: Store) -> Artifact:
-    """The model that a path, or a run (its id, or `latest`), names.
+    """The model that a directory, a location, a run or a step of one names.
+
+    A location is `hf:…`, `wheel:…` or another that recipes know; a run is its id, a unique beginning of that, or
+    `latest`, and stands for its newest model; a step is `RUN:STEP`, or the id of one of the latest run's.
 
     Raises:
-        InputError: if it is neither, or holds no model.
+        InputError: if it is none of them, or holds no model.
     """
     path = Path(name)
     if path.is_dir():
-        if (path / "genai_config.json").exists():
-            return ARTIFACTS["onnx"].at(path, "genai")
-        if (path / "model.onnx").exists():
-            return ARTIFACTS["onnx"].at(path, "decoder")
-        if (path / "config.json").exists():
-            return ARTIFACTS["model"].at(path, "causal-lm")
-        raise InputError(
-            f"{path} holds no model",
-            "A model directory has a config.json, an exported one a genai_config.json or a model.onnx.",
-        )
+        return _model_at(path)
     runs = sorted(entry.name for entry in store.runs.glob("*"))
-    if name == LATEST or any(run.startswith(name) for run in runs):
+    if _names_run(name, runs):
         return find_run(store, name).model()
+    run, colon, step = name.partition(":")
+    if colon and _names_run(run, runs):
+        return find_run(store, run).model(step)
+    if scheme_of(name):
+        return _model_at(fetch(name))
+    if runs and not path.exists() and name in (each.id for each in find_run(store, LATEST).steps):
+        return find_run(store, LATEST).model(name)
     there = f"{name} is no directory" if path.exists() else f"there is no directory {name}"
-    remedy = "Name the directory that holds the model, or a run that made one: "
+    remedy = "Name the directory that holds the model, its location (`hf:…`), or a run that made one: "
     remedy += did_you_mean(name, runs) or ("see `luthier runs list`." if runs else "luthier run RECIPE")
     raise InputError(f"{there}, nor a run {name!r} in {store.root}", remedy)
+
+
+def _names_run(name: str, runs: Sequence[str]) -> bool:
+    return name == LATEST or (bool(name) and any(run.startswith(name) for run in runs))
+
+
+def _model_at(path: Path) -> Artifact:
+    if (path / "genai_config.json").exists():
+        return ARTIFACTS["onnx"].at(path, "genai")
+    if (path / "model.onnx").exists():
+        return ARTIFACTS["onnx"].at(path, "decoder")
+    if (path / "config.json").exists():
+        return ARTIFACTS["model"].at(path, "causal-lm")
+    remedy = "A model directory has a config.json, an exported one a genai_config.json or a model.onnx."
+    if path.is_file():
+        remedy += " A GGUF file becomes one with `architecture: pretrained`."
+    raise InputError(f"{path} holds no model", remedy)
 
 
 def generate(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from luthier import environments, hookspecs, lock, provenance
 from luthier.discovery import plugin_files
@@ -26,6 +26,9 @@ from luthier.runner import Runner
 from luthier.runs import Run, RunData, StepResult, create_run, list_runs, now, run_id
 from luthier.searching import resolve_step
 from luthier.store import Store
+
+if TYPE_CHECKING:
+    from luthier.artifacts import Model, OnnxModel
 
 HOME_VARIABLE = "LUTHIER_HOME"
 DEFAULT_HOME = ".luthier"
@@ -127,6 +130,22 @@ def open_store(directory: Path, home: Path | str | None = None) -> Store:
     """The store: `home`, else `LUTHIER_HOME`, else `.luthier` in `directory` (the recipe's)."""
     chosen = home or os.environ.get(HOME_VARIABLE)
     return Store(at_home(str(chosen)).absolute() if chosen else directory.absolute() / DEFAULT_HOME)
+
+
+def find_model(name: str, *, home: Path | str | None = None) -> Model | OnnxModel:
+    """The model that a directory, a location, a run or a step names: `hf:org/name`, `latest`, `latest:lora`, `lora`.
+
+    Args:
+        name: a directory; a location as in recipes; a run's id, a unique beginning of it, or `latest`, for its newest
+            model; `RUN:STEP`, or the id of a step of the latest run.
+        home: the store; `LUTHIER_HOME`, else `.luthier` in the current directory, if None.
+
+    Raises:
+        InputError: if it is none of them, or holds no model.
+    """
+    from luthier.adhoc import find_model as find
+
+    return cast("Model", find(name, open_store(Path.cwd(), home)))
 
 
 def open_session(

@@ -29,7 +29,10 @@ def add_to(app: typer.Typer) -> None:
 
 def generate(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL|RUN", help="A model's directory, or a run: its id, or `latest`.")
+        str,
+        typer.Argument(
+            metavar="MODEL|RUN", help="A model's directory or location, a run (its id, or `latest`), or RUN:STEP."
+        ),
     ],
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Without one, the prompt is read from stdin.")

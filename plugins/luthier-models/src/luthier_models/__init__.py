@@ -1,4 +1,4 @@
-"""Models: the architectures `pretrained`, `fresh` and `rnn-lm`, and the runtime `transformers`.
+"""Models: `pretrained`, `fresh` and `rnn-lm`, the tuner `extend-vocabulary`, and the runtime `transformers`.
 
 Importing this module loads no heavy library; the components import their implementations.
 """
@@ -147,7 +147,8 @@ def rnn_lm(
 
     A token costs the same however many came before it, and there is no longest context: the model keeps a state of
     constant size. The widest layers within `parameters` are chosen; metrics `parameters` and `vocabulary` and the
-    table `parameters` show the arithmetic. Tune it with `full`, at a learning rate of about 4e-3. Long texts are
+    table `parameters` show the arithmetic. Tune it with `full`, at a learning rate of about 1e-2
+    (an LSTM) and batches of 16 or more. Long texts are
     trained in pieces of the tuner's `max_length`, each from a state of zeros, and scored whole.
 
     Args:
@@ -166,6 +167,38 @@ def rnn_lm(
 
     wishes = RecurrentWishes(cell=cell, layers=layers, width=width, embedding_width=embedding_width, tied=tied)
     write_rnn_lm(data, ctx, budget=parse_count(parameters), wishes=wishes, vocabulary=tokenizer, dropout=dropout)
+
+
+@component(
+    needs={"model": {"causal-lm"}, "data": {"language-modelling", "prompt-completion", "chat"}},
+)
+def extend_vocabulary(
+    model: Model,
+    data: Dataset,
+    ctx: Context,
+    *,
+    tokens: Annotated[int, Ge(1)] = 1000,
+    min_frequency: Annotated[int, Ge(1)] = 50,
+    valid_examples: Annotated[int, Ge(0)] = 16,
+) -> None:
+    """Add tokens for a domain to the vocabulary of a pretrained model, before it is tuned on that domain.
+
+    Byte-pair encoding goes on, on the training split, where the tokenizer stopped: the pairs of tokens that stand
+    side by side most often become tokens. Old tokens keep their ids and rows, and what is encoded is decoded as
+    before. A new token's rows in the embedding and in the output layer begin as the mean of those of its pieces.
+    Texts get shorter, so that training and generation get faster; tune the model afterwards, or its predictions are
+    worse than before. Metrics say both: `tokens_per_byte`, and `bits_per_byte` before any training, each also with
+    `_before`; the table `new-tokens` has the tokens.
+
+    Args:
+        tokens: new tokens at most.
+        min_frequency: a pair that is rarer is not joined: a token that is rarely seen is not learnt.
+        valid_examples: texts of the split `valid` that bits per byte are measured on, the first 2,000 characters of
+            each; 0 for none.
+    """
+    from luthier_models.extension.extend import extend
+
+    extend(model, data, ctx, tokens=tokens, min_frequency=min_frequency, valid_examples=valid_examples)
 
 
 def transformers(
@@ -192,6 +225,12 @@ def transformers(
 def luthier_architectures() -> list[Callable[..., Any]]:
     """Give the architectures."""
     return [pretrained, fresh, rnn_lm]
+
+
+@hookimpl
+def luthier_tuners() -> list[Callable[..., Any]]:
+    """Give the tuner."""
+    return [extend_vocabulary]
 
 
 @hookimpl

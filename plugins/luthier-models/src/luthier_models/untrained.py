@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import polars as pl
 import torch
 
+from luthier_models.corpus import split_texts
 from luthier_models.families.design import TRAITS
 from luthier_models.families.sizes import parameters
 from luthier_models.families.table import FAMILIES
@@ -33,7 +33,7 @@ def write_fresh(
         InputError: if the budget is too small for the tokenizer, or there is nothing to train that on.
     """
     form = TRAITS[family].form
-    tokenizer = train_tokenizer(training_texts(data), vocabulary, closes_texts=form == "seq2seq-lm")
+    tokenizer = train_tokenizer(split_texts(data, "train"), vocabulary, closes_texts=form == "seq2seq-lm")
     shape = FAMILIES[family].shape(budget, len(tokenizer), design)
     config = FAMILIES[family].configuration(shape, design, tokenizer)
     save_model(initialised(config, form, ctx.seed), tokenizer, ctx.output)
@@ -46,15 +46,6 @@ def initialised(config: PreTrainedConfig, form: str, seed: int) -> PreTrainedMod
         torch.manual_seed(seed)
         model: PreTrainedModel = AUTO_CLASSES[form].from_config(config, dtype=torch.float32)
     return model
-
-
-def training_texts(data: Dataset) -> Iterator[str]:
-    """What the training split has to read and to write, in the order of its rows."""
-    for frame in data.frames():
-        rows = frame.filter(pl.col("split") == "train")
-        columns = [name for name in ("text", "prompt", "completion") if name in rows.columns]
-        for row in rows.select(columns).iter_rows():
-            yield from (text for text in row if text)
 
 
 def record_shape(shape: Shape, ctx: Context) -> None:

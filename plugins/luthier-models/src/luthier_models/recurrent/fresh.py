@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
+from luthier_models.corpus import split_texts
 from luthier_models.normalise import save_model
-from luthier_models.recurrent.language_model import RnnConfig, RnnForCausalLM
+from luthier_models.recurrent.language_model import RnnConfig
 from luthier_models.recurrent.sizes import RecurrentWishes, recurrent_shape
-from luthier_models.untrained import record_shape, training_texts
+from luthier_models.untrained import initialised, record_shape
 from luthier_models.vocabularies import train_tokenizer
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def write_rnn_lm(
     Raises:
         InputError: if the budget is too small for the tokenizer, or there is nothing to train that on.
     """
-    tokenizer = train_tokenizer(training_texts(data), vocabulary)
+    tokenizer = train_tokenizer(split_texts(data, "train"), vocabulary)
     shape = recurrent_shape(budget, len(tokenizer), wishes)
     config = RnnConfig(
         vocab_size=shape.vocabulary,
@@ -39,8 +38,5 @@ def write_rnn_lm(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(ctx.seed)
-        model = RnnForCausalLM(config)
-    save_model(model, tokenizer, ctx.output)
+    save_model(initialised(config, "causal-lm", ctx.seed), tokenizer, ctx.output)
     record_shape(shape, ctx)
