@@ -17,12 +17,8 @@ from luthier.searchable import Search
 from luthier.shared_settings import settings
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
-    from luthier.api import Recipe, plan, run
-    from luthier.jobs import Job
-=======
     from luthier.api import Recipe, find_model, plan, run
->>>>>>> main
+    from luthier.jobs import Job
     from luthier.runs import Run, StepResult
 
 __version__ = "0.1.0"
