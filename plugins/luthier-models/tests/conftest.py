@@ -26,7 +26,7 @@ def plain(tmp_path_factory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("plain") / "model", template=None)
 
 
-@pytest.fixture(scope="session", params=["t5", "marian"])
+@pytest.fixture(scope="session", params=["t5", "marian", "rnn-seq2seq"])
 def encoder_decoder(request, tmp_path_factory) -> Path:
     from luthier_models.testing import write_tiny_encoder_decoder
 

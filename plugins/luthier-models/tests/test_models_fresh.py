@@ -15,7 +15,7 @@ from luthier import Dataset, InputError
 from luthier.components import ConfigurationError, read_component
 from luthier.core_stages import STAGES
 from luthier.testing import arguments, make_context
-from luthier_models import Vocabulary, fresh
+from luthier_models import Vocabulary, fresh, rnn_seq2seq
 from luthier_models.families.design import TRAITS, Design
 from luthier_models.families.llama import DecoderShape, Llama
 from luthier_models.families.sizes import parameters, parse_count
@@ -62,6 +62,28 @@ def test_the_arithmetic_is_that_of_the_model(tmp_path, data, family, wished):
     table = pl.read_parquet(ctx.notes / "tables" / "parameters.parquet")
     assert table["parameters"].sum() == count
     assert model.config.model_type == family
+
+
+@pytest.mark.parametrize(
+    ("cell", "wished"),
+    [("gru", {}), ("lstm", {"layers": 2}), ("gru", {"layers": 2, "width": 50, "embedding_width": 40})],
+)
+def test_the_arithmetic_of_a_recurrent_pair_is_that_of_the_model(tmp_path, data, cell, wished):
+    pairs = data.frame().with_columns(prompt="text", completion="text")
+    pairs.write_parquet(tmp_path / "shard-00000.parquet")
+    ctx = make_context(tmp_path / "made")
+    given = {"parameters": "200K", "cell": cell, "tokenizer": Vocabulary(size=300), **wished}
+    rnn_seq2seq(Dataset.at(tmp_path, "prompt-completion"), ctx, **given)
+    model = load_language_model(ctx.output)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert ctx.metrics["parameters"].value == count
+    assert count <= 200_000
+    assert "width" in wished or count > 150_000
+
+
+def test_a_pair_of_directions_has_an_even_width(tmp_path, data):
+    with pytest.raises(InputError, match="the width 33 is odd"):
+        rnn_seq2seq(data, make_context(tmp_path), width=33)
 
 
 def test_the_seed_decides_the_weights(tmp_path, data):

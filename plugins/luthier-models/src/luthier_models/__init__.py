@@ -169,6 +169,43 @@ def rnn_lm(
     write_rnn_lm(data, ctx, budget=parse_count(parameters), wishes=wishes, vocabulary=tokenizer, dropout=dropout)
 
 
+@component(gives="seq2seq-lm", needs={"data": {"prompt-completion"}}, check=check_budget)
+def rnn_seq2seq(
+    data: Dataset,
+    ctx: Context,
+    *,
+    cell: Literal["lstm", "gru"] = "gru",
+    parameters: str = "5M",
+    tokenizer: Vocabulary = Vocabulary(),
+    layers: Annotated[int, Ge(1)] = 1,
+    width: Annotated[int, Ge(2)] | None = None,
+    embedding_width: Annotated[int, Ge(1)] | None = None,
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
+) -> None:
+    """Make a new recurrent encoder-decoder with attention and random weights, and a tokenizer trained on the data.
+
+    An encoder reads the prompt in both directions; a decoder writes the completion, attending to the prompt
+    (Luong's attention). One vocabulary and one embedding serve both, and the output layer. The widest layers within
+    `parameters` are chosen; metrics `parameters` and `vocabulary` and the table `parameters` show the arithmetic.
+    Tune it with `full`, at a learning rate of about 3e-3.
+
+    Args:
+        cell: of the layers.
+        parameters: the budget: `800K`, `5M`.
+        tokenizer: its kind and size.
+        layers: how many there are on each side, one reading the outputs of the other.
+        width: of the decoder's layers, and of the encoder's two directions together.
+        embedding_width: of the embedding; four times the square root of the vocabulary if not given.
+        dropout: of the embedding, between the layers and after them, in training.
+    """
+    from luthier_models.families.sizes import parse_count
+    from luthier_models.recurrent.fresh import write_rnn_seq2seq
+    from luthier_models.recurrent.sizes import RecurrentWishes
+
+    wishes = RecurrentWishes(cell=cell, layers=layers, width=width, embedding_width=embedding_width)
+    write_rnn_seq2seq(data, ctx, budget=parse_count(parameters), wishes=wishes, vocabulary=tokenizer, dropout=dropout)
+
+
 @component(
     needs={"model": {"causal-lm"}, "data": {"language-modelling", "prompt-completion", "chat"}},
 )
@@ -224,7 +261,7 @@ def transformers(
 @hookimpl
 def luthier_architectures() -> list[Callable[..., Any]]:
     """Give the architectures."""
-    return [pretrained, fresh, rnn_lm]
+    return [pretrained, fresh, rnn_lm, rnn_seq2seq]
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier import InputError
-from luthier_models.recurrent import CAUSAL_LMS
+from luthier_models.recurrent import CAUSAL_LMS, SEQ2SEQ_LMS
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -132,7 +132,7 @@ def _form_of(config: dict[str, Any]) -> str | None:
 
     mappings: dict[str, Any] = {
         "causal-lm": {**auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, **CAUSAL_LMS},
-        "seq2seq-lm": auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+        "seq2seq-lm": {**auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, **SEQ2SEQ_LMS},
     }
     # transformers can also load the decoder alone of an encoder-decoder.
     form = "seq2seq-lm" if config.get("is_encoder_decoder") else "causal-lm"

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
 from luthier_models.families.design import Design
 from luthier_models.families.table import FAMILIES
 from luthier_models.normalise import save_model
+from luthier_models.recurrent.seq2seq import RnnSeq2SeqConfig
 from luthier_models.untrained import initialised
 
 CHATML = (
@@ -75,7 +76,7 @@ def write_tiny_encoder_decoder(directory: Path, family: str = "t5", *, seed: int
 
     Args:
         directory: where; made if it does not exist.
-        family: `t5` or `marian`.
+        family: `t5`, `marian`, or `rnn-seq2seq`.
         seed: of the weights.
     """
     tokenizer = tiny_tokenizer(None)
@@ -83,9 +84,20 @@ def write_tiny_encoder_decoder(directory: Path, family: str = "t5", *, seed: int
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {end[0]}", special_tokens=[end]
     )
-    design = Design(layers=2, width=64, heads=4, mlp_width=128, max_length=128)
-    shape = FAMILIES[family].shape(1_000_000, len(tokenizer), design)
-    config = FAMILIES[family].configuration(shape, design, tokenizer)
+    if family == RnnSeq2SeqConfig.model_type:
+        config: PreTrainedConfig = RnnSeq2SeqConfig(
+            vocab_size=len(tokenizer),
+            embedding_size=32,
+            hidden_size=64,
+            num_hidden_layers=2,
+            decoder_start_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    else:
+        design = Design(layers=2, width=64, heads=4, mlp_width=128, max_length=128)
+        shape = FAMILIES[family].shape(1_000_000, len(tokenizer), design)
+        config = FAMILIES[family].configuration(shape, design, tokenizer)
     save_model(initialised(config, "seq2seq-lm", seed), tokenizer, directory)
     return directory
 

@@ -7,3 +7,6 @@ from __future__ import annotations
 
 CAUSAL_LMS = {"rnn-lm": "RnnForCausalLM"}
 """The `model_type` of our causal language models, and the class of each, as transformers' own tables have them."""
+
+SEQ2SEQ_LMS = {"rnn-seq2seq": "RnnForConditionalGeneration"}
+"""The same of our encoder-decoders."""

@@ -63,7 +63,7 @@ class RnnConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 class RnnPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """What the model with and without an output layer have in common."""
 
-    config_class = RnnConfig
+    config_class: type[RnnConfig] = RnnConfig
     base_model_prefix = "model"
     # `generate` may not take tokens back: a state cannot be cut.
     _is_stateful = True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from luthier_models.recurrent.language_model import RnnConfig, RnnForCausalLM, RnnModel
+from luthier_models.recurrent.seq2seq import RnnForConditionalGeneration, RnnSeq2SeqConfig
 
 
 def register() -> None:
@@ -12,3 +13,5 @@ def register() -> None:
     AutoConfig.register(RnnConfig.model_type, RnnConfig, exist_ok=True)
     AutoModel.register(RnnConfig, RnnModel, exist_ok=True)
     AutoModelForCausalLM.register(RnnConfig, RnnForCausalLM, exist_ok=True)
+    AutoConfig.register(RnnSeq2SeqConfig.model_type, RnnSeq2SeqConfig, exist_ok=True)
+    AutoModelForSeq2SeqLM.register(RnnSeq2SeqConfig, RnnForConditionalGeneration, exist_ok=True)

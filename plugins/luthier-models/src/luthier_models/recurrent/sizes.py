@@ -64,10 +64,11 @@ def recurrent_shape(budget: int, vocabulary: int, wishes: RecurrentWishes) -> Re
     Raises:
         InputError: if even the narrowest is larger.
     """
-    return shape_within(budget, _shapes(vocabulary, wishes), lambda _: 0.0)
+    return shape_within(budget, recurrent_shapes(vocabulary, wishes), lambda _: 0.0)
 
 
-def _shapes(vocabulary: int, wishes: RecurrentWishes) -> Iterator[RecurrentShape]:
+def recurrent_shapes(vocabulary: int, wishes: RecurrentWishes) -> Iterator[RecurrentShape]:
+    """Every shape that keeps to the wishes."""
     widths = [wishes.width] if wishes.width else range(WIDTH_STEP, MAX_WIDTH + 1, WIDTH_STEP)
     for width in widths:
         yield RecurrentShape(
