@@ -116,14 +116,14 @@ def test_a_wrong_configuration(configuration: dict[str, Any], key: tuple[str, ..
 
 
 def test_every_problem_at_once() -> None:
-    def needy(frame: Any, *, size: int, other: str) -> None:
+    def needy(frame: Any, *, size: int, unit: str) -> None:
         """Need."""
 
     with pytest.raises(ConfigurationError) as caught:
         read(needy).configure({"size": "x", "extra": 1})
     assert {(problem.key, problem.message) for problem in caught.value.problems} == {
         (("size",), "input should be a valid integer, not 'x'"),
-        (("other",), "required, but missing"),
+        (("unit",), "required, but missing"),
         (("extra",), "unknown key"),
     }
 
