@@ -216,7 +216,7 @@ def test_wrong_signatures_name_the_function_and_what_the_stage_offers() -> None:
     assert "colourful (" in message
     assert "test_components.py:" in message
     assert "asks for 'colour', which this stage does not offer" in message
-    assert message.endswith("A clean component may ask for: frame or data, ctx (optional).")
+    assert message.endswith("A clean component may ask for: frame or data, other (optional), ctx (optional).")
 
 
 @pytest.mark.parametrize(
