@@ -60,8 +60,8 @@ def _hook(name: str, function: Callable[..., Any], stage: Stage | None, distribu
     lines = [f"### `{name}{api.signature(function)}`{giver}\n", f"{api.markdown(function)}\n"]
     if stage:
         lines.append(
-            f"In recipes: {f'`{stage.name}`' if stage.name else 'the reserved key `runtime`'}. "
-            f"A component may ask for: {stage.offer or 'nothing'}. It gives: {stage.gives or 'a Generator'}.\n"
+            f"In recipes: {f'`{stage.name}`' if stage.name else f'the reserved key `{stage.key}`'}. "
+            f"A component may ask for: {stage.offer or 'nothing'}. It gives: {stage.given}.\n"
         )
     return lines
 
@@ -136,7 +136,7 @@ def stage_page(stage: Stage) -> Callable[[Registry], str]:
         lines = [NOTE, f"# {stage.title}\n"]
         lines += [f"A stage that {added.distribution} adds; its hook is `{stage.hook}`.\n"] if added else []
         lines.append(f"{api.markdown(specification)}\n")
-        lines.append(f"It may ask for: {stage.offer or 'nothing'}. It gives: {stage.gives or 'a Generator'}.\n")
+        lines.append(f"It may ask for: {stage.offer or 'nothing'}. It gives: {stage.given}.\n")
         lines += _whole_plugin(stage) if scaffold.has_template(stage) else []
         lines.append("## Components\n" if added else "## Ours\n")
         lines += [f"- `{each.name}` ({each.distribution}): {each.summary}" for each in ours]
@@ -146,7 +146,7 @@ def stage_page(stage: Stage) -> Callable[[Registry], str]:
 
 
 def _whole_plugin(stage: Stage) -> list[str]:
-    name = stage.name or "runtime"
+    name = stage.label
     naming = scaffold.Naming.of(f"my-{name}")
     ((path, text),) = scaffold.single_file_plugin(naming, stage).items()
     command = f"luthier plugins new my-{name} --stage {name}"
@@ -187,7 +187,7 @@ def main() -> int:
     registry = load_plugins() if options.installed else first_party(load_plugins())
     pages: dict[str, Callable[[Registry], str]] = {"hooks.md": hooks, "components.md": components, "recipe.md": recipe}
     pages["api.md"] = lambda registry: f"{NOTE}\n{api.page()}"
-    pages |= {f"stages/{stage.name or 'runtime'}.md": stage_page(stage) for stage in registry.stages}
+    pages |= {f"stages/{stage.label}.md": stage_page(stage) for stage in registry.stages}
     options.output.mkdir(parents=True, exist_ok=True)
     stale = []
     for name, make in pages.items():

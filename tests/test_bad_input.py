@@ -21,10 +21,10 @@ import luthier
 from luthier.api import open_store
 from luthier.cli import app
 from luthier.errors import InputError, WorkerError
+from luthier.failures import FULL_DISK_TEXTS, failure
 from luthier.nodes import RecipeError
 from luthier.pool import Worker
 from luthier.runs import find_run, list_runs
-from luthier.worker import FULL_DISK_TEXTS, _failure
 
 
 def call(*arguments: object) -> tuple[int, str]:
@@ -252,7 +252,7 @@ def in_tmpfs(mount: str, *arguments: object, home: Path) -> None:
 
 @pytest.mark.parametrize("text", FULL_DISK_TEXTS)
 def test_a_library_that_tells_of_a_full_disk_in_words_is_understood(text):
-    assert _failure(RuntimeError(f"writing failed: {text}"))["exit_code"] == 1
+    assert failure(RuntimeError(f"writing failed: {text}"))["exit_code"] == 1
 
 
 # --- what is left behind ------------------------------------------------------------------------------

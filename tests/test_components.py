@@ -23,7 +23,7 @@ from luthier.errors import PluginError
 if TYPE_CHECKING:
     from decimal import Decimal
 
-STAGE = {stage.name or "runtime": stage for stage in STAGES}
+STAGE = {stage.label: stage for stage in STAGES}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,14 +116,14 @@ def test_a_wrong_configuration(configuration: dict[str, Any], key: tuple[str, ..
 
 
 def test_every_problem_at_once() -> None:
-    def needy(frame: Any, *, size: int, other: str) -> None:
+    def needy(frame: Any, *, size: int, unit: str) -> None:
         """Need."""
 
     with pytest.raises(ConfigurationError) as caught:
         read(needy).configure({"size": "x", "extra": 1})
     assert {(problem.key, problem.message) for problem in caught.value.problems} == {
         (("size",), "input should be a valid integer, not 'x'"),
-        (("other",), "required, but missing"),
+        (("unit",), "required, but missing"),
         (("extra",), "unknown key"),
     }
 
@@ -216,7 +216,7 @@ def test_wrong_signatures_name_the_function_and_what_the_stage_offers() -> None:
     assert "colourful (" in message
     assert "test_components.py:" in message
     assert "asks for 'colour', which this stage does not offer" in message
-    assert message.endswith("A clean component may ask for: frame or data, ctx (optional).")
+    assert message.endswith("A clean component may ask for: frame or data, other (optional), ctx (optional).")
 
 
 @pytest.mark.parametrize(
@@ -258,6 +258,6 @@ def test_every_reserved_key_is_refused_as_a_parameter(key: str) -> None:
 
 
 def test_the_table_of_stages() -> None:
-    assert len({stage.name for stage in STAGES}) == len({stage.hook for stage in STAGES}) == len(STAGES)
+    assert len({stage.label for stage in STAGES}) == len({stage.hook for stage in STAGES}) == len(STAGES)
     assert set(DEFAULT_RUNTIMES) == set(STAGE["runtime"].one_of)
     assert Stage("x", "luthier_x", None, "X", needs=("a",), optional=("b",)).offer == "a, b (optional)"

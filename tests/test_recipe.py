@@ -16,7 +16,7 @@ from luthier.nodes import RecipeError, dump_yaml, parse_yaml
 from luthier.plugins import Registry, load_plugins
 from luthier.recipe import RecipeSpec, load_recipe, parse_recipe, recipe_from_mapping
 from luthier.schema import example_step
-from luthier.steps import RuntimeSpec
+from luthier.steps import ComponentSpec
 from luthier.substitution import parse_override
 
 PLUGIN = '''
@@ -150,7 +150,7 @@ def test_a_recipe(registry: Registry) -> None:
     assert str(tune.position) == "recipe.yaml:12:5"
     assert {key: str(place) for key, place in tune.positions.items()} == {"rank": "recipe.yaml:13:5"}
     assert validate.gate == {"rougeL": {"at_least": "base + 0.10", "confidence": 0.95}}
-    assert validate.runtime == RuntimeSpec("runner", {"batch": 1, "dtype": "auto"})
+    assert validate.runtime == ComponentSpec("runner", {"batch": 1, "dtype": "auto"})
 
 
 def test_a_file_in_another_folder(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -587,9 +587,9 @@ def test_an_override_of_several_lines_is_refused():
 def test_a_runtime_may_have_parameters(registry: Registry) -> None:
     text = "luthier: 1\nsteps:\n  - validate: rouge\n    runtime: {name: runner, batch: 4}\n"
     (step,) = parse(registry, text).steps
-    assert step.runtime == RuntimeSpec("runner", {"batch": 4, "dtype": "auto"})
+    assert step.runtime == ComponentSpec("runner", {"batch": 4, "dtype": "auto"})
     (plain,) = parse(registry, text.replace("{name: runner, batch: 4}", "runner")).steps
-    assert plain.runtime == RuntimeSpec("runner", {"batch": 1, "dtype": "auto"})
+    assert plain.runtime == ComponentSpec("runner", {"batch": 1, "dtype": "auto"})
     for runtime, expected in {
         "{name: runner, bach: 4}": ("4:29", "batch"),
         "{name: runer}": ("4:15", "runner"),

@@ -17,10 +17,10 @@ from luthier.cli import app
 from luthier.core_stages import STAGES
 from luthier.errors import InputError
 from luthier.plugins import load_plugins
-from luthier.scaffold import Naming, find_stage, write
+from luthier.scaffold import Naming, find_stage, has_template, write
 from luthier.stages import PluginStage
 
-NAMES = [stage.name or "runtime" for stage in STAGES]
+NAMES = [stage.label for stage in STAGES if has_template(stage)]
 HEAVY = {"architecture", "tune", "export", "runtime"}
 
 

@@ -18,6 +18,7 @@ from luthier.shared_settings import settings
 
 if TYPE_CHECKING:
     from luthier.api import Recipe, find_model, plan, run
+    from luthier.jobs import Job
     from luthier.runs import Run, StepResult
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "Frame",
     "Generator",
     "InputError",
+    "Job",
     "Location",
     "LuthierError",
     "Message",
@@ -58,6 +60,10 @@ def __getattr__(name: str) -> Any:
         from luthier import api
 
         return getattr(api, name)
+    if name == "Job":
+        from luthier import jobs
+
+        return jobs.Job
     if name in ("Run", "StepResult"):
         from luthier import runs
 

@@ -48,6 +48,7 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
     "luthier-models": ("architecture:pretrained", "architecture:fresh", "architecture:rnn-lm", "runtime:transformers"),
     "luthier-tune": ("tune:lora", "tune:full", "tune:layers", "tune:distill", "tune:ia3", "tune:soft-prompt"),
     "luthier-preference": ("tune:dpo", "tune:kto"),
+    "luthier-ray": ("executor:ray",),
     "luthier-onnx": ("export:genai", "runtime:onnxruntime", "runtime:onnxruntime-genai"),
     "luthier-optimum": ("export:optimum",),
     "luthier-validate": (
@@ -142,6 +143,12 @@ class Registry:
     _blocked_by: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
+    def sources(self) -> list[Path]:
+        """The files and packages of the plugins' code; a package is all that lies beside its `__init__.py`."""
+        paths = [plugin.path for plugin in self.plugins if plugin.path]
+        return [path.parent if path.name == "__init__.py" else path for path in paths]
+
+    @property
     def stage_names(self) -> list[str]:
         """The stages that a recipe's steps may have."""
         return [stage.name for stage in self.stages if stage.name]
@@ -166,14 +173,13 @@ class Registry:
         raise UnknownStage(f"a step's first key is its stage, and {name!r} is none", remedy)
 
     def find(self, stage: str, name: str) -> Component:
-        """The component of a stage; `runtime` names the stage of runtimes.
+        """The component of a stage, which has its label: `runtime` is that of the runtimes.
 
         Raises:
             UnknownComponent: with the closest match, the command that installs it, or what broke it.
         """
-        stage = "" if stage == "runtime" else stage
         for component in self.components:
-            if component.stage.name == stage and component.name == name:
+            if component.stage.label == stage and component.name == name:
                 return component
         if (stage, name) in self._clashes:
             raise UnknownComponent(
@@ -187,7 +193,7 @@ class Registry:
         Raises:
             UnknownComponent: as `find`.
         """
-        return self.find("", name)
+        return self.find("runtime", name)
 
     def default_runtime(self, kind: str, form: str) -> Component:
         """What loads a model where nothing else is said: its kind's default, or the one that takes its form.
@@ -213,9 +219,8 @@ class Registry:
         return [component for component in self.components if name in (component.name, str(component))]
 
     def of_stage(self, stage: str) -> list[Component]:
-        """The components of a stage, by name."""
-        stage = "" if stage == "runtime" else stage
-        return [component for component in self.components if component.stage.name == stage]
+        """The components of a stage, which has its label, by name."""
+        return [component for component in self.components if component.stage.label == stage]
 
     def notify(self, hook: str, **arguments: Any) -> list[tuple[str, BaseException]]:
         """Call a lifecycle hook of each plugin by itself; gives the errors, with the plugins' names.
@@ -250,9 +255,8 @@ class Registry:
         return []
 
     def _unknown(self, stage: str, name: str) -> UnknownComponent:
-        label = stage or "runtime"
-        message = f"no {label} component is called {name!r}"
-        distribution = next((d for d, names in FIRST_PARTY.items() if f"{label}:{name}" in names), "")
+        message = f"no {stage} component is called {name!r}"
+        distribution = next((d for d, names in FIRST_PARTY.items() if f"{stage}:{name}" in names), "")
         for broken in self.broken:
             if distribution and broken.distribution == distribution:
                 return UnknownComponent(
@@ -271,7 +275,7 @@ class Registry:
             return UnknownComponent(message, f"did you mean {match!r}?")
         others = [str(component) for component in self.named(name)]
         remedy = f"There is {', '.join(others)}. " if others else ""
-        remedy += f"Installed for {label}: {', '.join(names) or 'none'}."
+        remedy += f"Installed for {stage}: {', '.join(names) or 'none'}."
         left_out = sorted({broken.name for broken in self.broken})
         if left_out:
             remedy += f" Broken, so not loaded: {', '.join(left_out)} (see `luthier plugins list`)."

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-RESERVED_KEYS = ("id", "from", *NAMED_INPUTS, "gate", "runtime", "subjects", "environment")
+RESERVED_KEYS = ("id", "from", *NAMED_INPUTS, "gate", "runtime", "executor", "subjects", "environment")
 
 
 class Location(str):
@@ -55,6 +55,7 @@ class Declaration:
     check_forms: Callable[..., None] | None = None
     platform: bool = False
     search: Search | None = None
+    processes: bool = False
 
 
 def component(
@@ -67,6 +68,7 @@ def component(
     check_forms: Callable[..., None] | None = None,
     platform: bool = False,
     search: Search | None = None,
+    processes: bool = False,
 ) -> Callable[[Function], Function]:
     """Declare of a component what its signature cannot say. Most components need no declaration.
 
@@ -87,12 +89,15 @@ def component(
             do not go together.
         platform: the result depends on the processor architecture or operating system.
         search: by what its results compare; with it, recipes may give lists of values for its parameters.
+        processes: its parameter `processes` says by how many processes its work is done, and it can be called in
+            all of them at once, anywhere: a recipe may give its steps an `executor`. See the hook
+            `luthier_executors`. Without an executor it is called once, and starts the others by itself.
     """
 
     def declare(function: Function) -> Function:
         forms = {name: frozenset(accepted) for name, accepted in (needs or {}).items()}
         function.__luthier__ = Declaration(  # type: ignore[attr-defined]
-            gives, forms, fingerprint, files, check, check_forms, platform, search
+            gives, forms, fingerprint, files, check, check_forms, platform, search, processes
         )
         return function
 
@@ -139,7 +144,7 @@ class Component:
     plugin: str
 
     def __str__(self) -> str:
-        return f"{self.stage.name or 'runtime'}:{self.name}"
+        return f"{self.stage.label}:{self.name}"
 
     @property
     def name(self) -> str:
@@ -352,7 +357,7 @@ def read_component(
     """
 
     def refuse(what: str, remedy: str = "") -> PluginError:
-        offer = f"A {stage.name or 'runtime'} component may ask for: {stage.offer}." if stage.offer else ""
+        offer = f"A {stage.label} component may ask for: {stage.offer}." if stage.offer else ""
         return PluginError(f"{describe(function)} {what}", remedy or offer)
 
     if not inspect.isfunction(function):
@@ -383,10 +388,31 @@ def read_component(
     if not inspect.getdoc(function):
         raise refuse("has no docstring", "Its first line is what `luthier plugins list` shows.")
     read = Component(stage, function, tuple(inputs), distribution, version, plugin)
-    wrong = search_problem(read)
-    if wrong:
-        raise refuse(f"declares a search, but {wrong}", "See `luthier.Search`.")
+    for what, remedy in _wrong_ways(read):
+        raise refuse(what, remedy)
     return read
+
+
+def _wrong_ways(component: Component) -> Iterator[tuple[str, str]]:
+    """What is wrong with how it is to be called, and the remedy."""
+    if component.stage.key == "executor" and not inspect.isgeneratorfunction(component.function):
+        yield "is not a generator function", "An executor yields the messages of the job's processes."
+    wrong = _processes_problem(component) if component.declared.processes else ""
+    if wrong:
+        yield f"declares processes, but {wrong}", "See `luthier.component`."
+    wrong = search_problem(component)
+    if wrong:
+        yield f"declares a search, but {wrong}", "See `luthier.Search`."
+
+
+def _processes_problem(component: Component) -> str:
+    """What is wrong with a component's declaring that it is called in several processes; empty if nothing is."""
+    if component.stage.gives not in ("model", "onnx") or "ctx" not in component.inputs:
+        return "only what makes a model, and asks for `ctx`, is called in several"
+    parameter = next((each for each in component.parameters if each.name == "processes"), None)
+    if parameter is None or parameter.default is parameter.empty:
+        return "it has no parameter `processes: int = 1`"
+    return ""
 
 
 def _wrong_keys(function: Callable[..., Any], stage: Stage) -> Iterator[tuple[str, str]]:

@@ -53,6 +53,9 @@ class Context:
         fetch: turns a location into a local path.
         device: `cpu`, `cuda`, `cuda:1`, `mps`: where torch code should run.
         notes: a directory for metrics, tables, figures and quarantined rows.
+        rank: which of the `processes` that an executor has call the component at once this one is, from 0. What
+            the first writes into `output`, measures and reports counts; `checkpoint` is the same directory for all.
+        processes: how many there are.
     """
 
     def __init__(
@@ -66,11 +69,15 @@ class Context:
         fetch: Callable[[str], Path],
         device: str = "cpu",
         name: str = "component",
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         self.seed = seed
         self.output = output
         self.checkpoint = checkpoint
         self.device = device
+        self.rank = rank
+        self.processes = processes
         self.log = logging.getLogger(f"luthier.component.{name}")
         self.notes = notes
         self._emit = emit

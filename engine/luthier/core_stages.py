@@ -23,15 +23,17 @@ class Stage:
     """A row in the table of stages; plugins add theirs through `luthier_stages`.
 
     Attributes:
-        name: its key in recipes (`clean`); empty for one that recipes do not list as steps (runtimes).
+        name: its key in recipes (`clean`); empty for one that recipes do not list as steps.
         hook: the registration hook (`luthier_cleaners`).
         gives: the kind of artifact that a step of it makes: `dataset`, `model`, `onnx` or `report`; None for
-            runtimes.
+            one that recipes do not list.
         title: what it is, for people.
         needs: inputs that a component must ask for.
         one_of: inputs of which it must ask for exactly one.
         optional: inputs that it may ask for.
         contract: the version of what the engine promises it; part of every step's key.
+        key: the reserved key of other stages' steps that names a component of it (`runtime`), where recipes do not
+            list it.
     """
 
     name: str
@@ -42,6 +44,12 @@ class Stage:
     one_of: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     contract: int = 1
+    key: str = ""
+
+    @property
+    def label(self) -> str:
+        """What it is called: its key in recipes, as a step or in one."""
+        return self.name or self.key
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -62,6 +70,11 @@ class Stage:
         if "other" in inputs and "data" not in inputs:
             return "asks for 'other', a second dataset, and not for 'data', the first"
         return ""
+
+    @property
+    def given(self) -> str:
+        """What a component of it gives, for people."""
+        return self.gives or {"runtime": "a Generator", "executor": "messages"}[self.key]
 
     @property
     def offer(self) -> str:
@@ -105,7 +118,16 @@ STAGES: tuple[Stage, ...] = (
         needs=("subject",),
         optional=("reference", "data", "ctx"),
     ),
-    Stage("", "luthier_runtimes", None, "Runtimes: load a model", one_of=("model", "onnx"), optional=("ctx",)),
+    Stage(
+        "",
+        "luthier_runtimes",
+        None,
+        "Runtimes: load a model",
+        one_of=("model", "onnx"),
+        optional=("ctx",),
+        key="runtime",
+    ),
+    Stage("", "luthier_executors", None, "Executors: where processes run", needs=("job",), key="executor"),
 )
 """The core's stages. Those that plugins add are in `Registry.stages`, after these."""
 

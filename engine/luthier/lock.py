@@ -247,6 +247,8 @@ def _components(plan: Plan) -> Iterator[tuple[Component, bool]]:
         in_main = not node.environment
         yield from ((step.component, in_main) for step in node.parts)
         yield from ((plan.registry.runtime(runtime.name), in_main) for runtime in node.runtimes.values())
+        if node.parts and node.step.executor:
+            yield plan.registry.find("executor", node.step.executor.name), in_main
 
 
 def _plugin_name(component: Component) -> str:

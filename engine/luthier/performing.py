@@ -69,6 +69,7 @@ class Performer:
             **_component_request(node.step),
             "form": node.form,
             "inputs": {name: _artifact_record(artifact) for name, artifact in inputs.items()},
+            "executor": asdict(node.step.executor) if node.step.executor else None,
             "runtimes": {name: asdict(runtime) for name, runtime in node.runtimes.items()},
             "output": str(work.output),
             "notes": str(work.notes / "0"),

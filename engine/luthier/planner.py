@@ -14,7 +14,7 @@ from luthier.nodes import RecipeError, RecipeProblem
 from luthier.plans import Force, Node, Plan, Subject, Task, bounds
 from luthier.plugins import Registry
 from luthier.recipe import RecipeSpec
-from luthier.steps import RuntimeSpec, StepSpec
+from luthier.steps import ComponentSpec, StepSpec
 from luthier.substitution import resolve_name
 from luthier.suggest import did_you_mean
 
@@ -341,15 +341,15 @@ class _Builder:
             except LuthierError as error:
                 self._refuse_key(step, name, error.message, error.remedy)
 
-    def _runtime(self, step: StepSpec, node: Node) -> RuntimeSpec:
+    def _runtime(self, step: StepSpec, node: Node) -> ComponentSpec:
         chosen = step.runtime
         try:
             if chosen is None or node.kind not in self._registry.runtime(chosen.name).inputs:
                 component = self._registry.default_runtime(node.kind, node.form)
-                chosen = RuntimeSpec(component.name, component.canonical({}))
+                chosen = ComponentSpec(component.name, component.canonical({}))
         except InputError as error:
             self._refuse(step, error.message, error.remedy)
-            return RuntimeSpec("")
+            return ComponentSpec("")
         self._check_runtime(step, self._registry.runtime(chosen.name), node)
         return chosen
 

@@ -16,7 +16,7 @@ from luthier.locations import identity, pinned
 from luthier.plugins import Registry
 from luthier.recipe import RecipeSpec
 from luthier.search import Candidate, Rung
-from luthier.steps import RuntimeSpec, StepSpec
+from luthier.steps import ComponentSpec, StepSpec
 
 Task = Literal["dataset", "shards", "directory", "validate"]
 Subject = Literal["candidate", "base", "reference"]
@@ -40,7 +40,7 @@ class Node:
     kind: Kind
     form: str
     inputs: Mapping[str, Node] = field(default_factory=dict)
-    runtimes: Mapping[str, RuntimeSpec] = field(default_factory=dict)
+    runtimes: Mapping[str, ComponentSpec] = field(default_factory=dict)
     subject: Subject | None = None
     environment: str = ""
     trial: str = ""

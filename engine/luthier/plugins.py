@@ -278,11 +278,11 @@ def _without_clashes(
     """The components that only one plugin gives, sorted; and for each name that several give, who they are."""
     by_name: dict[tuple[str, str], list[Component]] = {}
     for component in components:
-        by_name.setdefault((component.stage.name, component.name), []).append(component)
-    order = {stage.name: position for position, stage in enumerate(stages)}
+        by_name.setdefault((component.stage.label, component.name), []).append(component)
+    order = {stage.label: position for position, stage in enumerate(stages)}
     single = [found[0] for found in by_name.values() if len(found) == 1]
     clashes = {key: _clash(found) for key, found in sorted(by_name.items()) if len(found) > 1}
-    return sorted(single, key=lambda each: (order[each.stage.name], each.name)), clashes
+    return sorted(single, key=lambda each: (order[each.stage.label], each.name)), clashes
 
 
 def _clash(found: Sequence[Component]) -> Broken:

@@ -21,13 +21,14 @@ CONFIDENCE = 0.95
 Change = dict[str, Any]
 """`step`, `kind`, `name`, `before`, `after`. The kinds: `step` (only one run has it), `component`, `configuration`,
 `data` (what a location or a source's fingerprint stands for), `input` (an earlier step's result), `code`, `library`,
-`runtime` (which one, and its configuration), `gate`, `subjects`, `environment` and `from` (what the recipe has there),
+`runtime` (which one, and its configuration), `gate`, `subjects`, `environment`, `executor` and `from` (what the recipe
+has there),
 `seed`, `platform`, `state`, `result` (another one from the same ingredients), `search` (the values that a parameter
 was searched among).
 What stands in a recipe has `lines`, as both have it: `recipe.yaml:15: rank: 8`, or the `--set` that brought it in."""
 
 WRITTEN = ("component", "configuration", "data", "runtime", "search", "seed")
-RESERVED = ("gate", "subjects", "environment", "from", "runtime")
+RESERVED = ("gate", "subjects", "environment", "from", "runtime", "executor")
 """The keys of a step that its ingredients do not have, or not as the recipe says them."""
 
 

@@ -92,7 +92,7 @@ class Naming:
 def stage_names(stage: Stage) -> tuple[str, ...]:
     """What people call a stage: its key in recipes, its hook, and what it is made of, one or many."""
     plural = stage.hook.removeprefix("luthier_").replace("_", "-")
-    return tuple(dict.fromkeys((stage.name or "runtime", plural.removesuffix("s"), plural, stage.hook)))
+    return tuple(dict.fromkeys((stage.label, plural.removesuffix("s"), plural, stage.hook)))
 
 
 def find_stage(name: str, stages: Sequence[Stage] = STAGES) -> Stage:
@@ -165,7 +165,7 @@ def has_template(stage: Stage) -> bool:
 
 def _template(stage: Stage) -> str:
     """The name of the stage's template; of one that is not there, if there is none."""
-    label = _label(stage)
+    label = stage.label
     if stage in STAGES:
         return label
     rows_to_rows = stage.gives == "dataset" and {"frame", "data"} & set(stage.inputs) and "ctx" in stage.inputs
@@ -175,8 +175,9 @@ def _template(stage: Stage) -> str:
 def _no_template(stage: Stage, giver: PluginStage | None) -> InputError:
     whose = f", which {giver.giver} adds" if giver else ""
     return InputError(
-        f"there is no template for the stage {_label(stage)!r}{whose}",
-        f"Templates are for the core's stages, and for those from rows to rows. Write the hook {stage.hook} by hand: "
+        f"there is no template for the stage {stage.label!r}{whose}",
+        "Templates are for the steps of recipes and for runtimes, and of the stages that plugins add for those from "
+        f"rows to rows. Write the hook {stage.hook} by hand: "
         "its docstring, where it is specified, says what it takes and gives.",
     )
 
@@ -204,7 +205,7 @@ def _identifiers(code: str) -> Iterable[str]:
 
 
 def _distribution(naming: Naming, stage: Stage, giver: PluginStage | None) -> dict[str, str]:
-    label, template = _label(stage), _template(stage)
+    label, template = stage.label, _template(stage)
     if giver and not giver.version:
         raise InputError(
             f"the stage {label!r} is of {giver.distribution}, which no distribution can require", "Add --single-file."
@@ -226,13 +227,13 @@ def _distribution(naming: Naming, stage: Stage, giver: PluginStage | None) -> di
 
 def example_steps(naming: Naming, stage: Stage) -> str:
     """The part of a recipe that uses the plugin's component."""
-    label = _label(stage)
+    label = stage.label
     step = Template(_EXAMPLES.get(label, f"  - {label}: $component")).substitute(component=naming.component)
     return f"steps:\n{step}"
 
 
 def _fill(template: str, naming: Naming, stage: Stage, requires: Iterable[str] = ()) -> str:
-    label = _label(stage)
+    label = stage.label
     module = (TEMPLATES / f"{_template(stage)}.py.in").read_text(encoding="utf-8")
     requirements = sorted(["luthier>=0.1,<0.2", "polars>=1.30", *_HEAVY.get(label, ()), *requires])
     sharded = "frame" in stage.inputs
@@ -251,7 +252,3 @@ def _fill(template: str, naming: Naming, stage: Stage, requires: Iterable[str] =
         example=example_steps(naming, stage),
         dependencies="\n".join(f'    "{requirement}",' for requirement in requirements),
     )
-
-
-def _label(stage: Stage) -> str:
-    return stage.name or "runtime"

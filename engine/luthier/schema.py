@@ -102,8 +102,7 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
         PluginError: if a component's annotation cannot be evaluated.
     """
     components = [component for component in registry.components if component.stage.name]
-    runtimes = registry.of_stage("runtime")
-    choices = [{"enum": [component.name for component in runtimes]}, *map(_runtime_schema, runtimes)]
+    choices = {stage.key: _choices(registry.of_stage(stage.key)) for stage in registry.stages if stage.key}
     definitions = {_key(component): _step_schema(component, choices) for component in components}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -138,7 +137,7 @@ def _any_step(components: Sequence[Component], registry: Registry) -> dict[str, 
 
 
 def _key(component: Component) -> str:
-    return f"{component.stage.name or 'runtime'}.{component.name}"
+    return f"{component.stage.label}.{component.name}"
 
 
 def _stage_schema(stage: Stage, registry: Registry) -> dict[str, Any]:
@@ -146,8 +145,13 @@ def _stage_schema(stage: Stage, registry: Registry) -> dict[str, Any]:
     return {"required": [stage.name], "properties": {stage.name: {"enum": names, "description": stage.title}}}
 
 
-def _runtime_schema(component: Component) -> dict[str, Any]:
-    """A runtime with its parameters: `{name: NAME, PARAMETER: VALUE}`."""
+def _choices(components: Sequence[Component]) -> list[dict[str, Any]]:
+    """What a reserved key that names a component may have."""
+    return [{"enum": [component.name for component in components]}, *map(_named_schema, components)]
+
+
+def _named_schema(component: Component) -> dict[str, Any]:
+    """A component in a reserved key, with its parameters: `{name: NAME, PARAMETER: VALUE}`."""
     schema = component_schema(component)
     return {
         "type": "object",
@@ -159,7 +163,7 @@ def _runtime_schema(component: Component) -> dict[str, Any]:
     }
 
 
-def _step_schema(component: Component, runtimes: list[dict[str, Any]]) -> dict[str, Any]:
+def _step_schema(component: Component, choices: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     schema = component_schema(component)
     reserved: dict[str, Any] = {
         component.stage.name: {"const": component.name, "description": component.summary},
@@ -183,12 +187,14 @@ def _step_schema(component: Component, runtimes: list[dict[str, Any]]) -> dict[s
             "additionalProperties": {"anyOf": [bound, {"type": "array", "items": bound}]},
         }
     if "subject" in component.inputs:
-        reserved["runtime"] = {"anyOf": runtimes, "description": "What loads the models that it measures."}
+        reserved["runtime"] = {"anyOf": choices["runtime"], "description": "What loads the models that it measures."}
         reserved["subjects"] = {
             "type": "array",
             "items": {"enum": list(SUBJECTS)},
             "description": "What it measures; by default the candidate, the base and the model before export.",
         }
+    if component.declared.processes:
+        reserved["executor"] = {"anyOf": choices["executor"], "description": "Where its processes run."}
     search = component.declared.search
     searched = set(schema.get("properties", {})) - set(search.budgets) if search else set()
     configuration = {
@@ -245,13 +251,13 @@ def _without_titles(schema: Any) -> Any:
 def example_step(component: Component) -> str:
     """A step of a recipe: what is required with a placeholder, the rest as comments with its default.
 
-    A runtime, which is no step of its own, is shown in a `validate` step.
+    A runtime or an executor, which is no step of its own, is shown in a step that has one.
 
     Raises:
         PluginError: if an annotation cannot be evaluated.
     """
     if not component.stage.name:
-        return _example_runtime(component)
+        return _example_of_key(component)
     schema = component.model.model_json_schema()
     lines = [f"- {component.stage.name}: {component.name}"]
     lines += [f"  {name}: {dump_scalar(_placeholder({}, {}))}" for name in NAMED_INPUTS if name in component.inputs]
@@ -263,9 +269,10 @@ def example_step(component: Component) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _example_runtime(component: Component) -> str:
+def _example_of_key(component: Component) -> str:
+    step = {"runtime": "- validate: perplexity", "executor": "- tune: lora\n  processes: 2"}[component.stage.key]
     properties = component.model.model_json_schema().get("properties", {})
-    lines = [f"- validate: perplexity\n  runtime: {component.name}\n"]
+    lines = [f"{step}\n  {component.stage.key}: {component.name}\n"]
     if properties:
         shown = ", ".join(f"{name}: {dump_scalar(prop.get('default'))}" for name, prop in properties.items())
         lines.append(f"  # or with its parameters: {{name: {component.name}, {shown}}}\n")

@@ -164,7 +164,7 @@ def _name_problems(stage: Stage) -> list[str]:
     core_names = {known.name: known.hook for known in STAGES if known.name}
     if stage.name in core_names:
         problems.append(f"has the name of the core's stage {stage.name!r} ({core_names[stage.name]})")
-    elif not _NAME.fullmatch(stage.name) or stage.name in (*RESERVED_KEYS, "runtime"):
+    elif not _NAME.fullmatch(stage.name) or stage.name in RESERVED_KEYS:
         problems.append("has a name that recipes cannot use: small letters, digits and single hyphens, none reserved")
     if stage.hook in CORE_SPECIFICATIONS:
         problems.append(f"has the hook {stage.hook!r}, which is the core's")

@@ -27,8 +27,8 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 @dataclass(frozen=True)
-class RuntimeSpec:
-    """A runtime by name, with its configuration as JSON values, defaults filled in."""
+class ComponentSpec:
+    """A runtime or an executor by name, with its configuration as JSON values, defaults filled in."""
 
     name: str
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -46,6 +46,7 @@ class StepSpec:
         named: for each named input (`teacher`) the id of the step that gives it.
         gate: the bounds as written; None without.
         runtime: the runtime that its subjects are loaded with; None for the kind's default.
+        executor: what its processes are run by; None if the component starts them by itself, on this machine.
         subjects: what a validator measures, of those that there are.
         environment: `own` or `main`; empty for what the plugin declares.
         position: where it begins in the file; None in a recipe that was built in Python.
@@ -60,12 +61,13 @@ class StepSpec:
     source: tuple[str, ...] = ()
     named: Mapping[str, str] = field(default_factory=dict)
     gate: Mapping[str, Any] | None = None
-    runtime: RuntimeSpec | None = None
+    runtime: ComponentSpec | None = None
     subjects: tuple[str, ...] = SUBJECTS
     environment: str = ""
     position: Position | None = None
     positions: Mapping[str, Position] = field(default_factory=dict)
     space: Space | None = None
+    executor: ComponentSpec | None = None
 
     @property
     def configurations(self) -> list[dict[str, Any]]:
@@ -107,6 +109,7 @@ class StepReader:
         named = self._named(step, component) if component else {}
         gate = self._gate(reserved.get("gate"), stage)
         runtime = self._runtime(reserved.get("runtime"), stage, component)
+        executor = self._executor(reserved.get("executor"), component)
         subjects = self._subjects(reserved.get("subjects"), stage, component)
         if component is None:
             return stage
@@ -132,6 +135,7 @@ class StepReader:
             position=step.position,
             positions=positions,
             space=space,
+            executor=executor,
         )
 
     def _stage(self, step: Node) -> Stage | None:
@@ -216,23 +220,39 @@ class StepReader:
                 self._add(place, f"{self._key}.gate{key}", message)
         return gate if isinstance(gate, dict) else None
 
-    def _runtime(self, node: Node | None, stage: Stage, component: Component | None) -> RuntimeSpec | None:
-        """`runtime: NAME`, or `runtime: {name: NAME, PARAMETER: VALUE}`."""
+    def _runtime(self, node: Node | None, stage: Stage, component: Component | None) -> ComponentSpec | None:
+        """What loads the models that are measured."""
         if node is None or not self._measures(node, "runtime", stage, component):
             return None
-        key = f"{self._key}.runtime"
+        return self._chosen(node, "runtime")
+
+    def _executor(self, node: Node | None, component: Component | None) -> ComponentSpec | None:
+        """Where the step's processes run."""
+        if node is None or component is None:
+            return None
+        if not component.declared.processes:
+            able = [str(each) for each in self._registry.components if each.declared.processes]
+            told = f"; {', '.join(able)} can be done by several processes" if able else ""
+            self._add(node, f"{self._key}.executor", f"{component} runs where the worker does, so it has none{told}")
+            return None
+        return self._chosen(node, "executor")
+
+    def _chosen(self, node: Node, kind: str) -> ComponentSpec | None:
+        """A component in a reserved key: `KIND: NAME`, or `KIND: {name: NAME, PARAMETER: VALUE}`."""
+        key = f"{self._key}.{kind}"
         nodes = dict(node.value) if isinstance(node.value, dict) else {"name": node}
         name = nodes.pop("name", node)
         if not isinstance(name.value, str):
-            self._add(name, key, f"the name of a runtime, or a mapping with its `name`, not {shown(name)}")
+            article = "an" if kind == "executor" else "a"
+            self._add(name, key, f"the name of {article} {kind}, or a mapping with its `name`, not {shown(name)}")
             return None
         try:
-            runtime = self._registry.runtime(name.value)
+            found = self._registry.find(kind, name.value)
         except LuthierError as error:
             self._add(name, key, error.message, error.remedy)
             return None
-        config = self._configure(runtime, node, nodes, key)
-        return None if config is None else RuntimeSpec(runtime.name, config)
+        config = self._configure(found, node, nodes, key)
+        return None if config is None else ComponentSpec(found.name, config)
 
     def _subjects(self, node: Node | None, stage: Stage, component: Component | None) -> tuple[str, ...]:
         if node is None or not self._measures(node, "subjects", stage, component):

@@ -28,9 +28,10 @@ Emit = Callable[[Mapping[str, Any]], None]
 class Tasks:
     """Carries out requests, one after the other, with the components of one registry."""
 
-    def __init__(self, registry: Registry, emit: Emit) -> None:
+    def __init__(self, registry: Registry, emit: Emit, spread: Callable[[Request], None] | None = None) -> None:
         self._registry = registry
         self._emit = emit
+        self._spread = spread
 
     def carry_out(self, request: Request) -> dict[str, Any]:
         """Do what the request asks for; gives the result's payload, and the seconds that it was `busy`."""
@@ -65,6 +66,8 @@ class Tasks:
             fetch=lambda location: fetch(pins.get(location, location)),
             device=request["device"],
             name=component.name,
+            rank=request.get("rank", 0),
+            processes=request.get("processes", 1),
         )
 
     def _call(self, component: Component, configuration: Mapping[str, Any], inputs: Mapping[str, Any]) -> Any:
@@ -142,9 +145,12 @@ class Tasks:
         """What gives a model or an ONNX model: it writes a directory."""
         component, configuration = self._component(request)
         context = self._context(request, component)
+        if self._spread and request.get("executor"):
+            self._spread(request)
+            return {}  # The first of the processes has written everything.
         inputs = {name: _artifact(record) for name, record in request["inputs"].items()}
         self._call(component, configuration, {**inputs, "ctx": context})
-        if not any(context.output.iterdir()):
+        if context.rank == 0 and not any(context.output.iterdir()):
             raise PluginError(
                 f"{describe(component.function)} wrote nothing", "It writes its result into `ctx.output`."
             )

@@ -10,24 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import queue
 import signal
 import sys
 import threading
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from luthier.errors import InputError, LuthierError, PartFailed
-from luthier.files import FULL
+from luthier.failures import failure
 
 PROTOCOL_VERSION = 1
-BUG = "This is a bug in the plugin, or in Luthier."
-FULL_DISK_TEXTS = ("No space left on device", "(os error 112)")
-"""How libraries that are not Python's say that a disk is full; the second is Windows' number for it."""
 
 
 class Channel:
@@ -56,110 +51,33 @@ def end_group() -> None:
     os._exit(1)
 
 
-class _LogToChannel(logging.Handler):
-    def __init__(self, channel: Channel) -> None:
-        super().__init__()
-        self._channel = channel
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._channel.send({"type": "log", "level": record.levelname.lower(), "message": record.getMessage()})
-
-
 def _read_requests(requests: queue.Queue[dict[str, Any]]) -> None:
     for line in sys.stdin:
         requests.put(json.loads(line))
     end_group()
 
 
-def _is_full_disk(error: BaseException) -> bool:
-    # polars and safetensors write from Rust: they tell the system's error in their text alone.
-    return (isinstance(error, OSError) and error.errno in FULL) or any(text in str(error) for text in FULL_DISK_TEXTS)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # PyTorch's allocators raise RuntimeErrors of their own.
-    texts = ("can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-    )
-
-
-def _failure(error: BaseException, plugins: Sequence[Path] = ()) -> dict[str, Any]:
-    """The message that tells the parent of an error: expected ones in a line, others with their traceback."""
-    if isinstance(error, PartFailed):
-        return {**_failure(error.error, plugins), "part": error.part}
-    detail = "".join(traceback.format_exception(error))
-    if isinstance(error, LuthierError):
-        return {
-            "type": "error",
-            "message": error.message,
-            "remedy": error.remedy,
-            "exit_code": error.exit_code,
-            "refused": isinstance(error, InputError),
-            "detail": detail,
-        }
-    if _is_out_of_memory(error):
-        return {
-            "type": "error",
-            "message": f"out of memory: {error}".rstrip(": "),
-            "remedy": "Lower the batch size or --jobs, or free memory.",
-            "exit_code": 1,
-            "detail": detail,
-        }
-    if _is_full_disk(error):
-        return {
-            "type": "error",
-            "message": f"no space left on the disk: {error}",
-            "remedy": "Free space (`luthier store du`, `luthier store gc`) and run again: finished steps are kept.",
-            "exit_code": 1,
-            "detail": detail,
-        }
-    return {
-        "type": "error",
-        "message": f"{type(error).__name__}: {error}{_where(error, plugins)}",
-        "remedy": BUG,
-        "exit_code": 3,
-        "detail": detail,
-    }
-
-
-def _where(error: BaseException, plugins: Sequence[Path]) -> str:
-    """The line of a plugin that an error passed through last, else where it was raised.
-
-    Most errors are raised in a library that the plugin calls, where its author can do nothing about them.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [frame for frame in frames if any(Path(frame.filename).is_relative_to(plugin) for plugin in plugins)]
-    told = (inside or frames)[-1:]
-    return f" at {told[0].filename}:{told[0].lineno}" if told else ""
-
-
 def serve(local_plugins: list[Path]) -> None:
     """Answer requests until the input ends."""
     channel = Channel()
-    component_log = logging.getLogger("luthier.component")
-    component_log.setLevel(logging.INFO)
-    component_log.addHandler(_LogToChannel(channel))
-    component_log.propagate = False
     requests: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
 
+    from luthier.jobs import log_to, spread
     from luthier.plugins import load_plugins
     from luthier.tasks import Tasks
 
     registry = load_plugins(local=local_plugins)
-    paths = [plugin.path for plugin in registry.plugins if plugin.path]
-    # A package is all that lies beside its `__init__.py`.
-    plugins = [path.parent if path.name == "__init__.py" else path for path in paths]
-    tasks = Tasks(registry, channel.send)
+    tasks = Tasks(registry, channel.send, partial(spread, registry, channel.send, local_plugins))
     channel.send({"type": "ready", "version": PROTOCOL_VERSION})
-    while True:
-        request = requests.get()
-        try:
-            channel.send({"type": "result", **tasks.carry_out(request)})
-        except (Exception, SystemExit) as error:
-            # A component that calls sys.exit has failed like any other.
-            channel.send(_failure(error, plugins))
+    with log_to(channel.send):
+        while True:
+            request = requests.get()
+            try:
+                channel.send({"type": "result", **tasks.carry_out(request)})
+            except (Exception, SystemExit) as error:
+                # A component that calls sys.exit has failed like any other.
+                channel.send(failure(error, registry.sources))
 
 
 def main() -> None:

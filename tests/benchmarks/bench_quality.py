@@ -103,14 +103,17 @@ ROWS = (
         against="rouge-direct",
         beside=LEAD,
     ),
-    Row(
-        "purposes/translation.yaml",
-        "translation from scratch",
-        "encoder-decoder, 5M",
-        "Debian, en to fr",
-        "full",
-        "chrf",
-        "sentence_chrf",
+    *(
+        Row(
+            "purposes/translation.yaml",
+            "translation from scratch",
+            f"{model}, 5M",
+            "Debian, en to fr",
+            tuner,
+            f"of-{tuner}",
+            "sentence_chrf",
+        )
+        for tuner, model in (("transformer", "encoder-decoder"), ("recurrent", "GRU with attention"))
     ),
     Row(
         "purposes/characters.yaml",

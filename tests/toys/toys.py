@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from luthier import Context, Dataset, Location, Model, OnnxModel, Score, component, hookimpl
+from luthier import Context, Dataset, InputError, Location, Model, OnnxModel, Score, component, hookimpl
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "islet", "junco"]
 
@@ -97,6 +97,37 @@ def teach(model: Model, data: Dataset, ctx: Context, *, steps: int = 5, pause: f
     (ctx.output / "model.json").write_text(json.dumps(known, sort_keys=True))
 
 
+@component(processes=True)
+def choir(model: Model, ctx: Context, *, processes: int = 2, fail: str = "") -> None:
+    """Each of the processes says where it is; the first waits for the others and writes down what they said.
+
+    Args:
+        fail: what befalls the last process: `refuse`, `value` or `exit`.
+    """
+    import os
+
+    said = ctx.checkpoint / "said"
+    said.mkdir(exist_ok=True)
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    text = json.dumps({name: int(os.environ[name]) for name in names if name in os.environ})
+    (said / f"{ctx.rank}.tmp").write_text(text)
+    (said / f"{ctx.rank}.tmp").rename(said / f"{ctx.rank}.json")
+    ctx.log.warning("process %d sings", ctx.rank)
+    if fail and ctx.rank == processes - 1:
+        if fail == "refuse":
+            raise InputError("the last voice is hoarse", "Give it honey.")
+        if fail == "exit":
+            os._exit(7)
+        raise ValueError("the last voice is hoarse")
+    while ctx.rank == 0 and len(list(said.glob("*.json"))) < processes:
+        time.sleep(0.01)
+    heard = {path.stem: json.loads(path.read_text()) for path in sorted(said.glob("*.json"))}
+    ctx.progress(ctx.rank, processes)
+    ctx.metric("voices", len(heard))
+    if ctx.rank == 0:
+        (ctx.output / "model.json").write_text(json.dumps(heard, sort_keys=True))
+
+
 @component(gives="toy-onnx")
 def freeze(model: Model, ctx: Context, *, lossy: bool = False) -> None:
     """Write the answers down, without the last of them if `lossy`."""
@@ -170,7 +201,27 @@ def luthier_architectures():
 
 @hookimpl
 def luthier_tuners():
-    return [teach]
+    return [teach, choir]
+
+
+def one_by_one(job):
+    """One process after the other, the first one last, since it waits for the others."""
+    for rank in reversed(range(job.processes)):
+        heard = []
+        job.do(rank, heard.append)
+        yield from heard
+
+
+def forgetful(job, *, told: int = 1):
+    """Only some of the processes."""
+    for rank in range(told):
+        job.do(rank + 1, lambda message: None)
+        yield {"type": "done", "rank": rank + 1}
+
+
+@hookimpl
+def luthier_executors():
+    return [one_by_one, forgetful]
 
 
 @hookimpl

@@ -125,7 +125,7 @@ def new(
     registry = registry_here([])
     found = scaffold.find_stage(stage, registry.stages)
     plugin = scaffold.Naming.of(name)
-    _refuse_clashes(registry, plugin, found.name or "runtime")
+    _refuse_clashes(registry, plugin, found.label)
     written = scaffold.write(plugin, found, Path(), single_file=single_file, added=registry.added_stages)
     for path in written:
         typer.echo(f"wrote {path}")

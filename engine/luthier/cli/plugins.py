@@ -180,8 +180,8 @@ def _run(plugins: PluginOption = []) -> None:  # noqa: B006
 
 
 def stage_name(component: Component) -> str:
-    """The stage's name as people know it: recipes do not list runtimes as steps, so theirs has none."""
-    return component.stage.name or "runtime"
+    """The stage's name as people know it: one that recipes do not list as a step has none of its own."""
+    return component.stage.label
 
 
 def _origin(plugin: Mapping[str, Any]) -> str:
@@ -238,7 +238,7 @@ def _none(stage: str | None, registry: Registry) -> str:
 
 def _gives(component: Component) -> str:
     form = component.declared.gives
-    kind = component.stage.gives or "a generator"
+    kind = component.stage.given
     if form and not isinstance(form, str):
         return f"{kind} of the form that its configuration says"
     return f"{kind} of the form {form}" if form else kind

@@ -341,6 +341,11 @@ def takes_rows(component: Component) -> bool:
     return bool({"frame", "data"} & set(component.inputs))
 
 
+def is_run(component: Component) -> bool:
+    """Whether the kit can run it by itself; an executor runs others, anywhere."""
+    return component.stage.key != "executor"
+
+
 PLUGIN_CHECKS = (
     PluginCheck("hooks", check_hooks),
     PluginCheck("settings", check_settings),
@@ -351,12 +356,12 @@ PLUGIN_CHECKS = (
 COMPONENT_CHECKS = (
     ComponentCheck("documented", check_documented),
     ComponentCheck("schema", check_schema),
-    ComponentCheck("worker", check_worker),
-    ComponentCheck("no-network", check_network),
-    ComponentCheck("own-directories", check_directories),
-    ComponentCheck("same-bytes", check_bytes),
+    ComponentCheck("worker", check_worker, is_run),
+    ComponentCheck("no-network", check_network, is_run),
+    ComponentCheck("own-directories", check_directories, is_run),
+    ComponentCheck("same-bytes", check_bytes, is_run),
     ComponentCheck("sharding", check_sharding, lambda component: "frame" in component.inputs),
     ComponentCheck("hostile-rows", check_hostile, takes_rows),
-    ComponentCheck("killed", check_killed),
+    ComponentCheck("killed", check_killed, is_run),
 )
-ENVIRONMENT_CHECK = ComponentCheck("own-environment", check_environment)
+ENVIRONMENT_CHECK = ComponentCheck("own-environment", check_environment, is_run)

@@ -31,7 +31,7 @@ def step_requests(
         place: `output`, `notes` and `checkpoint` are made below it.
     """
     common: dict[str, Any] = {
-        "stage": component.stage.name,
+        "stage": component.stage.label,
         "component": component.name,
         "config": dict(configuration),
         "form": _form_given(component, configuration, inputs),

@@ -40,7 +40,13 @@ def check_task(*, model: str, data: str, teacher: str | None = None) -> None:
         )
 
 
-@component(needs={"model": FORMS, "data": LEARNABLE}, check=check_budget, check_forms=check_task, search=BY_VALID_LOSS)
+@component(
+    needs={"model": FORMS, "data": LEARNABLE},
+    check=check_budget,
+    check_forms=check_task,
+    search=BY_VALID_LOSS,
+    processes=True,
+)
 def lora(
     model: Model,
     data: Dataset,
@@ -97,7 +103,13 @@ def lora(
     tune(model, data, ctx, adapter, training)
 
 
-@component(needs={"model": FORMS, "data": LEARNABLE}, check=check_budget, check_forms=check_task, search=BY_VALID_LOSS)
+@component(
+    needs={"model": FORMS, "data": LEARNABLE},
+    check=check_budget,
+    check_forms=check_task,
+    search=BY_VALID_LOSS,
+    processes=True,
+)
 def full(
     model: Model,
     data: Dataset,
@@ -150,7 +162,7 @@ def layers(
     tune(model, data, ctx, LayerSettings(top=top, names=names, rank=rank, activations=activations), training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_factors, search=BY_VALID_LOSS)
+@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_factors, search=BY_VALID_LOSS, processes=True)
 def ia3(
     model: Model,
     data: Dataset,
@@ -174,7 +186,7 @@ def ia3(
     tune(model, data, ctx, FactorSettings(targets=targets, feedforward=feedforward), training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": PROMPTED}, check=check_budget, search=BY_VALID_LOSS)
+@component(needs={"model": {"causal-lm"}, "data": PROMPTED}, check=check_budget, search=BY_VALID_LOSS, processes=True)
 def soft_prompt(
     model: Model,
     data: Dataset,
@@ -205,6 +217,7 @@ def soft_prompt(
     check=check_budget,
     check_forms=check_task,
     search=BY_VALID_LOSS,
+    processes=True,
 )
 def distill(
     model: Model,

@@ -34,8 +34,9 @@ class Training:
             training, or the `last`.
         patience: training stops after so many measurements in a row that are no better than the best before.
         checkpoint_minutes: minutes between checkpoints, from which a killed step goes on.
-        processes: over how many processes of this machine each batch is divided, on CPUs, or on CUDA devices with one
-            each. The losses are those of one process, but for the order of additions.
+        processes: over how many processes each batch is divided, on CPUs, or on CUDA devices with one each: of this
+            machine, or where the step's `executor` says. The losses are those of one process, but for the order of
+            additions.
     """
 
     learning_rate: Annotated[float, Gt(0)] = 5e-4
