@@ -122,6 +122,16 @@ def test_an_unknown_architecture_names_those_that_work(tiny_llama, tmp_path):
     assert "Qwen3ForCausalLM" in caught.value.remedy
 
 
+def test_layers_without_positions_are_refused(tiny_llama, tmp_path):
+    model = shutil.copytree(tiny_llama, tmp_path / "model")
+    # As SmolLM3 has them, each fourth; the builder would give them rotary positions.
+    told = {"architectures": ["SmolLM3ForCausalLM"], "no_rope_layers": [1, 0]}
+    (model / "config.json").write_text(json.dumps(json.loads((model / "config.json").read_text()) | told))
+    with pytest.raises(InputError, match="cannot export layers without positions") as caught:
+        export(model, tmp_path / "export")
+    assert "the runtime `transformers`" in caught.value.remedy
+
+
 @pytest.mark.parametrize("text", [None, "{", "{}"])
 def test_a_directory_without_a_usable_configuration_is_refused(tiny_llama, tmp_path, text):
     model = shutil.copytree(tiny_llama, tmp_path / "model")

@@ -98,24 +98,31 @@ def supported_architectures() -> list[str]:
 
 
 def check_architecture(model: Path) -> None:
-    """Refuse a model that the builder has no code for, before anything is loaded.
+    """Refuse a model that the builder has no code for, or wrong code, before anything is loaded.
 
     Raises:
-        InputError: with the architectures that it does have.
+        InputError: naming what it cannot export, and where that is the architecture those that it can.
     """
     path = model / "config.json"
     if not path.is_file():
         raise InputError(f"{model} is no model directory: it has no config.json", "Give a Hugging Face directory.")
     try:
-        named = json.loads(path.read_text(encoding="utf-8")).get("architectures") or ["(none named)"]
+        config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is no valid JSON: {error}", "Restore the file from where the model came.") from error
+    named = config.get("architectures") or ["(none named)"]
     supported = supported_architectures()
     if named[0] not in supported:
         raise InputError(
             f"onnxruntime-genai cannot export the architecture {named[0]}",
             f"Leave out the export: the runtime `transformers` runs the model as it is. Or use a model of an "
             f"architecture that can be exported: {', '.join(supported)}.",
+        )
+    # The builder turns the queries and keys of such layers outside of attention, in place of not at all.
+    if 0 in (config.get("no_rope_layers") or []):
+        raise InputError(
+            f"onnxruntime-genai cannot export layers without positions, which {named[0]} has here",
+            "Leave out the export: the runtime `transformers` runs the model as it is.",
         )
 
 
