@@ -90,7 +90,8 @@ def test_an_app_of_one_command_is_a_group_too(install):
     assert call("acme", "greet", "world").output == "hello world\n"
 
 
-def test_without_commands_of_plugins_there_is_no_such_group():
+def test_without_commands_of_plugins_there_is_no_such_group(monkeypatch):
+    monkeypatch.setenv("LUTHIER_DISABLE", "models")
     assert "Commands of plugins" not in call("--help").output
 
 
@@ -161,7 +162,8 @@ def test_two_distributions_that_give_one_command_are_both_named(install):
     assert broken.distribution == "acme-a and acme-b"
 
 
-def test_a_command_of_the_name_of_ours_is_told_and_ours_is_called(install):
+def test_a_command_of_the_name_of_ours_is_told_and_ours_is_called(install, monkeypatch):
+    monkeypatch.setenv("LUTHIER_DISABLE", "models")
     install("acme-tools", "doctor", APP)
     assert "Commands of plugins" not in call("--help").output
     assert "greet" not in call("doctor", "--help").output

@@ -423,9 +423,9 @@ def test_shards_of_one_pass_share_their_columns(project, run, monkeypatch):
 import polars as pl
 from luthier import hookimpl
 
-def mark(frame: pl.DataFrame, *, other: bool = False) -> pl.DataFrame:
+def mark(frame: pl.DataFrame, *, mixed: bool = False) -> pl.DataFrame:
     \"\"\"Note the first text, which some shards have and others have not.\"\"\"
-    value = pl.lit("yes") if frame.height == 4096 else (pl.lit(1) if other else pl.lit(None))
+    value = pl.lit("yes") if frame.height == 4096 else (pl.lit(1) if mixed else pl.lit(None))
     return frame.with_columns(value.alias("mark"))
 
 @hookimpl
@@ -439,7 +439,7 @@ def luthier_cleaners():
     frame = run().dataset("mark").frame()
     assert sorted(frame["mark"].unique().to_list(), key=str) == [None, "yes"]
     with pytest.raises(LuthierError, match="gave shards of different columns"):
-        run(overrides={"mark.other": True})
+        run(overrides={"mark.mixed": True})
 
 
 @pytest.mark.parametrize(

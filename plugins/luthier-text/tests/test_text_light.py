@@ -13,8 +13,8 @@ from luthier_text import luthier_cleaners, luthier_formatters, luthier_sources
 
 HEAVY = ("torch", "transformers", "onnxruntime", "polars", "pyarrow", "numpy", "pydantic", "ftfy", "rensa")
 
-ONE_OF = {"gettext": {"path": "somewhere"}, "chat": {"answer": "{text}"}}
-"""What components need of which no single parameter is required."""
+GIVEN = {"gettext": {"path": "somewhere"}, "chat": {"answer": "{text}"}, "values": {"values": ["games"]}}
+"""What components need that is no string, or of which no single parameter is required."""
 
 
 def components() -> list[Component]:
@@ -45,7 +45,7 @@ def test_fingerprint_loads_no_heavy_library() -> None:
 @pytest.mark.parametrize("component", components(), ids=str)
 def test_configuration_is_valid_and_documented(component: Component) -> None:
     required = {p.name: "{somewhere}" for p in component.parameters if p.default is p.empty}
-    required |= ONE_OF.get(component.name, {})
+    required |= GIVEN.get(component.name, {})
     assert component.configure(required)
     arguments = component.doc.partition("Args:")[2]
     assert all(f"{parameter.name}:" in arguments for parameter in component.parameters)

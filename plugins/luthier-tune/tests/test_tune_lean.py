@@ -208,7 +208,7 @@ def eager():
     return model
 
 
-SMALL_T5 = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+SMALL_T5 = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ SMALL_T5 = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, nu
 def test_other_models_take_the_plain_path_and_the_log_says_why(make, reason, caplog):
     with caplog.at_level(logging.INFO):
         packed = lean_or_plain(make(), logging.getLogger("luthier.test"))
-    assert type(packed) is PackedModel
+    assert not isinstance(packed, LeanModel)
     (record,) = [record for record in caplog.records if record.name == "luthier.test"]
     assert "training takes the plain path, not the lean one" in record.getMessage()
     assert reason in record.getMessage()
