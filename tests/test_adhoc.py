@@ -14,7 +14,8 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
-from luthier import environments
+import luthier
+from luthier import InputError, environments
 from luthier.cli import app
 
 Call = Callable[..., Result]
@@ -233,3 +234,15 @@ def test_a_plugin_runs_in_the_environment_that_it_declares(apart, project, monke
         assert result.exit_code == 0, result.stderr
         assert {row["text"] for row in rows()} == {str(own)}
     assert CliRunner().invoke(app, COMMANDS[2]).stdout == f"{own}\n"
+
+
+@pytest.mark.parametrize(("config", "form"), [("{}", "causal-lm"), ('{"is_encoder_decoder": true}', "seq2seq-lm")])
+def test_the_form_of_a_models_directory_is_what_its_configuration_says(tmp_path, config, form):
+    (tmp_path / "config.json").write_text(config)
+    assert luthier.find_model(str(tmp_path)).form == form
+
+
+def test_a_configuration_that_is_no_object_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("[")
+    with pytest.raises(InputError, match="is no JSON object"):
+        luthier.find_model(str(tmp_path))

@@ -222,11 +222,19 @@ def _model_at(path: Path) -> Artifact:
     if (path / "model.onnx").exists():
         return ARTIFACTS["onnx"].at(path, "decoder")
     if (path / "config.json").exists():
-        return ARTIFACTS["model"].at(path, "causal-lm")
+        return ARTIFACTS["model"].at(path, _form_of(path / "config.json"))
     remedy = "A model directory has a config.json, an exported one a genai_config.json or a model.onnx."
     if path.is_file():
         remedy += " A GGUF file becomes one with `architecture: pretrained`."
     raise InputError(f"{path} holds no model", remedy)
+
+
+def _form_of(config: Path) -> str:
+    try:
+        pairs = json.loads(config.read_text(encoding="utf-8")).get("is_encoder_decoder")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{config} is no JSON object: {error}", "Restore it from where the model came.") from error
+    return "seq2seq-lm" if pairs else "causal-lm"
 
 
 def generate(

@@ -53,6 +53,13 @@ def missing_shard(directory):
     (directory / "model.safetensors.index.json").write_text(json.dumps(record))
 
 
+def more_tokens(directory):
+    record = json.loads((directory / "tokenizer.json").read_text())
+    vocabulary = record["model"]["vocab"]
+    vocabulary["zz"] = 10_000
+    (directory / "tokenizer.json").write_text(json.dumps(record))
+
+
 def encoder_only(directory):
     edit(directory / "config.json", model_type="bert", architectures=["BertForMaskedLM"])
 
@@ -63,6 +70,7 @@ def encoder_only(directory):
         (no_tokenizer, "has no tokenizer"),
         (pickle_only, "only as pytorch_model.bin, a format that can run code"),
         (truncate, "damaged or was not copied whole"),
+        (more_tokens, "token 'zz' has the number 10000, and the embedding has"),
         (missing_weights, "lacks 1 of the model's weights"),
         (missing_shard, "lacks model-00002-of-00002.safetensors"),
         (lambda d: (d / "model.safetensors").unlink(), "holds no weights"),

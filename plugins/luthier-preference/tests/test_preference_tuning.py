@@ -61,6 +61,15 @@ def log_probability(model, encoder: PromptEncoder, prompt: str, answer: str) -> 
     return sum(float(logits[len(given) - 1 + place, target]) for place, target in enumerate(targets))
 
 
+@pytest.mark.parametrize("liked", [True, False])
+def test_thumbs_of_one_kind_are_warned_of(tmp_path, tiny, judgements, caplog, liked):
+    frame = judgements.frame().with_columns(pl.lit(liked).alias("label"))
+    (tmp_path / "data").mkdir()
+    frame.write_parquet(tmp_path / "data" / "shard-00000.parquet")
+    tuned(tmp_path / "run", "kto", tiny, Dataset.at(tmp_path / "data", "unpaired-preference"), max_steps=1)
+    assert f"all training examples are {'liked' if liked else 'disliked'}" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["dpo", "kto"])
 def test_what_people_prefer_becomes_likelier_on_held_out_prompts(tmp_path, tiny, datasets, pairs, name):
     ctx = tuned(tmp_path, name, tiny, datasets[name], max_steps=12, evaluate_every=5)

@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import luthier_tune
-from luthier import InputError, Model
+from luthier import InputError, LuthierError, Model
 from luthier.artifacts import build_manifest
 from luthier.testing import arguments, make_context
 from luthier_models.loading import load_causal_lm
@@ -222,9 +222,15 @@ def test_what_was_not_written_to_its_end_is_not_used(tmp_path):
 def test_a_disk_that_is_too_small_is_refused_before_the_work(tmp_path, tiny, examples, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("luthier_tune.activations.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(InputError, match=r"take 0\.\d+ GB, and 0\.00 GB are free") as caught:
+    with pytest.raises(LuthierError, match=r"take 0\.\d+ GB, and 0\.00 GB are free") as caught:
         tuned(tmp_path, tiny, examples)
     assert "activations: recompute" in caught.value.remedy
+
+
+def test_torchrun_is_refused_where_each_process_would_train_the_whole(tmp_path, tiny, examples, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    with pytest.raises(InputError, match="this tuner trains in one"):
+        tuned(tmp_path, tiny, examples)
 
 
 def test_a_disk_that_fills_up_is_one_clear_error(tmp_path, monkeypatch):
@@ -234,7 +240,7 @@ def test_a_disk_that_fills_up_is_one_clear_error(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.open", full)
-    with pytest.raises(InputError, match="have filled the disk"):
+    with pytest.raises(LuthierError, match="have filled the disk"):
         cache.put(0, torch.randn(3, 4))
 
 

@@ -50,6 +50,11 @@ def test_factors_are_multiplied_into_the_weights(tmp_path, tiny, examples):
     )
 
 
+def test_no_example_is_longer_than_the_context(tmp_path, tiny, examples, caplog):
+    tuned(tmp_path, "soft-prompt", tiny, examples, max_length=4000, max_epochs=None, max_steps=1)
+    assert "max_length is 4000, and the model has positions for 512 tokens only" in caplog.text
+
+
 def test_factors_of_named_layers_only(tmp_path, tiny, examples):
     ctx = tuned(tmp_path, "ia3", tiny, examples, targets=["layers.1.mlp.down_proj"], max_epochs=1)
     before = dict(AutoModelForCausalLM.from_pretrained(tiny.path).named_parameters())

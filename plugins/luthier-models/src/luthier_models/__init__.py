@@ -1,4 +1,4 @@
-"""Models: `pretrained`, `fresh` and `rnn-lm`, the tuner `extend-vocabulary`, and the runtime `transformers`.
+"""Models: pretrained, fresh and recurrent ones, the tuner `extend-vocabulary`, and the runtime `transformers`.
 
 Importing this module loads no heavy library; the components import their implementations.
 """

@@ -55,7 +55,21 @@ def write_pretrained(
             f"{source or path} has a tokenizer that cannot be written as tokenizer.json",
             "Add the tokenizer.json of the model; the tokenizers library reads no other form.",
         )
+    _check_vocabulary(model, tokenizer, source or str(path))
     save_model(model, tokenizer, output)
+
+
+def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Refuse a tokenizer that gives numbers for which the embedding has no row; spare rows are usual."""
+    embedding: Any = model.get_input_embeddings()
+    rows = int(embedding.weight.shape[0])
+    highest, token = max((number, token) for token, number in tokenizer.get_vocab().items())
+    if highest >= rows:
+        raise InputError(
+            f"the vocabulary of {source} does not fit the model: token {token!r} has the number {highest}, and the "
+            f"embedding has {rows} rows",
+            "Put the tokenizer.json beside the weights that belongs to them.",
+        )
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:

@@ -79,7 +79,7 @@ def tune_on_judgements(
 
     def prepare(examples: Sequence[Answers]) -> tuple[Rows, Mapping[str, float]]:
         liked, disliked = balanced(weights, [each.liked for each in examples])
-        if liked_share := mean([each.liked for each in examples]) in (0, 1):
+        if (liked_share := mean([each.liked for each in examples])) in (0, 1):
             kind = "liked" if liked_share else "disliked"
             ctx.log.warning("all training examples are %s: the model cannot learn what sets the two apart", kind)
         rows = rows_of_judgements(examples, settings.batch_size, ctx.seed)
@@ -136,8 +136,8 @@ def _tune(
     adapted = trainer.model
     course.meter = RewardMeter(adapted, PackedModel(base), valid, beta) if valid else None
     found = find_checkpoint(ctx.checkpoint)
-    course.begin(found[1] if found else None)
-    with explained(f"after step {course.progress.step}", settings):
+    with explained("in training", settings):
+        course.begin(found[1] if found else None)
         trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
     course.validate()
     _record(course, train, ctx)

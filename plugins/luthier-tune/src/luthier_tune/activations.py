@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from luthier import InputError
+from luthier import LuthierError
 
 if TYPE_CHECKING:
     import logging
@@ -68,7 +68,7 @@ class ActivationCache:
         """See that as many more examples of mean length have a place.
 
         Raises:
-            InputError: if the disk has less space than that.
+            LuthierError: if the disk has less space than that.
         """
         per_example = self._starts[-1] / (len(self._starts) - 1) * self._width * _KINDS[self._kind].itemsize
         needed = int(per_example * max(0, examples - self.stored))
@@ -90,7 +90,7 @@ class ActivationCache:
         """Keep the activations of an example, (tokens, width), and give them as they are kept.
 
         Raises:
-            InputError: if the disk is full.
+            LuthierError: if the disk is full.
         """
         kind = self._kind
         kept = activations.detach().to("cpu", _TORCH[kind])
@@ -131,8 +131,9 @@ class ActivationCache:
         return self._maps[kind]
 
 
-def _no_space(directory: Path, what: str) -> InputError:
-    return InputError(
+def _no_space(directory: Path, what: str) -> LuthierError:
+    # No `InputError`: what is free changes, and a search must not lose a candidate to that for good.
+    return LuthierError(
         f"the kept activations of the frozen layers ({directory}) {what}",
         "Free space, lower `max_length`, train fewer examples, or say `activations: recompute`.",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,6 @@ from luthier_models.packing import Pair
 if TYPE_CHECKING:
     from luthier import Dataset, Frame, Message
     from luthier_models.prompts import PromptEncoder
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch.nn.functional import linear
 from luthier import InputError
 from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel
-from luthier_models.prompts import PromptEncoder, load_tokenizer, read_end_tokens
+from luthier_models.prompts import PromptEncoder, load_tokenizer, read_context, read_end_tokens
 from luthier_tune.adapter_files import write_config
 from luthier_tune.examples import random_for
 from luthier_tune.loss import CompletionLoss
@@ -56,7 +56,7 @@ def tune(model: Model, data: Dataset, ctx: Context, prompt: PromptSettings, sett
     tokenizer = load_tokenizer(model.path)
     start = initial_tokens(tokenizer, prompt, ctx.seed)
     first = add_soft_tokens(tokenizer, prompt.tokens)
-    encoder = PromptEncoder(tokenizer, read_end_tokens(model.path))
+    encoder = PromptEncoder(tokenizer, read_end_tokens(model.path), read_context(model.path))
     train, valid = read_examples(data, encoder, settings, ctx.seed)
     student = prompted_student(model, tokenizer, first, start, ctx)
     fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
+from torch import distributed
 
 from luthier import InputError
 from luthier_tune.budget import (
@@ -86,6 +87,8 @@ class Trainer(Generic[Example]):
                 f"`processes` is {settings.processes}, and {self._group.size} are there",
                 "Leave it out: this tuner trains in one process, or under what else started it.",
             )
+        if distributed.is_torchelastic_launched() and not distributed.is_initialized():
+            raise InputError("several processes were started, and this tuner trains in one", "Run it without torchrun.")
 
     def run(self) -> Progress:
         """Train until the budget or the patience is used up, from the last checkpoint if there is one.
