@@ -184,7 +184,13 @@ def main() -> int:
     options = parser.parse_args()
     if options.installed and options.output == REFERENCE:
         parser.error("--installed needs --output: docs/reference is of our own plugins")
-    registry = load_plugins() if options.installed else first_party(load_plugins())
+    registry = load_plugins()
+    if not options.installed:
+        missing = sorted(set(FIRST_PARTY) - {each.distribution for each in registry.components})
+        if missing:
+            # Without one of them its pages would be lost in silence.
+            parser.error(f"not installed, or broken: {', '.join(missing)}; run `make install`")
+        registry = first_party(registry)
     pages: dict[str, Callable[[Registry], str]] = {"hooks.md": hooks, "components.md": components, "recipe.md": recipe}
     pages["api.md"] = lambda registry: f"{NOTE}\n{api.page()}"
     pages |= {f"stages/{stage.label}.md": stage_page(stage) for stage in registry.stages}

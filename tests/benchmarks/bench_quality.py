@@ -116,6 +116,16 @@ ROWS = (
         for tuner, model in (("transformer", "encoder-decoder"), ("recurrent", "GRU with attention"))
     ),
     Row(
+        "purposes/translation.yaml",
+        "recurrent; before: transformer",
+        "GRU with attention, 5M",
+        "Debian, en to fr",
+        "recurrent",
+        "of-recurrent",
+        "sentence_chrf",
+        against="of-transformer",
+    ),
+    Row(
         "purposes/characters.yaml",
         "from scratch",
         "transformer, 1M",
@@ -133,6 +143,17 @@ ROWS = (
         "recurrent",
         "of-recurrent",
         "bits_per_byte",
+        beside=CLASSIC,
+    ),
+    Row(
+        "purposes/characters.yaml",
+        "recurrent; before: transformer",
+        "LSTM, 1M",
+        "manual pages",
+        "recurrent",
+        "of-recurrent",
+        "bits_per_byte",
+        against="of-transformer",
         beside=CLASSIC,
     ),
     *(
