@@ -72,5 +72,5 @@ def test_the_rate_that_learns_is_chosen_and_one_that_diverges_is_lost(recipe):
 
 
 def test_what_is_not_validated_is_not_compared(recipe):
-    with pytest.raises(luthier.InputError, match="valid_examples is 0, and candidates are compared by their valid"):
+    with pytest.raises(luthier.InputError, match="valid_examples is 0, and candidates are compared on the valid"):
         luthier.plan(recipe(rank=[2, 4], valid_examples=0))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from annotated_types import Ge, Gt
 
-from luthier import InputError, Search, settings
+from luthier import InputError, settings
+from luthier_tune.options import BY_VALID_LOSS
 
 
 @settings
@@ -58,21 +59,5 @@ def check_batch(*, batch_size: int, **_: object) -> None:
         )
 
 
-def check_validated(*, valid_examples: int, **_: object) -> None:
-    """Refuse to compare candidates by an accuracy that is not measured; takes a tuner's whole configuration.
-
-    Raises:
-        InputError: if `valid_examples` is 0.
-    """
-    if valid_examples == 0:
-        raise InputError("valid_examples is 0, and candidates are compared on the validation split", "Raise it.")
-
-
-BY_ACCURACY = Search(
-    "reward_accuracy",
-    better="higher",
-    budgets={"max_steps": "steps", "max_epochs": "epochs", "max_minutes": "minutes"},
-    split="valid",
-    check=check_validated,
-)
+BY_ACCURACY = replace(BY_VALID_LOSS, metric="reward_accuracy", better="higher")
 """How these tuners compare: losses and rewards of different `beta` are of different scales, accuracies are not."""

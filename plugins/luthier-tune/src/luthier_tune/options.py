@@ -106,13 +106,13 @@ def check_factors(*, targets: str | list[str], feedforward: list[str], **others:
 
 
 def check_validated(*, valid_examples: int, **_: object) -> None:
-    """Refuse to compare candidates by a loss that is not measured; takes a tuner's whole configuration.
+    """Refuse to compare candidates by what is not measured; takes a tuner's whole configuration.
 
     Raises:
         InputError: if `valid_examples` is 0.
     """
     if valid_examples == 0:
-        raise InputError("valid_examples is 0, and candidates are compared by their validation loss", "Raise it.")
+        raise InputError("valid_examples is 0, and candidates are compared on the validation split", "Raise it.")
 
 
 BY_VALID_LOSS = Search(

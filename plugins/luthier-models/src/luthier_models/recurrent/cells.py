@@ -79,10 +79,10 @@ def run_padded(cell: nn.RNNBase, inputs: Tensor, mask: Tensor, states: States | 
     back = order.argsort(dim=1)
     # An empty document would be refused; what it reads instead is padding, and nobody looks at it.
     lengths = mask.long().sum(1).clamp(min=1).cpu()
-    packed = pack_padded_sequence(_pick(inputs, order), lengths, batch_first=True, enforce_sorted=False)
+    packed = pack_padded_sequence(pick(inputs, order), lengths, batch_first=True, enforce_sorted=False)
     outputs, last = cell(packed, _as_given(states))
     padded, _ = pad_packed_sequence(outputs, batch_first=True, total_length=inputs.shape[1])
-    return _pick(padded, back), _as_tuple(last)
+    return pick(padded, back), _as_tuple(last)
 
 
 def run_documents(cell: nn.RNNBase, inputs: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -148,8 +148,8 @@ def initialise(cell: nn.RNNBase) -> None:
         init.copy_(parameter, value)
 
 
-def _pick(values: Tensor, order: Tensor) -> Tensor:
-    """Each document's rows in its order."""
+def pick(values: Tensor, order: Tensor) -> Tensor:
+    """Each document's rows of (documents, tokens, width) values in its (documents, tokens) order."""
     return values.gather(1, order[..., None].expand(*order.shape, values.shape[-1]))
 
 

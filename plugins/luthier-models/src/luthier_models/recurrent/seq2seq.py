@@ -87,8 +87,8 @@ class RnnEncoder(RnnSeq2SeqPreTrainedModel):  # type: ignore[no-untyped-call]
             if number:
                 states = self.dropout(states)
             onward = cells.run(cast("nn.RNNBase", ahead), states)[0]
-            homeward = cells.run(cast("nn.RNNBase", back), _pick(states, turned))[0]
-            states = torch.cat([onward, _pick(homeward, turned)], dim=-1)
+            homeward = cells.run(cast("nn.RNNBase", back), cells.pick(states, turned))[0]
+            states = torch.cat([onward, cells.pick(homeward, turned)], dim=-1)
         return BaseModelOutput(last_hidden_state=states)
 
 
@@ -255,8 +255,3 @@ def _turned(mask: Tensor) -> Tensor:
     places = torch.arange(mask.shape[1], device=mask.device)
     lengths = mask.long().sum(1, keepdim=True)
     return torch.where(places < lengths, lengths - 1 - places, places)
-
-
-def _pick(values: Tensor, order: Tensor) -> Tensor:
-    """Each prompt's rows in its order."""
-    return values.gather(1, order[..., None].expand(*order.shape, values.shape[-1]))
