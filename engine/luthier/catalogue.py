@@ -55,6 +55,7 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
     ),
     "luthier-tune": ("tune:lora", "tune:full", "tune:layers", "tune:distill", "tune:ia3", "tune:soft-prompt"),
     "luthier-preference": ("tune:dpo", "tune:kto"),
+    "luthier-prune": ("prune:layers", "prune:width", "prune:vocabulary", "prune:weights"),
     "luthier-ray": ("executor:ray",),
     "luthier-onnx": ("export:genai", "runtime:onnxruntime", "runtime:onnxruntime-genai"),
     "luthier-optimum": ("export:optimum",),

@@ -107,6 +107,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage("architecture", "luthier_architectures", "model", "Architectures: make a model", optional=("data", "ctx")),
     Stage("tune", "luthier_tuners", "model", "Tuners", needs=("model",), optional=("data", "teacher", "ctx")),
+    Stage("prune", "luthier_pruners", "model", "Pruners: a smaller model", needs=("model",), optional=("data", "ctx")),
     Stage(
         "export", "luthier_exporters", "onnx", "Exporters: model to ONNX", needs=("model",), optional=("data", "ctx")
     ),

@@ -110,6 +110,17 @@ def luthier_tuners() -> Iterable[ComponentFunction]:
 
 
 @hookspec
+def luthier_pruners() -> Iterable[ComponentFunction]:
+    """Give the pruners: a model in, a smaller or sparser model of the same kind out.
+
+    A pruner asks for `model`, and for `data` (calibration) and `ctx` if it wants. It writes the whole pruned model
+    into `ctx.output`, with a tokenizer, chat template and settings that fit it, and measures what the model lost:
+    `ctx.metric("mean_kl", …)`, in nats a token, where it can.
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def luthier_exporters() -> Iterable[ComponentFunction]:
     """Give the exporters: a model in, an ONNX model directory out.
 

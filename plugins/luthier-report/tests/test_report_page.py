@@ -137,6 +137,17 @@ def test_the_learning_curve_has_both_losses(whole_run: Run) -> None:
     assert "held out from 3.9 to 2.37" in html
 
 
+def test_a_pruner_s_curve_is_shown_under_its_step(builder: Any, parts: dict[str, Callable[..., None]]) -> None:
+    for name in ("data", "model"):
+        parts[name](builder)
+    step = builder.step("layers", "prune", "layers", config={"ratio": 0.2})
+    sizes = pl.DataFrame({"parameters": [135_000_000, 110_000_000], "mean_kl": [0.0, 0.75]})
+    builder.note(step, metrics={"mean_kl": 0.75}, tables={"quality-by-size": sizes})
+    html = report_page(builder.finish())
+    assert "divergence from the model before" in html
+    assert '<i class="training"></i>KL divergence</li>' in html
+
+
 def test_lineage_names_code_configuration_and_versions(whole_run: Run) -> None:
     text = Page(report_page(whole_run)).text
     assert "lora of luthier-report, code abababababababab" in text

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier_report._curve import draw, learning_curve, moving_average, ticks
+from luthier_report._curve import draw, learning_curve, moving_average, quality_by_size, ticks
 from luthier_report._diff import Piece, differences, differences_of_cut
 from luthier_report._generations import choose
 from luthier_report._values import cell, clip, displayable, duration, moment, number, signed, size
@@ -144,8 +144,8 @@ def test_a_flat_curve_of_one_point_is_drawn_inside_the_figure() -> None:
 def test_texts_in_the_figure_are_escaped() -> None:
     curve = learning_curve(pl.DataFrame({"step": [1, 2], "<b>loss": [2.0, 1.0]}))
     assert curve is not None
-    assert "<b>" not in draw(curve.series, "<i>")
-    assert html.escape("<b>loss") in draw(curve.series, "<i>")
+    assert "<b>" not in draw(curve.series, "<i>", "Loss")
+    assert html.escape("<b>loss") in draw(curve.series, "<i>", "Loss")
 
 
 def test_the_moving_average_keeps_a_line() -> None:
@@ -153,3 +153,14 @@ def test_the_moving_average_keeps_a_line() -> None:
     smooth = moving_average(points)
     assert [x for x, _ in smooth] == [x for x, _ in points]
     assert [y for _, y in smooth[10:90]] == pytest.approx([y for _, y in points[10:90]])
+
+
+def test_quality_is_drawn_against_size() -> None:
+    sizes = {"parameters": [135_000_000, 100_000_000], "mean_kl": [0.0, 1.25], "perplexity": [20.0, 70.0]}
+    curve = quality_by_size(pl.DataFrame(sizes))
+    assert curve is not None
+    assert curve.series[0].points == [(100.0, 1.25), (135.0, 0.0)]
+    assert "million parameters" in curve.svg
+    assert "KL from 1.25 to 0" in curve.svg
+    for nothing in ({"parameters": [5], "mean_kl": [0.0]}, {"parameters": [5, 4], "loss": [0.0, 1.0]}):
+        assert quality_by_size(pl.DataFrame(nothing)) is None

@@ -49,6 +49,7 @@ def model_card(run: Run) -> str:
         "formatters": [(step, flatten(configuration_of(step))) for step in _of(run, "format")],
         "splits": splits(run),
         "tuned": [(step, flatten(configuration_of(step))) for step in _of(run, "tune")],
+        "pruned": [(step, flatten(configuration_of(step))) for step in _of(run, "prune")],
         "exported": [(step, flatten(configuration_of(step))) for step in _of(run, "export")],
         "comparisons": [one for one in compared if one.rows],
         "subject_titles": SUBJECT_TITLES,

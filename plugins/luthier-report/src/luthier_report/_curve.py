@@ -1,4 +1,8 @@
-"""The learning curve, drawn as SVG from a tuner's tables `learning-curve` and `validation-losses`."""
+"""Curves as SVG: of learning, and of quality against size.
+
+The one is drawn from a tuner's tables `learning-curve` and `validation-losses`, the other from a pruner's table
+`quality-by-size`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from luthier_report._values import displayable, number
 
 LEARNING_CURVE = "learning-curve"
 VALIDATION_LOSSES = "validation-losses"
+QUALITY_BY_SIZE = "quality-by-size"
 WIDTH, HEIGHT = 720, 320
 LEFT, RIGHT, TOP, BOTTOM = 56, 64, 16, 44
 SMOOTH_FROM = 40
@@ -39,11 +44,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Curve:
-    """The figure as SVG text, its series, and the name of its horizontal axis."""
+    """The figure as SVG text, its series, the name of its horizontal axis, what it shows, what the series are of."""
 
     svg: str
     series: list[Series]
     axis: str
+    caption: str
+    quantity: str = "loss"
 
 
 def learning_curve(training: pl.DataFrame, validation: pl.DataFrame | None = None) -> Curve | None:
@@ -59,7 +66,21 @@ def learning_curve(training: pl.DataFrame, validation: pl.DataFrame | None = Non
     series = [one for one in series if one.points]
     if not series:
         return None
-    return Curve(draw(series, axis or "row"), series, axis or "row")
+    axis = axis or "row"
+    caption = f"Learning curve: loss by {axis}"
+    return Curve(draw(series, axis, caption), series, axis, caption)
+
+
+def quality_by_size(frame: pl.DataFrame) -> Curve | None:
+    """The curve of a table with the columns `parameters` and `mean_kl`; None where it is another, or has one size."""
+    if not {"parameters", "mean_kl"} <= set(frame.columns):
+        return None
+    series = _one(frame.with_columns(pl.col("parameters") / 1e6), "parameters", "mean_kl", "KL")
+    if len(series.points) < 2:
+        return None
+    axis = "million parameters"
+    caption = "Quality by size: divergence from the model before, in nats a token"
+    return Curve(draw([series], axis, caption), [series], axis, caption, "divergence")
 
 
 def training_speed(training: pl.DataFrame) -> float | None:
@@ -91,7 +112,7 @@ def _one(frame: pl.DataFrame, axis: str, column: str, name: str) -> Series:
     return Series(title, held_out, points)
 
 
-def draw(series: Sequence[Series], axis: str) -> str:
+def draw(series: Sequence[Series], axis: str, caption: str) -> str:
     """The lines over common axes. Colours come from the page's style, by class."""
     xs = [x for one in series for x, _ in one.points]
     ys = [y for one in series for _, y in one.points]
@@ -112,8 +133,8 @@ def draw(series: Sequence[Series], axis: str) -> str:
         parts.append(_end(one, place(one.points[-1])))
     ends = "; ".join(f"{one.title} from {number(one.points[0][1])} to {number(one.points[-1][1])}" for one in series)
     return (
-        f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Learning curve, loss by '
-        f'{escape(axis)}: {escape(ends)}">{"".join(parts)}</svg>'
+        f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(caption)}: '
+        f'{escape(ends)}">{"".join(parts)}</svg>'
     )
 
 

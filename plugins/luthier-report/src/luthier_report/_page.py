@@ -7,10 +7,17 @@ from typing import Any
 
 import jinja2
 
-from luthier import Run, StepResult
+from luthier import Report, Run, StepResult
 from luthier_report import _values
 from luthier_report._comparison import SUBJECT_TITLES, comparisons
-from luthier_report._curve import LEARNING_CURVE, VALIDATION_LOSSES, Curve, learning_curve
+from luthier_report._curve import (
+    LEARNING_CURVE,
+    QUALITY_BY_SIZE,
+    VALIDATION_LOSSES,
+    Curve,
+    learning_curve,
+    quality_by_size,
+)
 from luthier_report._funnel import data_steps, splits
 from luthier_report._generations import generations
 from luthier_report._lineage import configuration_of as configuration_of_step
@@ -32,6 +39,10 @@ FILTERS = (
     "cell",
     "setting",
 )
+
+
+MAKES_MODELS = ("architecture", "tune", "prune", "export")
+"""The stages whose steps make models."""
 
 
 def report_page(run: Run) -> str:
@@ -66,7 +77,7 @@ def page_context(run: Run) -> dict[str, Any]:
         "data": data,
         "bias": [step for step in data if step.stage == "bias"],
         "splits": splits(run),
-        "models": [_model_step(run, step) for step in run.steps if step.stage in ("architecture", "tune", "export")],
+        "models": [_model_step(run, step) for step in run.steps if step.stage in MAKES_MODELS],
         "others": [_model_step(run, step) for step in run.steps if _is_other(step)],
         "comparisons": compared,
         "subject_titles": SUBJECT_TITLES,
@@ -82,20 +93,27 @@ def page_context(run: Run) -> dict[str, Any]:
 
 def _is_other(step: StepResult) -> bool:
     """A step of a stage that a plugin brought, which counted no documents."""
-    return step.stage not in ("architecture", "tune", "export", "validate") and not step.counts and step.state == "done"
+    return step.stage not in (*MAKES_MODELS, "validate") and not step.counts and step.state == "done"
+
+
+def _curve(notes: Report | None) -> Curve | None:
+    """Of what was learnt, or of what smaller models are worth; None for a step that noted neither."""
+    learnt = frame_of(notes, LEARNING_CURVE)
+    if learnt is not None:
+        return learning_curve(learnt, frame_of(notes, VALIDATION_LOSSES))
+    sizes = frame_of(notes, QUALITY_BY_SIZE)
+    return quality_by_size(sizes) if sizes is not None else None
 
 
 def _model_step(run: Run, step: StepResult) -> dict[str, Any]:
-    """A step that makes a model: its configuration, what it measured, its learning curve."""
+    """A step that makes a model: its configuration, what it measured, its curve."""
     notes = notes_of(run, step)
-    frame = frame_of(notes, LEARNING_CURVE)
-    curve: Curve | None = learning_curve(frame, frame_of(notes, VALIDATION_LOSSES)) if frame is not None else None
     tables: list[TableView] = tables_of(notes)
     figures: list[FigureView] = figures_of(notes)
     return {
         "step": step,
         "configuration": flatten(configuration_of_step(step)),
-        "curve": curve,
+        "curve": _curve(notes),
         "candidates": search_table(step),
         "failures": step.search.failures() if step.search else [],
         "tables": tables,
