@@ -35,7 +35,7 @@ MORE = {
         "length.min_characters": 100,
         "unlike-pages.threshold": 1.0,
     },
-    "characters": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
+    "from-scratch": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
     "translation": {"fresh.parameters": "300K"},
     "layers-or-lora": {
         "docstrings.packages": ["click", "rich", "typer", "pydantic", "filelock", "hypothesis", "fsspec", "jinja2"],
@@ -93,8 +93,9 @@ def small(recipe: Path, model: Path, catalogues: Path, manual: Path) -> dict[str
         places = {"debian-descriptions": ("path", catalogues), "manual-pages": ("path", manual)}
         changes |= {f"{name}.{key}": str(value) for key, value in [places.get(step.get("source"), ("", ""))] if key}
         changes |= {f"{name}.{key}": least for key, least in GREATEST.items() if key in step}
-        if "max_minutes" in step:
-            changes |= {f"{name}.max_minutes": None, f"{name}.max_steps": 2}
+        budgets = step.keys() & {"max_minutes", "max_epochs"}
+        if budgets:
+            changes |= {f"{name}.{budget}": None for budget in budgets} | {f"{name}.max_steps": 2}
         if "model" in step:
             changes[f"{name}.model"] = str(model)
     return changes | MORE.get(recipe.stem, {})

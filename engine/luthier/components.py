@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Answer = TypeVar("Answer")
 
 RESERVED_KEYS = ("id", "from", *NAMED_INPUTS, "gate", "runtime", "executor", "subjects", "environment")
 
@@ -56,6 +57,7 @@ class Declaration:
     platform: bool = False
     search: Search | None = None
     processes: bool = False
+    metrics: Collection[str] | Callable[..., Collection[str]] | None = None
 
 
 def component(
@@ -69,6 +71,7 @@ def component(
     platform: bool = False,
     search: Search | None = None,
     processes: bool = False,
+    metrics: Collection[str] | Callable[..., Collection[str]] | None = None,
 ) -> Callable[[Function], Function]:
     """Declare of a component what its signature cannot say. Most components need no declaration.
 
@@ -92,12 +95,15 @@ def component(
         processes: its parameter `processes` says by how many processes its work is done, and it can be called in
             all of them at once, anywhere: a recipe may give its steps an `executor`. See the hook
             `luthier_executors`. Without an executor it is called once, and starts the others by itself.
+        metrics: the names of all metrics that it may record, or a function that is called with the configuration and
+            returns them. With it, a gate on a metric that there will never be is refused while planning, not after
+            the work.
     """
 
     def declare(function: Function) -> Function:
         forms = {name: frozenset(accepted) for name, accepted in (needs or {}).items()}
         function.__luthier__ = Declaration(  # type: ignore[attr-defined]
-            gives, forms, fingerprint, files, check, check_forms, platform, search, processes
+            gives, forms, fingerprint, files, check, check_forms, platform, search, processes, metrics
         )
         return function
 
@@ -267,12 +273,26 @@ class Component:
         gives = self.declared.gives
         if gives is None or isinstance(gives, str):
             return gives
+        return self._ask("gives", gives, configuration)
+
+    def metrics(self, configuration: Mapping[str, Any]) -> Collection[str] | None:
+        """The names of the metrics that it records with this configuration; None where it does not say.
+
+        Raises:
+            ConfigurationError: if the configuration is refused.
+            PluginError: if what it declares fails.
+        """
+        metrics = self.declared.metrics
+        return self._ask("metrics", metrics, configuration) if callable(metrics) else metrics
+
+    def _ask(self, what: str, declared: Callable[..., Answer], configuration: Mapping[str, Any]) -> Answer:
+        """Call what was declared as a function of the configuration."""
         values = self.configure(configuration)
         try:
-            return gives(**values)
+            return declared(**values)
         except Exception as error:
-            message = f"{self}: its `gives` failed: {type(error).__name__}: {error}"
-            raise PluginError(message, f"See {describe(gives)}.") from error
+            message = f"{self}: its `{what}` failed: {type(error).__name__}: {error}"
+            raise PluginError(message, f"See {describe(declared)}.") from error
 
     def arguments(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """The keyword arguments to call the function with; `configure` says what it raises."""

@@ -125,36 +125,23 @@ ROWS = (
         "sentence_chrf",
         against="of-transformer",
     ),
-    Row(
-        "purposes/characters.yaml",
-        "from scratch",
-        "transformer, 1M",
-        "manual pages",
-        "transformer",
-        "of-transformer",
-        "bits_per_byte",
-        beside=CLASSIC,
-    ),
-    Row(
-        "purposes/characters.yaml",
-        "from scratch",
-        "LSTM, 1M",
-        "manual pages",
-        "recurrent",
-        "of-recurrent",
-        "bits_per_byte",
-        beside=CLASSIC,
-    ),
-    Row(
-        "purposes/characters.yaml",
-        "recurrent; before: transformer",
-        "LSTM, 1M",
-        "manual pages",
-        "recurrent",
-        "of-recurrent",
-        "bits_per_byte",
-        against="of-transformer",
-        beside=CLASSIC,
+    *(
+        Row(
+            "purposes/from-scratch.yaml",
+            purpose,
+            model,
+            "Debian, English",
+            tuner,
+            f"of-{tuner}",
+            "bits_per_byte",
+            against=against,
+            beside=CLASSIC,
+        )
+        for purpose, model, tuner, against in (
+            ("from scratch", "LSTM on bytes, 800K", "recurrent", ""),
+            ("from scratch", "transformer on BPE, 2M", "transformer", ""),
+            ("transformer; before: recurrent", "transformer on BPE, 2M", "transformer", "of-recurrent"),
+        )
     ),
     *(
         Row(

@@ -41,7 +41,11 @@ def _check_scored(*, data: str, **models: str) -> None:
         )
 
 
-@component(needs={"data": {"prompt-completion", "chat", "language-modelling"}}, check_forms=_check_scored)
+@component(
+    needs={"data": {"prompt-completion", "chat", "language-modelling"}},
+    check_forms=_check_scored,
+    metrics=("perplexity", "bits_per_byte"),
+)
 def perplexity(
     subject: Generator,
     data: Dataset,
@@ -66,8 +70,15 @@ def perplexity(
     measure_perplexity(subject, data, ctx, split=split, max_examples=max_examples)
 
 
+def _bits_per_byte(*, baselines: list[str], **_: object) -> list[str]:
+    return ["bits_per_byte", *(f"{baseline}_bits_per_byte" for baseline in baselines)]
+
+
 @component(
-    needs={"data": {"prompt-completion", "language-modelling"}}, check=_check_baselines, check_forms=_check_scored
+    needs={"data": {"prompt-completion", "language-modelling"}},
+    check=_check_baselines,
+    check_forms=_check_scored,
+    metrics=_bits_per_byte,
 )
 def bits_per_byte(
     subject: Generator,
@@ -102,7 +113,7 @@ def bits_per_byte(
     measure_bits_per_byte(subject, data, ctx, split=split, max_examples=max_examples, baselines=baselines)
 
 
-@component(needs={"data": {"prompt-completion", "chat"}})
+@component(needs={"data": {"prompt-completion", "chat"}}, metrics=("rouge1", "rouge2", "rougeL", "lead_rougeL"))
 def rouge(
     subject: Generator,
     data: Dataset,
@@ -142,7 +153,7 @@ def rouge(
     )
 
 
-@component(needs={"data": {"prompt-completion", "chat"}})
+@component(needs={"data": {"prompt-completion", "chat"}}, metrics=("chrf", "sentence_chrf"))
 def chrf(
     subject: Generator,
     data: Dataset,
@@ -176,7 +187,7 @@ def chrf(
     )
 
 
-@component(needs={"data": {"prompt-completion", "chat"}})
+@component(needs={"data": {"prompt-completion", "chat"}}, metrics=("bleu", "sentence_bleu"))
 def bleu(
     subject: Generator,
     data: Dataset,
@@ -211,7 +222,11 @@ def bleu(
     )
 
 
-@component(needs={"data": {"classification", "prompt-completion"}}, check=_check_prompt)
+@component(
+    needs={"data": {"classification", "prompt-completion"}},
+    check=_check_prompt,
+    metrics=("accuracy", "macro_f1", "majority_accuracy", "majority_macro_f1"),
+)
 def classification(
     subject: Generator,
     data: Dataset,
@@ -246,7 +261,11 @@ def classification(
     )
 
 
-@component(needs={"data": {"prompt-completion", "chat", "language-modelling"}}, check_forms=_check_scored)
+@component(
+    needs={"data": {"prompt-completion", "chat", "language-modelling"}},
+    check_forms=_check_scored,
+    metrics=("mean_kl", "top1_agreement", "perplexity_ratio"),
+)
 def parity(
     subject: Generator,
     reference: Generator,
