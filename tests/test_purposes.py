@@ -37,6 +37,14 @@ MORE = {
     },
     "from-scratch": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
     "translation": {"fresh.parameters": "300K"},
+    "summaries-from-scratch": {"fresh.parameters": "300K", "rnn-seq2seq.parameters": "300K"},
+    "distillation": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
+    "vocabulary": {
+        "length.min_characters": 100,
+        "near-duplicates.threshold": 1.0,
+        "pages-of-some-length.min_characters": 100,
+        "unlike-pages.threshold": 1.0,
+    },
     "layers-or-lora": {
         "docstrings.packages": ["click", "rich", "typer", "pydantic", "filelock", "hypothesis", "fsspec", "jinja2"],
         "docstrings.per_package": 30,

@@ -145,6 +145,60 @@ ROWS = (
     ),
     *(
         Row(
+            "purposes/summaries-from-scratch.yaml",
+            purpose,
+            model,
+            "Debian",
+            tuner,
+            f"of-{tuner}",
+            "rougeL",
+            against=against,
+            beside=LEAD,
+        )
+        for purpose, model, tuner, against in (
+            ("summaries from scratch", "encoder-decoder, 3M", "transformer", ""),
+            ("summaries from scratch", "GRU with attention, 3M", "recurrent", ""),
+            ("recurrent; before: transformer", "GRU with attention, 3M", "recurrent", "of-transformer"),
+        )
+    ),
+    *(
+        Row(
+            "purposes/preferences.yaml",
+            "preferences; before: lora",
+            SMOLLM,
+            f"Debian, {data}",
+            tuner,
+            f"of-{tuner}",
+            "rougeL",
+            against="of-lora",
+            beside=LEAD,
+        )
+        for tuner, data in (("dpo", "pairs"), ("kto", "thumbs"))
+    ),
+    Row(
+        "purposes/distillation.yaml",
+        "distillation; before: alone",
+        "transformer on BPE, 500K",
+        "Debian, English",
+        "distilled",
+        "of-distilled",
+        "bits_per_byte",
+        against="of-alone",
+        beside=CLASSIC,
+    ),
+    Row(
+        "purposes/vocabulary.yaml",
+        "new tokens; before: without",
+        "transformer on BPE, 2M",
+        "manual pages",
+        "with",
+        "of-with",
+        "bits_per_byte",
+        against="of-without",
+        beside=CLASSIC,
+    ),
+    *(
+        Row(
             "purposes/layers-or-lora.yaml",
             "top layers; before: lora",
             SMOLLM,
