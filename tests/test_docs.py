@@ -110,6 +110,13 @@ def test_the_guide_names_every_module_that_is_public():
     assert set(re.findall(r"`(luthier\.[a-z]+)`", section)) == PUBLIC_MODULES - {"luthier"}
 
 
+def test_the_table_of_modules_names_every_one_of_the_engine():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    there = {path.name for path in (ROOT / "engine" / "luthier").glob("[a-z]*.py")}
+    named = set(re.findall(r"`(\w+\.py)`", text.partition("| module | its one idea |")[2].partition("\n\n")[0]))
+    assert named == there
+
+
 def test_the_reference_has_what_hooks_contexts_and_fixtures_are_for():
     assert {"Context", "Run", "StepResult", "RunStarted", "StepFailed", "run_component", "Project"} <= set(PUBLIC)
     assert {"rng", "metric"} <= set(api.members(PUBLIC["Context"]))
