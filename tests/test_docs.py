@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
 
 from luthier import hookspecs
+from luthier.cli import app
 from luthier.plugins import load_plugins
 from luthier.recipe import parse_recipe
 from luthier.testing.public_interface import PUBLIC_MODULES
@@ -184,6 +186,16 @@ def test_a_stage_that_a_plugin_adds_has_a_page_too(tmp_path):
     assert "Give the drawers." in drawn
     assert "A whole plugin" not in drawn
     assert "A whole plugin" in (stages / "clean.md").read_text("utf-8")
+
+
+def test_the_guide_names_every_command():
+    text = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    called = re.findall(r"luthier ([a-z]+)(?: ([a-z|]+))?", text)
+    named = {(group, name) for group, names in called for name in names.split("|")}
+    for name, command in typer.main.get_command(app).commands.items():
+        assert name in {group for group, _ in named}
+        for inner in getattr(command, "commands", ()):
+            assert (name, inner) in named
 
 
 def test_links_between_pages_lead_somewhere():
