@@ -76,7 +76,7 @@ def twin(frame):
     """Keep every document."""
     return frame
 
-def measure(data, ctx):
+def measure(subject, data, ctx):
     """Count nothing."""
 
 measure.__name__ = "twin"
