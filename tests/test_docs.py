@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
 
 from luthier import hookspecs
+from luthier.cli import app
 from luthier.plugins import load_plugins
 from luthier.recipe import parse_recipe
 from luthier.testing.public_interface import PUBLIC_MODULES
@@ -108,6 +110,13 @@ def test_the_guide_names_every_module_that_is_public():
     text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     section = text.partition("## What you may import\n")[2].partition("\n## ")[0]
     assert set(re.findall(r"`(luthier\.[a-z]+)`", section)) == PUBLIC_MODULES - {"luthier"}
+
+
+def test_the_table_of_modules_names_every_one_of_the_engine():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    there = {path.name for path in (ROOT / "engine" / "luthier").glob("[a-z]*.py")}
+    named = set(re.findall(r"`(\w+\.py)`", text.partition("| module | its one idea |")[2].partition("\n\n")[0]))
+    assert named == there
 
 
 def test_the_reference_has_what_hooks_contexts_and_fixtures_are_for():
@@ -211,6 +220,16 @@ def test_the_readme_names_every_plugin_with_all_its_components_and_no_other():
     assert sorted(distributions) == sorted(path.parent.name for path in (ROOT / "plugins").glob("*/README.md"))
     for distribution, names in zip(distributions, named_in(page, "components"), strict=True):
         assert sorted(names) == components_of(distribution), distribution
+
+
+def test_the_guide_names_every_command():
+    text = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    called = re.findall(r"luthier ([a-z]+)(?: ([a-z|]+))?", text)
+    named = {(group, name) for group, names in called for name in names.split("|")}
+    for name, command in typer.main.get_command(app).commands.items():
+        assert name in {group for group, _ in named}
+        for inner in getattr(command, "commands", ()):
+            assert (name, inner) in named
 
 
 def test_links_between_pages_lead_somewhere():
