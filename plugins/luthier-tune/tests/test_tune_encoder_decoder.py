@@ -18,7 +18,7 @@ from luthier.artifacts import build_manifest
 from luthier.cli import app
 from luthier.testing import arguments, make_context
 from luthier_models.batching import batched
-from luthier_models.loading import load_language_model
+from luthier_models.loading import load_by_config
 from luthier_models.testing import write_tiny_encoder_decoder
 from luthier_tune.loss import CompletionLoss
 
@@ -38,7 +38,7 @@ def tuned(tuner, directory, model, data, **config):
 
 
 def test_loss_and_gradients_are_those_of_transformers(model):
-    ours, theirs = (load_language_model(model.path).double().train() for _ in range(2))
+    ours, theirs = (load_by_config(model.path).double().train() for _ in range(2))
     objective = CompletionLoss(batched(ours))
     total = torch.zeros((), dtype=torch.float64)
     for _, batch in objective.batches(PAIRS):
@@ -57,7 +57,7 @@ def test_loss_and_gradients_are_those_of_transformers(model):
 
 
 def test_validation_losses_are_by_example_and_in_order(model):
-    objective = CompletionLoss(batched(load_language_model(model.path)))
+    objective = CompletionLoss(batched(load_by_config(model.path)))
     found = {}
     for members, batch in objective.batches(PAIRS):
         found |= dict(zip(members, objective.losses(batch), strict=True))
@@ -74,7 +74,7 @@ def test_lora_reaches_every_linear_layer_and_the_merged_model_learnt(tmp_path, m
     before = dict(AutoModelForSeq2SeqLM.from_pretrained(model.path).named_parameters())
     after = dict(AutoModelForSeq2SeqLM.from_pretrained(ctx.output).named_parameters())
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    modules = load_language_model(model.path).named_modules()
+    modules = load_by_config(model.path).named_modules()
     linear = {f"{name}.weight" for name, module in modules if isinstance(module, torch.nn.Linear) and name != "lm_head"}
     assert changed == linear
     assert any(part in name for name in changed for part in ("encoder_attn", "EncDecAttention", "query"))

@@ -33,7 +33,7 @@ def write_fresh(
         InputError: if the budget is too small for the tokenizer, or there is nothing to train that on.
     """
     form = TRAITS[family].form
-    tokenizer = train_tokenizer(split_texts(data, "train"), vocabulary, closes_texts=form == "seq2seq-lm")
+    tokenizer = train_tokenizer(split_texts(data, "train"), vocabulary, closes_texts=form != "causal-lm")
     shape = FAMILIES[family].shape(budget, len(tokenizer), design)
     config = FAMILIES[family].configuration(shape, design, tokenizer)
     save_model(initialised(config, form, ctx.seed), tokenizer, ctx.output)

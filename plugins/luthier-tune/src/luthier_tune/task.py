@@ -103,19 +103,19 @@ def read_examples(data: Dataset, encoder: PromptEncoder, settings: Training, see
         )
         max_length = encoder.context
     train = encode_split(data, "train", encoder, max_length)
-    _check_examples(train, max_length)
+    unusable = f"their completions are empty, or longer than {max_length} tokens with their prompt's template"
+    _check_examples(train, "they have no text or no label" if data.form == "classification" else unusable)
     valid = encode_split(data, "valid", encoder, max_length, limit=settings.valid_examples, seed=seed)
     return train, valid
 
 
-def _check_examples(train: Examples, max_length: int) -> None:
+def _check_examples(train: Examples, unusable: str) -> None:
     count = len(train.pairs) + train.skipped
     if not count:
         raise InputError(
             "the dataset has no rows in the split `train`",
             "Check what cleaning left over and how the formatter splits it.",
         )
-    unusable = f"their completions are empty, or longer than {max_length} tokens with their prompt's template"
     if not train.pairs:
         raise InputError(
             f"none of the {count} training examples can be used: {unusable}",
