@@ -87,7 +87,8 @@ class ShardWriter:
                 self._rows += part.height
                 self._bytes += _text_bytes(part)
                 frame = frame.slice(taken)
-            if self._rows >= SHARD_ROWS or frame.height:
+            # One row alone may be larger than a shard.
+            if self._rows >= SHARD_ROWS or self._bytes > SHARD_BYTES or frame.height:
                 self._flush()
 
     def _flush(self) -> None:

@@ -78,6 +78,18 @@ def check_budget(
         raise InputError(f"more than one training budget: {', '.join(given)}", "Keep one of them.")
 
 
+def check_one_process(*, processes: int, **_: object) -> None:
+    """Refuse several processes; takes the whole configuration of a tuner that trains in one.
+
+    Raises:
+        InputError: naming tuners that train in several.
+    """
+    if processes > 1:
+        raise InputError(
+            f"`processes` is {processes}, and this tuner trains in one", "Leave it out, or use `lora` or `full`."
+        )
+
+
 def check_layers(
     *, top: int | None, names: list[str], rank: int | None = None, processes: int = 1, **others: Any
 ) -> None:
@@ -87,10 +99,7 @@ def check_layers(
         InputError: naming what was given.
     """
     check_budget(**others)
-    if processes > 1:
-        raise InputError(
-            "`layers` keeps activations for one process", "Leave out `processes`, or use `lora` or `full`."
-        )
+    check_one_process(processes=processes)
     if top is not None and names:
         raise InputError("`top` and `names` both say which layers are trained", "Keep one of them.")
     if top == 0 and rank is not None:
