@@ -360,12 +360,12 @@ def test_a_disk_that_is_full_for_pytorchs_own_files_is_the_same_error(tmp_path):
     try:
         with (
             pytest.raises(LuthierError, match=f"no space left for a checkpoint .{tmp_path}"),
-            explained_full_disk(tmp_path),
+            explained_full_disk("a checkpoint", tmp_path),
         ):
             torch.save(torch.zeros(10_000), tmp_path / "optimizer.pt")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
-    with pytest.raises(RuntimeError, match="something else"), explained_full_disk(tmp_path):
+    with pytest.raises(RuntimeError, match="something else"), explained_full_disk("a checkpoint", tmp_path):
         raise RuntimeError("something else")
 
 

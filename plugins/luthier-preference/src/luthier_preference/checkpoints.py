@@ -69,7 +69,7 @@ def room_needed(directory: Path) -> Iterator[None]:
         LuthierError: if the disk is full.
     """
     try:
-        with explained_full_disk(directory):
+        with explained_full_disk("a checkpoint", directory):
             yield
     except LuthierError:
         for path in directory.glob(f"{_PREFIX}*"):

@@ -15,7 +15,7 @@ from luthier_preference.examples import Answers, Encoded, encode_split, rows_of_
 from luthier_preference.rewards import RewardMeter, Rewards, mean
 from luthier_preference.trainers import TrainerLoss, follow, make_trainer
 from luthier_tune.adapters import AdapterSettings, lora_config, save_merged
-from luthier_tune.checkpoint import relevant
+from luthier_tune.checkpoint import explained_full_disk, relevant
 from luthier_tune.course import Course
 from luthier_tune.distributed import refuse_torchrun
 from luthier_tune.memory import explained
@@ -146,8 +146,9 @@ def _tune(
     for config, token in paddings:
         config.pad_token_id = token
     adapted.eval()
-    save_merged(adapted, ctx.output, base_model=model.hash)
-    copy_companions(model.path, ctx.output)
+    with explained_full_disk("the tuned model", ctx.output):
+        save_merged(adapted, ctx.output, base_model=model.hash)
+        copy_companions(model.path, ctx.output)
 
 
 def _read_examples(

@@ -88,7 +88,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        with explained_full_disk(path, sum(tensor.nbytes for tensor in tensors.values())):
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        with explained_full_disk(f"a checkpoint of {size / 1e6:.0f} MB", path):
             save_file(dict(tensors), temporary, dict(metadata))
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
@@ -99,12 +100,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 @contextmanager
-def explained_full_disk(path: Path, size: int | None = None) -> Iterator[None]:
+def explained_full_disk(what: str, path: Path) -> Iterator[None]:
     """Turn a full disk into an error that says how to go on.
 
     Args:
-        path: what is written.
-        size: its bytes, where they are known.
+        what: what is written, in words.
+        path: where.
 
     Raises:
         LuthierError: if the disk is full.
@@ -113,9 +114,8 @@ def explained_full_disk(path: Path, size: int | None = None) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         if getattr(error, "errno", None) in _FULL or any(text in str(error) for text in _FULL_TEXTS):
-            of_size = "" if size is None else f" of {size / 1e6:.0f} MB"
             raise LuthierError(
-                f"no space left for a checkpoint{of_size} ({path})",
+                f"no space left for {what} ({path})",
                 "Free space (`luthier store du`, `luthier store gc`) and run again: training goes on from the last "
                 "checkpoint, which is kept.",
             ) from error

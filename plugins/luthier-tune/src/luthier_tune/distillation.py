@@ -73,7 +73,7 @@ def tune(
     aside = time.monotonic() - began
     fit(student, objective, train, valid, settings=settings, ctx=ctx, aside=aside)
     _note_divergence("teacher_kl", objective, valid.pairs, ctx)
-    student.write(ctx.output)
+    student.write_to(ctx.output)
 
 
 def check_vocabularies(model: Path, teacher: Path) -> None:

@@ -14,6 +14,7 @@ import polars as pl
 
 from luthier import InputError
 from luthier_models.loading import resolve_device
+from luthier_tune.checkpoint import explained_full_disk
 from luthier_tune.examples import Examples, encode_split
 from luthier_tune.options import check_budget
 from luthier_tune.training import Trainer
@@ -46,6 +47,15 @@ class Student:
     parameters: Mapping[str, Parameter]
     write: Callable[[Path], None]
     rate_of: Callable[[str], float] | None = None
+
+    def write_to(self, directory: Path) -> None:
+        """Write the model; on a full disk, say so.
+
+        Raises:
+            LuthierError: if the disk is full.
+        """
+        with explained_full_disk("the tuned model", directory):
+            self.write(directory)
 
 
 def fit(
