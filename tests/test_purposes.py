@@ -45,6 +45,13 @@ MORE = {
         "pages-of-some-length.min_characters": 100,
         "unlike-pages.threshold": 1.0,
     },
+    "section-heads": {"classification.split": {"valid": 0.2, "test": 0.3}},
+    "encoder-transfer": {
+        "fresh.parameters": "100K",
+        "fresh.tokenizer": {"kind": "word", "size": 256},
+        "second-sections.values": list(SECTIONS),
+        "second-task.split": {"valid": 0.2, "test": 0.3},
+    },
     "layers-or-lora": {
         "docstrings.packages": ["click", "rich", "typer", "pydantic", "filelock", "hypothesis", "fsspec", "jinja2"],
         "docstrings.per_package": 30,

@@ -90,8 +90,10 @@ def check_one_process(*, processes: int, **_: object) -> None:
         )
 
 
-def check_layers(*, top: int | None, names: list[str], processes: int = 1, **others: Any) -> None:
-    """Refuse two ways to say which layers are trained, several processes, and what `check_budget` refuses.
+def check_layers(
+    *, top: int | None, names: list[str], rank: int | None = None, processes: int = 1, **others: Any
+) -> None:
+    """Refuse two ways to say which layers are trained, adapters in none, several processes, and more than one budget.
 
     Raises:
         InputError: naming what was given.
@@ -100,6 +102,8 @@ def check_layers(*, top: int | None, names: list[str], processes: int = 1, **oth
     check_one_process(processes=processes)
     if top is not None and names:
         raise InputError("`top` and `names` both say which layers are trained", "Keep one of them.")
+    if top == 0 and rank is not None:
+        raise InputError("`rank` is of adapters in layers, and with `top: 0` none is trained", "Leave `rank` out.")
 
 
 def check_factors(*, targets: str | list[str], feedforward: list[str], **others: Any) -> None:
