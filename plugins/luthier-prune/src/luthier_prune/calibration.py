@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from luthier import InputError
 from luthier_tune.examples import encode_split
+from luthier_tune.task import fitting_length
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset
@@ -39,7 +40,7 @@ def read_calibration(data: Dataset, encoder: PromptEncoder, settings: Pruning, c
     Raises:
         InputError: if the dataset has no splits, or too little in the split `train`.
     """
-    length = min(settings.max_length, encoder.context or settings.max_length)
+    length = fitting_length(encoder, settings.max_length)
     limit = settings.calibration_examples
     train = encode_split(data, "train", encoder, length, limit=limit, seed=ctx.seed)
     valid = encode_split(data, "valid", encoder, length, limit=limit, seed=ctx.seed)
