@@ -27,7 +27,14 @@ HERE = Path(__file__).parents[1] / "examples" / "purposes"
 RECIPES = sorted(HERE.glob("*.yaml"))
 SECTIONS = ("games", "science")
 PACKAGES = 120
-GREATEST = {"max_steps": 2, "valid_examples": 2, "max_examples": 3, "max_new_tokens": 4, "batch_size": 2}
+GREATEST = {
+    "max_steps": 2,
+    "valid_examples": 2,
+    "max_examples": 3,
+    "max_new_tokens": 4,
+    "batch_size": 2,
+    "calibration_examples": 8,
+}
 """What keeps a run short: parameters that are lowered wherever a recipe sets them."""
 MORE = {
     "manual-pages": {
@@ -36,6 +43,7 @@ MORE = {
         "unlike-pages.threshold": 1.0,
     },
     "from-scratch": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
+    "pruned": {"layers.ratio": 0.5},
     "translation": {"fresh.parameters": "300K"},
     "summaries-from-scratch": {"fresh.parameters": "300K", "rnn-seq2seq.parameters": "300K"},
     "distillation": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},

@@ -219,6 +219,17 @@ ROWS = (
         against="of-without",
         beside=CLASSIC,
     ),
+    Row(
+        "purposes/pruned.yaml",
+        "pruned and healed; before: the whole",
+        SMOLLM,
+        "Debian",
+        "distill",
+        "of-the-pruned",
+        "rougeL",
+        against="of-the-whole",
+        beside=LEAD,
+    ),
     *(
         Row(
             "purposes/layers-or-lora.yaml",
