@@ -90,8 +90,8 @@ def component(
         platform: the result depends on the processor architecture or operating system.
         search: by what its results compare; with it, recipes may give lists of values for its parameters.
         processes: its parameter `processes` says by how many processes its work is done, and it can be called in
-            all of them at once, anywhere: a recipe may give its steps an `executor`. See the hook
-            `luthier_executors`. Without an executor it is called once, and starts the others by itself.
+            all of them at once, anywhere: an executor starts them, the one that the recipe names for the step, or
+            the default one. See the hook `luthier_executors`.
     """
 
     def declare(function: Function) -> Function:
@@ -171,6 +171,10 @@ class Component:
         """Whether it takes an input of this form; a form that is not known is not held against it."""
         forms = self.declared.needs.get(name, frozenset())
         return not forms or not form or form in forms
+
+    def needs_executor(self, config: Mapping[str, Any]) -> bool:
+        """Whether its work is done by several processes, which somebody must start."""
+        return self.declared.processes and config["processes"] > 1
 
     @property
     def parameters(self) -> list[inspect.Parameter]:

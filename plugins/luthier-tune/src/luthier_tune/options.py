@@ -34,9 +34,9 @@ class Training:
             training, or the `last`.
         patience: training stops after so many measurements in a row that are no better than the best before.
         checkpoint_minutes: minutes between checkpoints, from which a killed step goes on.
-        processes: over how many processes each batch is divided, on CPUs, or on CUDA devices with one each: of this
-            machine, or where the step's `executor` says. The losses are those of one process, but for the order of
-            additions.
+        processes: over how many processes each batch is divided, on CPUs, or on CUDA devices with one each: on
+            this machine, or where the step's `executor` says. The losses are those of one process, but for the
+            order of additions.
     """
 
     learning_rate: Annotated[float, Gt(0)] = 5e-4
@@ -78,17 +78,13 @@ def check_budget(
         raise InputError(f"more than one training budget: {', '.join(given)}", "Keep one of them.")
 
 
-def check_layers(*, top: int | None, names: list[str], processes: int = 1, **others: Any) -> None:
-    """Refuse two ways to say which layers are trained, several processes, and what `check_budget` refuses.
+def check_layers(*, top: int | None, names: list[str], **others: Any) -> None:
+    """Refuse two ways to say which layers are trained, and what `check_budget` refuses.
 
     Raises:
         InputError: naming what was given.
     """
     check_budget(**others)
-    if processes > 1:
-        raise InputError(
-            "`layers` keeps activations for one process", "Leave out `processes`, or use `lora` or `full`."
-        )
     if top is not None and names:
         raise InputError("`top` and `names` both say which layers are trained", "Keep one of them.")
 

@@ -17,8 +17,10 @@ from luthier_tune.activations import ActivationCache
 from luthier_tune.adapters import AdapterSettings, inject, save_merged
 from luthier_tune.budget import known_steps
 from luthier_tune.cached_loss import CachedLoss
+from luthier_tune.distributed import Group
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
+from luthier_tune.processes import in_processes
 from luthier_tune.split import SplitModel, layer_list, split
 from luthier_tune.targets import adaptable, check_names, matches
 from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
@@ -43,6 +45,7 @@ class LayerSettings:
     activations: Precision | Literal["recompute"] = "float16"
 
 
+@in_processes
 def tune(model: Model, data: Dataset, ctx: Context, chosen: LayerSettings, settings: Training) -> None:
     """Train the chosen layers on the data, and write the model to `ctx.output`.
 
@@ -75,7 +78,9 @@ def objective_of(
     if parts is None or chosen.activations == "recompute":
         return CompletionLoss(student.packed)
     examples = [*train, *valid]
-    cache = _cache(parts, examples, chosen.activations, ctx)
+    precision = chosen.activations
+    # The first process makes the files; all of them write into them and read what any has written.
+    cache = Group.current().first_then_others(lambda: _cache(parts, examples, precision, ctx), parts.upper.device)
     cache.require_space(_seen(len(train), settings) + len(valid))
     return CachedLoss(parts, cache, examples)
 

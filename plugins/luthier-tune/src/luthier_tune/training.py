@@ -85,7 +85,7 @@ class Trainer(Generic[Example]):
         if settings.processes not in (1, self._group.size):
             raise InputError(
                 f"`processes` is {settings.processes}, and {self._group.size} are there",
-                "Leave it out: this tuner trains in one process, or under what else started it.",
+                "Leave it out, or run the step from a recipe, which starts them.",
             )
         if distributed.is_torchelastic_launched() and not distributed.is_initialized():
             raise InputError("several processes were started, and this tuner trains in one", "Run it without torchrun.")
