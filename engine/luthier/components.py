@@ -174,7 +174,7 @@ class Component:
 
     def needs_executor(self, config: Mapping[str, Any]) -> bool:
         """Whether its work is done by several processes, which somebody must start."""
-        return self.declared.processes and config["processes"] > 1
+        return self.declared.processes and config.get("processes", 1) > 1
 
     @property
     def parameters(self) -> list[inspect.Parameter]:
