@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from luthier import environments
+from luthier import distributions, environments
 from luthier.artifacts import DATASET_FORMS, Kind
 from luthier.components import Component, plain_value
 from luthier.core_stages import NAMED_INPUTS, Stage
@@ -163,7 +163,7 @@ class _Builder:
         component = step.component
         if step.environment == "main" or not (step.environment or environments.declares(component.distribution)):
             return ""
-        if not environments.is_distribution(component.distribution):
+        if not distributions.is_distribution(component.distribution):
             self._refuse(step, f"{component} is of a local file, which has no environment of its own", "Package it.")
         return component.distribution
 

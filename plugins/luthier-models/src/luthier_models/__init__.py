@@ -188,11 +188,15 @@ def rnn_lm(
         dropout: of the embedding, between the layers and after them, in training.
     """
     from luthier_models.families.sizes import parse_count
-    from luthier_models.recurrent.fresh import write_rnn_lm
+    from luthier_models.recurrent.families import RnnLm
     from luthier_models.recurrent.sizes import RecurrentWishes
+    from luthier_models.untrained import write_untrained
 
-    wishes = RecurrentWishes(cell=cell, layers=layers, width=width, embedding_width=embedding_width, tied=tied)
-    write_rnn_lm(data, ctx, budget=parse_count(parameters), wishes=wishes, vocabulary=tokenizer, dropout=dropout)
+    wishes = RecurrentWishes(
+        cell=cell, layers=layers, width=width, embedding_width=embedding_width, tied=tied, dropout=dropout
+    )
+    budget = parse_count(parameters)
+    write_untrained(data, ctx, RnnLm(), form="causal-lm", budget=budget, design=wishes, vocabulary=tokenizer)
 
 
 @component(gives="seq2seq-lm", needs={"data": {"prompt-completion"}}, check=check_budget)
@@ -225,11 +229,13 @@ def rnn_seq2seq(
         dropout: of the embedding, between the layers and after them, in training.
     """
     from luthier_models.families.sizes import parse_count
-    from luthier_models.recurrent.fresh import write_rnn_seq2seq
+    from luthier_models.recurrent.families import RnnSeq2Seq
     from luthier_models.recurrent.sizes import RecurrentWishes
+    from luthier_models.untrained import write_untrained
 
-    wishes = RecurrentWishes(cell=cell, layers=layers, width=width, embedding_width=embedding_width)
-    write_rnn_seq2seq(data, ctx, budget=parse_count(parameters), wishes=wishes, vocabulary=tokenizer, dropout=dropout)
+    wishes = RecurrentWishes(cell=cell, layers=layers, width=width, embedding_width=embedding_width, dropout=dropout)
+    budget = parse_count(parameters)
+    write_untrained(data, ctx, RnnSeq2Seq(), form="seq2seq-lm", budget=budget, design=wishes, vocabulary=tokenizer)
 
 
 @component(

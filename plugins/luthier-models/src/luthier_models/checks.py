@@ -11,6 +11,9 @@ from luthier_models.recurrent import CAUSAL_LMS, SEQ2SEQ_LMS
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+SIDES = ("source.spm", "target.spm")
+"""Marian's tokenizers: a SentencePiece model for prompts, one for completions, and the tokens' ids in JSON."""
+
 GGUF_MAGIC = b"GGUF"
 _FORMS = {
     "causal-lm": (
@@ -46,6 +49,7 @@ def check_directory(directory: Path, form: str = "causal-lm") -> None:
             f"{directory} has no tokenizer (tokenizer.json)",
             "Copy the tokenizer's files (tokenizer.json, tokenizer_config.json) of the model into it.",
         )
+    _refuse_half_a_tokenizer(directory)
     for path in _weight_files(directory):
         check_safetensors(path)
 
@@ -139,6 +143,20 @@ def _form_of(config: dict[str, Any]) -> str | None:
     mapping, named = mappings[form], set(config.get("architectures") or ())
     classes = {name for entry in mapping.values() for name in ([entry] if isinstance(entry, str) else entry)}
     return form if config["model_type"] in mapping and (not named or named & classes) else None
+
+
+def _refuse_half_a_tokenizer(directory: Path) -> None:
+    if not any((directory / name).is_file() for name in SIDES):
+        return
+    path = directory / "tokenizer_config.json"
+    separate = path.is_file() and _read_json(path).get("separate_vocabs")
+    needed = (*SIDES, "vocab.json", *(["target_vocab.json"] if separate else []))
+    missing = [name for name in needed if not (directory / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{directory} lacks {', '.join(missing)} of its tokenizer",
+            "Fetch the missing files from where the model came.",
+        )
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -228,10 +228,10 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             str(directory), local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, ImportError, AttributeError, RuntimeError) as error:
         raise InputError(
             f"{directory}: its tokenizer cannot be read: {_first_line(error)}",
-            "Put tokenizer.json and tokenizer_config.json of the model beside its weights.",
+            "Put the tokenizer's files (tokenizer.json and tokenizer_config.json) of the model beside its weights.",
         ) from error
     return tokenizer
 

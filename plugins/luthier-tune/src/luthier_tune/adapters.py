@@ -66,7 +66,7 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
     train, valid = read_examples(data, encoder, settings, ctx.seed)
     student = adapted_student(model, adapter, ctx)
     fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)
-    student.write(ctx.output)
+    student.write_to(ctx.output)
 
 
 def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Student:

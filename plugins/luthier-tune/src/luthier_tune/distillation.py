@@ -6,6 +6,7 @@ Vinyals and Dean, 2015, arXiv:1503.02531).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -67,10 +68,12 @@ def tune(
     guide = batched(load_language_model(teacher.path, device=ctx.device))
     objective = DistillationLoss(student.packed, guide, mixture)
     # Before a checkpoint is loaded, so that a run that goes on tells the same.
+    began = time.monotonic()
     _note_divergence("teacher_kl_before", objective, valid.pairs, ctx)
-    fit(student, objective, train, valid, settings=settings, ctx=ctx)
+    aside = time.monotonic() - began
+    fit(student, objective, train, valid, settings=settings, ctx=ctx, aside=aside)
     _note_divergence("teacher_kl", objective, valid.pairs, ctx)
-    student.write(ctx.output)
+    student.write_to(ctx.output)
 
 
 def check_vocabularies(model: Path, teacher: Path) -> None:

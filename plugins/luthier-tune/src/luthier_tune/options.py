@@ -78,6 +78,18 @@ def check_budget(
         raise InputError(f"more than one training budget: {', '.join(given)}", "Keep one of them.")
 
 
+def check_one_process(*, processes: int, **_: object) -> None:
+    """Refuse several processes; takes the whole configuration of a tuner that trains in one.
+
+    Raises:
+        InputError: naming tuners that train in several.
+    """
+    if processes > 1:
+        raise InputError(
+            f"`processes` is {processes}, and this tuner trains in one", "Leave it out, or use `lora` or `full`."
+        )
+
+
 def check_layers(*, top: int | None, names: list[str], **others: Any) -> None:
     """Refuse two ways to say which layers are trained, and what `check_budget` refuses.
 

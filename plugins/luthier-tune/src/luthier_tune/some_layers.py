@@ -57,7 +57,7 @@ def tune(model: Model, data: Dataset, ctx: Context, chosen: LayerSettings, setti
     student = partial_student(model, chosen, ctx)
     objective = objective_of(student, chosen, train.pairs, valid.pairs, settings=settings, ctx=ctx)
     fit(student, objective, train, valid, settings=settings, ctx=ctx)
-    student.write(ctx.output)
+    student.write_to(ctx.output)
 
 
 def objective_of(

@@ -28,7 +28,7 @@ def tune(model: Model, data: Dataset, ctx: Context, settings: Training) -> None:
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = whole_student(model, ctx)
     fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)
-    student.write(ctx.output)
+    student.write_to(ctx.output)
 
 
 def whole_student(model: Model, ctx: Context) -> Student:
