@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from luthier.artifacts import Dataset, Frame, Generator, Message, Model, OnnxModel, Prompt, Report, Score
+from luthier.artifacts import Classifier, Dataset, Frame, Generator, Message, Model, OnnxModel, Prompt, Report, Score
 from luthier.context import Context
 from luthier.core_stages import Stage
 from luthier.declaration import Location, component
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Classifier",
     "Context",
     "Dataset",
     "Frame",

@@ -19,7 +19,7 @@ from luthier.artifacts import build_manifest
 from luthier.cli import app
 from luthier.testing import arguments, make_context
 from luthier_models.batching import batched
-from luthier_models.loading import load_language_model
+from luthier_models.loading import load_by_config
 from luthier_models.testing import write_tiny_encoder_decoder
 from luthier_tune.distillation import DistillationLoss, Mixture
 from luthier_tune.loss import CompletionLoss
@@ -45,7 +45,7 @@ def tuned(tuner, directory, model, data, **config):
 
 
 def test_loss_and_gradients_are_those_of_transformers(model):
-    ours, theirs = (load_language_model(model.path).double().train() for _ in range(2))
+    ours, theirs = (load_by_config(model.path).double().train() for _ in range(2))
     objective = CompletionLoss(batched(ours))
     total = torch.zeros((), dtype=torch.float64)
     for _, batch in objective.batches(PAIRS):
@@ -64,7 +64,7 @@ def test_loss_and_gradients_are_those_of_transformers(model):
 
 
 def test_validation_losses_are_by_example_and_in_order(model):
-    objective = CompletionLoss(batched(load_language_model(model.path)))
+    objective = CompletionLoss(batched(load_by_config(model.path)))
     found = {}
     for members, batch in objective.batches(PAIRS):
         found |= dict(zip(members, objective.losses(batch), strict=True))
@@ -81,7 +81,7 @@ def test_lora_reaches_every_linear_layer_and_the_merged_model_learnt(tmp_path, m
     before = dict(AutoModelForSeq2SeqLM.from_pretrained(model.path).named_parameters())
     after = dict(AutoModelForSeq2SeqLM.from_pretrained(ctx.output).named_parameters())
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    modules = load_language_model(model.path).named_modules()
+    modules = load_by_config(model.path).named_modules()
     linear = {f"{name}.weight" for name, module in modules if isinstance(module, torch.nn.Linear) and name != "lm_head"}
     assert changed == linear
     assert any(part in name for name in changed for part in ("encoder_attn", "EncDecAttention", "query"))
@@ -113,7 +113,7 @@ def teacher(family, tmp_path_factory) -> Model:
 
 
 def test_the_distillation_loss_is_that_of_its_definition(model, teacher):
-    student, guide = (load_language_model(each.path).double() for each in (model, teacher))
+    student, guide = (load_by_config(each.path).double() for each in (model, teacher))
     mixture = Mixture(temperature=2.0, teacher_weight=0.4)
     objective = DistillationLoss(batched(student), batched(guide), mixture)
     batches = list(objective.batches(PAIRS))
@@ -142,7 +142,7 @@ def test_a_student_comes_nearer_to_its_teacher(tmp_path, model, teacher, example
     luthier_tune.distill(model, teacher, examples, ctx, **arguments(luthier_tune.distill, **config))
     values = {name: metric.value for name, metric in ctx.metrics.items()}
     assert values["teacher_kl"] < 0.8 * values["teacher_kl_before"]
-    assert load_language_model(ctx.output).config.model_type == load_language_model(model.path).config.model_type
+    assert load_by_config(ctx.output).config.model_type == load_by_config(model.path).config.model_type
 
 
 def test_a_conversation_needs_a_template(tmp_path, model, make_dataset, rows):

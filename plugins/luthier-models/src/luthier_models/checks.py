@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier import InputError
+from luthier_models.heads import CLASSIFIER, names_classifier
 from luthier_models.recurrent import CAUSAL_LMS, SEQ2SEQ_LMS
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
@@ -24,6 +25,14 @@ _FORMS = {
         "encoder-decoder",
         "Name a model of an encoder and a decoder (one whose architecture ends in ForConditionalGeneration).",
     ),
+    "encoder": (
+        "encoder",
+        "Name a model that reads texts in both directions (one whose architecture ends in ForMaskedLM).",
+    ),
+    CLASSIFIER: (
+        "classifier",
+        "Name a model with a head for labels (one whose architecture ends in ForSequenceClassification).",
+    ),
 }
 """What models of each form are called, and what to do where one is asked for and is not there."""
 
@@ -35,7 +44,7 @@ def is_gguf(path: Path) -> bool:
 
 
 def check_directory(directory: Path, form: str = "causal-lm") -> None:
-    """Refuse a directory that is no complete, safe Hugging Face model of the form `causal-lm` or `seq2seq-lm`.
+    """Refuse a directory that is no complete, safe Hugging Face model of a form.
 
     Raises:
         InputError: saying what is missing or not allowed, and what to do.
@@ -131,8 +140,11 @@ def _refuse_other_models(directory: Path, config: dict[str, Any], form: str) -> 
 
 
 def _form_of(config: dict[str, Any]) -> str | None:
-    """The form of the models that a configuration is of, by its classes if it names them; None if of neither."""
+    """The form of the models that a configuration is of, by its classes if it names them; None if of none."""
     from transformers.models.auto import modeling_auto as auto
+
+    if names_classifier(config.get("architectures")):
+        return CLASSIFIER
 
     mappings: dict[str, Any] = {
         "causal-lm": {**auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, **CAUSAL_LMS},
@@ -141,6 +153,9 @@ def _form_of(config: dict[str, Any]) -> str | None:
     # transformers can also load the decoder alone of an encoder-decoder.
     form = "seq2seq-lm" if config.get("is_encoder_decoder") else "causal-lm"
     mapping, named = mappings[form], set(config.get("architectures") or ())
+    masked: Any = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(config["model_type"])
+    if masked and form == "causal-lm" and named <= {masked, auto.MODEL_MAPPING_NAMES.get(config["model_type"])}:
+        return "encoder"
     classes = {name for entry in mapping.values() for name in ([entry] if isinstance(entry, str) else entry)}
     return form if config["model_type"] in mapping and (not named or named & classes) else None
 

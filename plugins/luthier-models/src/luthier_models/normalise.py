@@ -26,7 +26,7 @@ def write_pretrained(
     Args:
         path: what was fetched.
         output: the directory to write: config, safetensors, tokenizer, chat template, generation config.
-        form: what it is: `causal-lm`, or `seq2seq-lm`, which a GGUF file is never.
+        form: what it is; a GGUF file is always a `causal-lm`.
         dtype: the type of the written weights.
         source: what the user called it, for messages.
 
@@ -42,7 +42,7 @@ def write_pretrained(
         if form != "causal-lm":
             raise InputError(
                 f"{source or path} is a GGUF file, and those are read as decoders",
-                "Leave out `form`, or name the Hugging Face directory of the encoder-decoder.",
+                "Leave out `form`, or name the Hugging Face directory of the other model.",
             )
         tokenizer, model = _read_gguf(path, dtype)
     else:

@@ -42,7 +42,7 @@ def write_untrained(
     data: Dataset, ctx: Context, family: Family, *, form: str, budget: int, design: Any, vocabulary: Vocabulary
 ) -> None:
     """As `write_fresh`, of any family, with a design of its own kind; `form` is that of its models."""
-    tokenizer = train_tokenizer(split_texts(data, "train"), vocabulary, closes_texts=form == "seq2seq-lm")
+    tokenizer = train_tokenizer(split_texts(data, "train"), vocabulary, closes_texts=form != "causal-lm")
     shape = family.shape(budget, len(tokenizer), design)
     config = family.configuration(shape, design, tokenizer)
     save_model(initialised(config, form, ctx.seed), tokenizer, ctx.output)

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from luthier import InputError
 from luthier_models.batching import batched
-from luthier_models.loading import load_language_model
+from luthier_models.loading import load_by_config
 from luthier_models.prompts import PromptEncoder, load_tokenizer
 from luthier_tune.adapters import adapted_student
 from luthier_tune.loss import CHUNK, CompletionLoss, chunked_sum, states_and_head
@@ -65,7 +65,7 @@ def tune(
     check_vocabularies(model.path, teacher.path)
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = adapted_student(model, adapter, ctx) if adapter else whole_student(model, ctx)
-    guide = batched(load_language_model(teacher.path, device=ctx.device))
+    guide = batched(load_by_config(teacher.path, device=ctx.device))
     objective = DistillationLoss(student.packed, guide, mixture)
     # Before a checkpoint is loaded, so that a run that goes on tells the same.
     began = time.monotonic()

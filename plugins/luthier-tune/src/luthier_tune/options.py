@@ -90,8 +90,8 @@ def check_one_process(*, processes: int, **_: object) -> None:
         )
 
 
-def check_layers(*, top: int | None, names: list[str], **others: Any) -> None:
-    """Refuse two ways to say which layers are trained, and what `check_budget` refuses.
+def check_layers(*, top: int | None, names: list[str], rank: int | None = None, **others: Any) -> None:
+    """Refuse two ways to say which layers are trained, adapters in none, and more than one budget.
 
     Raises:
         InputError: naming what was given.
@@ -99,6 +99,8 @@ def check_layers(*, top: int | None, names: list[str], **others: Any) -> None:
     check_budget(**others)
     if top is not None and names:
         raise InputError("`top` and `names` both say which layers are trained", "Keep one of them.")
+    if top == 0 and rank is not None:
+        raise InputError("`rank` is of adapters in layers, and with `top: 0` none is trained", "Leave `rank` out.")
 
 
 def check_factors(*, targets: str | list[str], feedforward: list[str], **others: Any) -> None:

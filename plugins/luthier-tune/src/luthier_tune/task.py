@@ -126,11 +126,10 @@ def read_examples(data: Dataset, encoder: PromptEncoder, settings: Training, see
     """
     max_length = fitting_length(encoder, settings.max_length)
     train = encode_split(data, "train", encoder, max_length)
-    check_usable(
-        len(train.pairs),
-        train.skipped,
-        f"their completions are empty, or longer than {max_length} tokens with their prompt's template",
-    )
+    why = f"their completions are empty, or longer than {max_length} tokens with their prompt's template"
+    if data.form == "classification":
+        why = "they have no text or no label"
+    check_usable(len(train.pairs), train.skipped, why)
     valid = encode_split(data, "valid", encoder, max_length, limit=settings.valid_examples, seed=seed)
     return train, valid
 

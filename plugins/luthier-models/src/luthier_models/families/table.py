@@ -9,6 +9,7 @@ from transformers import LlamaConfig, Olmo2Config, Qwen3Config, SmolLM3Config, S
 from luthier_models.families.gpt import Gpt2, Opt
 from luthier_models.families.llama import Llama, head_norms, layer_norms, projection_norms
 from luthier_models.families.marian import Marian
+from luthier_models.families.modernbert import ModernBert
 from luthier_models.families.t5 import T5
 
 if TYPE_CHECKING:
@@ -41,4 +42,5 @@ FAMILIES: dict[str, Family] = {
     "opt": Opt(),
     "t5": T5(),
     "marian": Marian(),
+    "modernbert": ModernBert(),
 }
