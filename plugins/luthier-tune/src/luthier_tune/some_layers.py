@@ -79,8 +79,10 @@ def objective_of(
     if chosen.activations == "recompute":
         return CompletionLoss(student.packed)
     examples = [*train, *valid]
-    frozen = not any(parameter.requires_grad for parameter in student.packed.model.base_model.parameters())
-    kept = partial(_on_head if frozen else _on_layers, student.packed, examples, chosen.activations, ctx)
+    model = student.packed.model
+    # The head of a language model reads a row for each target, not for each example.
+    alone = is_classifier(model) and not any(parameter.requires_grad for parameter in model.base_model.parameters())
+    kept = partial(_on_head if alone else _on_layers, student.packed, examples, chosen.activations, ctx)
     # The first process makes the files; all of them write into them and read what any has written.
     found = Group.current().first_then_others(kept, student.packed.device)
     if found is None:
