@@ -31,7 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_both_runtimes_measure_the_same(tiny, pairs, tmp_path):
     export = make_context(tmp_path / "export")
-    genai(Model.at(tiny, "causal-lm"), export, precision="fp32")
+    genai(Model.at(tiny, "causal-lm"), export)
     data = pairs(*ROWS)
     subject, reference = GenaiGenerator(export.output), TransformersGenerator(tiny)
     found = []
