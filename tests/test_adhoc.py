@@ -236,7 +236,14 @@ def test_a_plugin_runs_in_the_environment_that_it_declares(apart, project, monke
     assert CliRunner().invoke(app, COMMANDS[2]).stdout == f"{own}\n"
 
 
-@pytest.mark.parametrize(("config", "form"), [("{}", "causal-lm"), ('{"is_encoder_decoder": true}', "seq2seq-lm")])
+@pytest.mark.parametrize(
+    ("config", "form"),
+    [
+        ("{}", "causal-lm"),
+        ('{"is_encoder_decoder": true}', "seq2seq-lm"),
+        ('{"architectures": ["LlamaForSequenceClassification"]}', "sequence-classifier"),
+    ],
+)
 def test_the_form_of_a_models_directory_is_what_its_configuration_says(tmp_path, config, form):
     (tmp_path / "config.json").write_text(config)
     assert luthier.find_model(str(tmp_path)).form == form

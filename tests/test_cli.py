@@ -68,6 +68,27 @@ def luthier_sources():
 def luthier_cleaners():
     return [shout]
 '''
+TWINS = '''
+from __future__ import annotations
+from luthier import hookimpl
+
+def twin(frame):
+    """Keep every document."""
+    return frame
+
+def measure(subject, data, ctx):
+    """Count nothing."""
+
+measure.__name__ = "twin"
+
+@hookimpl
+def luthier_cleaners():
+    return [twin]
+
+@hookimpl
+def luthier_validators():
+    return [measure]
+'''
 LIGHT_RECIPE = "luthier: 1\nname: light\nsteps:\n  - source: numbered\n  - clean: shout\n"
 ROWS = [{"text": "quiet words"}, {"text": "LOUD WORDS"}, {"text": "More Words"}]
 HEAVY = ("torch", "transformers", "onnxruntime", "polars", "pyarrow", "numpy")
@@ -617,6 +638,16 @@ def test_plugins_run_help_shows_the_parameters(light_cli):
     assert "append this number. [the parameter 'input']" in " ".join(text.split())
     assert "numbered" in light_cli("plugins", "run", "--help").stdout
     assert "--config-seed" in light_cli("plugins", "run", "--help").stdout
+
+
+def test_plugins_run_help_names_a_component_so_that_it_is_found(light, light_cli):
+    """A formatter and a validator of one name: only one of them works on rows, but the name alone is of both."""
+    (light / "plugins.d" / "light.py").write_text(TWINS, encoding="utf-8")
+    listed = light_cli("plugins", "run", "--help")
+    assert listed.exit_code == 0
+    assert "clean:twin" in listed.stdout
+    assert "validate:twin" not in listed.stdout
+    assert light_cli("plugins", "run", "clean:twin", "--help").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from luthier import environments
+from luthier import distributions, environments
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 QUICKSTART = EXAMPLES / "quickstart" / "recipe.yaml"
@@ -85,13 +85,13 @@ class Project:
 
 
 def versions() -> dict[str, str]:
-    return {name: found.version for name, found in environments.distributions_in().items()}
+    return {name: found.version for name, found in distributions.distributions_in().items()}
 
 
 def main_environment() -> dict[str, object]:
     """The RECORD of each distribution, and the size and time of change of each file but Python's caches."""
     state: dict[str, object] = {
-        name: environments.record_hash(found) for name, found in environments.distributions_in().items()
+        name: distributions.record_hash(found) for name, found in distributions.distributions_in().items()
     }
     for site in {environments.site_of(Path(sys.prefix), scheme) for scheme in ("purelib", "platlib")}:
         for folder, below, names in os.walk(site):

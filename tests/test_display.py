@@ -27,7 +27,8 @@ from luthier.events import (
     StepStarted,
     StepWaits,
 )
-from luthier.runs import GateResult, Run, RunData
+from luthier.runrecord import GateResult, RunData
+from luthier.runs import Run
 from luthier.store import Store
 
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
 
 from luthier import hookspecs
+from luthier.cli import app
 from luthier.plugins import load_plugins
 from luthier.recipe import parse_recipe
 from luthier.testing.public_interface import PUBLIC_MODULES
@@ -110,6 +112,13 @@ def test_the_guide_names_every_module_that_is_public():
     assert set(re.findall(r"`(luthier\.[a-z]+)`", section)) == PUBLIC_MODULES - {"luthier"}
 
 
+def test_the_table_of_modules_names_every_one_of_the_engine():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    there = {path.name for path in (ROOT / "engine" / "luthier").glob("[a-z]*.py")}
+    named = set(re.findall(r"`(\w+\.py)`", text.partition("| module | its one idea |")[2].partition("\n\n")[0]))
+    assert named == there
+
+
 def test_the_reference_has_what_hooks_contexts_and_fixtures_are_for():
     assert {"Context", "Run", "StepResult", "RunStarted", "StepFailed", "run_component", "Project"} <= set(PUBLIC)
     assert {"rng", "metric"} <= set(api.members(PUBLIC["Context"]))
@@ -179,7 +188,26 @@ def test_a_stage_that_a_plugin_adds_has_a_page_too(tmp_path):
     assert "A whole plugin" in (stages / "clean.md").read_text("utf-8")
 
 
+def test_the_guide_names_every_command():
+    text = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    called = re.findall(r"luthier ([a-z]+)(?: ([a-z|]+))?", text)
+    named = {(group, name) for group, names in called for name in names.split("|")}
+    for name, command in typer.main.get_command(app).commands.items():
+        assert name in {group for group, _ in named}
+        for inner in getattr(command, "commands", ()):
+            assert (name, inner) in named
+
+
 def test_links_between_pages_lead_somewhere():
-    for page in PAGES:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    everywhere = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md"), *PAGES]
+    for page in dict.fromkeys(everywhere):
+        for path, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page.name}: {path}"
+            assert not heading or heading in headings(target), f"{page.name}: {path}#{heading}"
+
+
+def headings(page: Path) -> set[str]:
+    """The names that links have for the headings of a page."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in found}

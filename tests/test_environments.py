@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from luthier import InputError, environments
+from luthier.environment_damage import damage
 
 PLUGIN = '''
 import polars as pl
@@ -416,7 +417,7 @@ def test_a_damaged_manifest_counts_as_not_built(
     assert refused.value.remedy == "luthier env build acme-stamp"
     (damaged,) = environments.environments()
     assert environments.staleness(damaged) == ["its building did not end, or its environment.json is damaged"]
-    assert environments.damage(damaged) == []
+    assert damage(damaged) == []
 
 
 @pytest.mark.parametrize("text", ["[]", '{"version": 1}'])

@@ -9,9 +9,9 @@ import pytest
 
 import luthier
 from luthier import InputError, PluginError
-from luthier.components import component as declare
 from luthier.components import read_component
 from luthier.core_stages import STAGES
+from luthier.declaration import component as declare
 from luthier.nodes import RecipeError
 from luthier.plugins import load_plugins
 from luthier.schema import example_step, recipe_schema

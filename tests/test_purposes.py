@@ -37,6 +37,14 @@ MORE = {
     },
     "characters": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
     "translation": {"fresh.parameters": "300K"},
+    "section-heads": {"classification.split": {"valid": 0.2, "test": 0.3}, "frozen.max_epochs": 1},
+    "encoder-transfer": {
+        "fresh.parameters": "100K",
+        "fresh.tokenizer": {"kind": "word", "size": 256},
+        "second-sections.values": list(SECTIONS),
+        "second-task.split": {"valid": 0.2, "test": 0.3},
+        **{f"{name}.max_epochs": 1 for name in ("direct", "transferred")},
+    },
     "layers-or-lora": {
         "docstrings.packages": ["click", "rich", "typer", "pydantic", "filelock", "hypothesis", "fsspec", "jinja2"],
         "docstrings.per_package": 30,

@@ -12,9 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 import luthier
-from luthier import rundiff
+from luthier import resultdiff, rundiff
 from luthier.cli import app
-from luthier.runs import GateResult, Run, find_run, list_runs
+from luthier.runrecord import GateResult
+from luthier.runs import Run, find_run, list_runs
 from luthier.store import Store
 
 RECIPE = """\
@@ -131,11 +132,11 @@ def test_the_same_examples_are_compared_in_pairs(cli, first):
     (interval,) = rundiff.compare(first, second)["intervals"]
     assert (interval["step"], interval["metric"]) == ("accuracy", "accuracy")
     assert interval["low"] <= interval["difference"] <= interval["high"] < 0
-    back = rundiff.interval(second, first, "accuracy", "accuracy")
+    back = resultdiff.interval(second, first, "accuracy", "accuracy")
     assert back is not None
     assert back[0] > 0
     assert "ITS 95% INTERVAL" in cli("runs", "diff", first.id, second.id).stdout
-    assert rundiff.interval(first, second, "teach", "steps") is None  # Not measured on examples.
+    assert resultdiff.interval(first, second, "teach", "steps") is None  # Not measured on examples.
 
 
 def test_code_libraries_seed_and_platform(cli, first):

@@ -231,9 +231,12 @@ def _model_at(path: Path) -> Artifact:
 
 def _form_of(config: Path) -> str:
     try:
-        pairs = json.loads(config.read_text(encoding="utf-8")).get("is_encoder_decoder")
+        record = json.loads(config.read_text(encoding="utf-8"))
+        pairs, classes = record.get("is_encoder_decoder"), record.get("architectures") or ()
     except (ValueError, AttributeError) as error:
         raise InputError(f"{config} is no JSON object: {error}", "Restore it from where the model came.") from error
+    if any(str(name).endswith("ForSequenceClassification") for name in classes):
+        return "sequence-classifier"
     return "seq2seq-lm" if pairs else "causal-lm"
 
 

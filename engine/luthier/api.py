@@ -23,7 +23,8 @@ from luthier.plugins import Registry, load_plugins
 from luthier.pool import Pool, available_cores
 from luthier.recipe import RecipeSpec, load_recipe, recipe_from_mapping
 from luthier.runner import Runner
-from luthier.runs import Run, RunData, StepResult, create_run, list_runs, now, run_id
+from luthier.runrecord import RunData, StepResult
+from luthier.runs import Run, create_run, list_runs, now, run_id
 from luthier.searching import resolve_step
 from luthier.store import Store
 

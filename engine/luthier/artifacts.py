@@ -188,7 +188,7 @@ class Dataset(Artifact):
 class Model(Artifact):
     """A Hugging Face model directory: config, safetensors, tokenizer, chat template.
 
-    `form` is the kind of model: `causal-lm`, `seq2seq-lm`.
+    `form` is the kind of model: `causal-lm`, `seq2seq-lm`, `encoder`, `sequence-classifier`.
     """
 
     kind: ClassVar[Kind] = "model"
@@ -295,3 +295,14 @@ class Generator(Protocol):
     def logits(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Iterable[NDArray[float32]]:
         """For each pair the logits that predict the completion's tokens: (tokens, vocabulary), float32."""
         ...
+
+
+class Classifier(Generator, Protocol):
+    """A loaded model that chooses one of its labels for a text: the Generator of the form `sequence-classifier`.
+
+    It reads texts as they are. What it generates is the most probable label; the score of a label is one
+    log-probability; the logits, (1, labels), are those of all labels.
+    """
+
+    labels: Sequence[str]
+    """In the order of the logits. What has none, or no such attribute, is no classifier."""

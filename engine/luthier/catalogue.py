@@ -51,6 +51,7 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
         "architecture:rnn-lm",
         "architecture:rnn-seq2seq",
         "tune:extend-vocabulary",
+        "tune:classification-head",
         "runtime:transformers",
     ),
     "luthier-tune": ("tune:lora", "tune:full", "tune:layers", "tune:distill", "tune:ia3", "tune:soft-prompt"),

@@ -9,101 +9,23 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from luthier import shared_settings
 from luthier.core_stages import NAMED_INPUTS, Stage
+from luthier.declaration import Declaration, Location
 from luthier.errors import InputError, PluginError
-from luthier.searchable import Search, search_problem
+from luthier.searchable import search_problem
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from pydantic_core import CoreSchema
 
     from luthier.artifacts import Kind
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
 RESERVED_KEYS = ("id", "from", *NAMED_INPUTS, "gate", "runtime", "executor", "subjects", "environment")
-
-
-class Location(str):
-    """The type of a parameter that names content: a path, `hf:`, `wheel:` or an fsspec URI.
-
-    Relative paths start at the recipe. In a step's key the content's hash stands for it.
-    """
-
-    __slots__ = ()
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> CoreSchema:
-        from pydantic_core import core_schema
-
-        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema(min_length=1, strict=True))
-
-
-@dataclass(frozen=True)
-class Declaration:
-    """What a signature cannot say; see `component`."""
-
-    gives: str | Callable[..., str] | None = None
-    needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    fingerprint: Callable[..., str] | None = None
-    files: Callable[..., Sequence[str]] | None = None
-    check: Callable[..., None] | None = None
-    check_forms: Callable[..., None] | None = None
-    platform: bool = False
-    search: Search | None = None
-    processes: bool = False
-
-
-def component(
-    *,
-    gives: str | Callable[..., str] | None = None,
-    needs: Mapping[str, Collection[str]] | None = None,
-    fingerprint: Callable[..., str] | None = None,
-    files: Callable[..., Sequence[str]] | None = None,
-    check: Callable[..., None] | None = None,
-    check_forms: Callable[..., None] | None = None,
-    platform: bool = False,
-    search: Search | None = None,
-    processes: bool = False,
-) -> Callable[[Function], Function]:
-    """Declare of a component what its signature cannot say. Most components need no declaration.
-
-    Args:
-        gives: the form of the result (`prompt-completion`, `causal-lm`); without it a cleaner or tuner
-            keeps the form of its input, and a source gives `documents`. Where it depends on the configuration, a
-            function that is called with that and returns it.
-        needs: for an input, the forms that it takes: `{"data": {"prompt-completion"}}`.
-        fingerprint: for a source that reads something other than locations: called with the
-            configuration while planning, it returns a text that changes when the source would.
-        files: for a source that reads some files of a directory: called with the configuration, it returns
-            their patterns (`**/*.txt`), as `Path.glob` reads them from a location that is a directory. Other
-            files there may change without the source being run again.
-        check: called with the configuration while planning; it raises `InputError` where parameters that
-            are right by themselves do not go together, which no type can say.
-        check_forms: called while planning with the form of each input that is an artifact, by its name (`data`,
-            `model`, a validator's `subject`); it raises `InputError` where forms that are right by themselves
-            do not go together.
-        platform: the result depends on the processor architecture or operating system.
-        search: by what its results compare; with it, recipes may give lists of values for its parameters.
-        processes: its parameter `processes` says by how many processes its work is done, and it can be called in
-            all of them at once, anywhere: a recipe may give its steps an `executor`. See the hook
-            `luthier_executors`. Without an executor it is called once, and starts the others by itself.
-    """
-
-    def declare(function: Function) -> Function:
-        forms = {name: frozenset(accepted) for name, accepted in (needs or {}).items()}
-        function.__luthier__ = Declaration(  # type: ignore[attr-defined]
-            gives, forms, fingerprint, files, check, check_forms, platform, search, processes
-        )
-        return function
-
-    return declare
 
 
 @dataclass(frozen=True)

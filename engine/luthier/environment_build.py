@@ -27,7 +27,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from luthier import environments
-from luthier.environments import EXTRA, MANIFEST, Environment, Manifest, normalized, record_hash, site_of
+from luthier.distributions import lies_outside, main_distributions, normalized, record_hash, requirement_name, requires
+from luthier.environments import EXTRA, MANIFEST, Environment, Manifest, site_of
 from luthier.errors import InputError
 from luthier.files import disk_errors, measure, place_copy, remove_tree, write_atomically
 
@@ -86,7 +87,7 @@ def build(distribution: str, *, sources: Sources = Sources(), rebuild: bool = Fa
     Raises:
         InputError: if it is not installed, cannot be resolved or installed, or does not load there.
     """
-    main = environments.main_distributions()
+    main = main_distributions()
     if normalized(distribution) not in main:
         raise InputError(f"{distribution} is not installed in the main environment", f"pip install {distribution}")
     name = normalized(distribution)
@@ -123,7 +124,7 @@ class _Build:
         self._tell = tell
         declared = environments.requirements_under_extra(name)
         self._requirements = [f"{name}[{EXTRA}]" if declared else name, CORE]
-        self._to_import = [environments.requirement_name(line).replace("-", "_") for line in declared]
+        self._to_import = [requirement_name(line).replace("-", "_") for line in declared]
 
     def run(self, place: Path) -> Environment:
         with tempfile.TemporaryDirectory(prefix="luthier-") as scratch:
@@ -133,7 +134,7 @@ class _Build:
         manifest = Manifest(
             plugin=self._name,
             requirements=self._requirements,
-            declared=environments.requires(self._name),
+            declared=requires(self._name),
             interpreter=environments.interpreter(),
             parent=sys.prefix,
             linked={name: [there.version, record_hash(there)] for name, there in linked.items()},
@@ -242,7 +243,7 @@ def _link(distribution: Distribution, environment: Environment) -> None:
     target = site_of(environment.path, main.get(start, "purelib"))
     for file in distribution.files or ():
         source = Path(str(file.locate()))
-        if environments.lies_outside(file) or not source.is_file():
+        if lies_outside(file) or not source.is_file():
             continue
         destination = target / file
         destination.parent.mkdir(parents=True, exist_ok=True)

@@ -10,21 +10,19 @@ the main one. Whatever distribution both have in the same version is hard-linked
 from __future__ import annotations
 
 import functools
-import hashlib
-import importlib.machinery
-import importlib.metadata
 import json
 import os
 import platform
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import Distribution, PackagePath
-from pathlib import Path, PurePosixPath
+from importlib.metadata import Distribution
+from pathlib import Path
 from typing import Any
 
+from luthier.distributions import distributions_in, main_distributions, normalized, record_hash, requires
 from luthier.errors import InputError
 from luthier.locations import cache_directory
 
@@ -33,9 +31,6 @@ EXTRA = "environment"
 
 ENVIRONMENT_VERSION = 1
 MANIFEST = "environment.json"
-RECORD = "RECORD"
-
-_METADATA = {".dist-info": "METADATA", ".egg-info": "PKG-INFO"}
 
 _KNOWN: dict[str, Environment] = {}
 """Of this process: comparing an environment with what it was built from reads every RECORD of it."""
@@ -113,48 +108,6 @@ def root() -> Path:
     return cache_directory() / "environments"
 
 
-def normalized(name: str) -> str:
-    """A distribution's name as PyPA's specification compares it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def distributions_in(paths: Iterable[str] | None = None) -> dict[str, Distribution]:
-    """The distributions on `paths` (of the running interpreter where None), by normalized name; first wins.
-
-    Names are read off the directories of metadata: to parse every METADATA takes longer than all else that a
-    command of the control plane does.
-    """
-    found: dict[str, Distribution] = {}
-    for path in sys.path if paths is None else paths:
-        for name, place in _metadata_places(path):
-            found.setdefault(normalized(name), Distribution.at(place))
-    return found
-
-
-def _metadata_places(path: str) -> Iterator[tuple[str, str]]:
-    """The directories of metadata on one entry of `sys.path`, with the names of their distributions.
-
-    One without the file that names it is left out: its distribution was removed, or never installed whole.
-    """
-    try:
-        names = sorted(os.listdir(path or os.curdir))
-    except OSError:  # not there, or a zip file, which pip does not install into
-        return
-    for name in names:
-        stem, suffix = os.path.splitext(name)
-        if suffix in _METADATA and os.path.isfile(os.path.join(path, name, _METADATA[suffix])):
-            yield stem.partition("-")[0], os.path.join(path, name)
-
-
-def record_hash(distribution: Distribution) -> str:
-    """The hash of what the distribution's RECORD says; empty where there is none that can be read."""
-    try:
-        text = distribution.read_text(RECORD)
-    except UnicodeDecodeError:
-        return ""
-    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
-
-
 def requirements_under_extra(distribution: str) -> list[str]:
     """The requirements that a plugin names for an environment of its own; empty for a plugin without one."""
     return [line for line in requires(distribution) if _is_conflicting(line)]
@@ -164,28 +117,6 @@ def requirements_under_extra(distribution: str) -> list[str]:
 def declares(distribution: str) -> bool:
     """Whether the plugin's steps run in an environment of its own."""
     return bool(requirements_under_extra(distribution))
-
-
-def is_distribution(name: str) -> bool:
-    """Whether a plugin came as a distribution, and not as a local file."""
-    try:
-        importlib.metadata.distribution(name)
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        return False
-    return True
-
-
-def requires(distribution: str) -> list[str]:
-    """A distribution's requirements, those of its extras among them; none for a local file."""
-    try:
-        return importlib.metadata.distribution(distribution).requires or []
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        return []
-
-
-def requirement_name(line: str) -> str:
-    """The normalized name of the distribution that a line of requirements names."""
-    return normalized(re.split(r"[\s;<>=!~\[(@]", line.strip(), maxsplit=1)[0])
 
 
 def _is_conflicting(line: str) -> bool:
@@ -319,106 +250,3 @@ def staleness(environment: Environment) -> list[str]:
         elif record_hash(there) != record:
             reasons.append(f"{name} {version} was installed anew in the main environment")
     return reasons
-
-
-def main_distributions() -> Mapping[str, Distribution]:
-    """The distributions of the environment that runs this."""
-    return distributions_in()
-
-
-def lies_outside(file: PurePosixPath) -> bool:
-    """Whether a RECORD's entry is beside the site directory: a command, whose first line names an interpreter."""
-    return ".." in file.parts or file.is_absolute()
-
-
-def damage(environment: Environment) -> list[str]:
-    """What is not as it was built, a line each; empty for an environment whose building did not end.
-
-    Told are distributions that went, came or changed, files that went or were edited, and what can be
-    imported although no RECORD names it. A RECORD speaks for files only while it is the one that was
-    built with. What Python caches (`__pycache__`) is not looked at.
-    """
-    manifest = environment.manifest
-    if manifest is None:
-        return []
-    there, main = environment.distributions(), main_distributions() if of_this_main(environment) else {}
-    built = {**manifest.linked, **manifest.installed}
-    wrong = [f"{there[name].name} {there[name].version} was added" for name in there.keys() - built.keys()]
-    named: set[str] = set()
-    for name, (version, record) in built.items():
-        difference = _difference(there.get(name), version, record)
-        if difference:
-            wrong.append(f"{name} {version} {difference}")
-            continue
-        shared = name in manifest.linked
-        files = [file for file in there[name].files or () if not (shared and lies_outside(file))]
-        root = os.path.realpath(str(there[name].locate_file("")))
-        named.update(os.path.normpath(os.path.join(root, file)) for file in files)
-        # A link's other end, while the main environment has the same distribution.
-        other = main.get(name) if shared and name in main and record_hash(main[name]) == record else None
-        wrong += _altered_files(files, there[name], other)
-    for site in {os.path.realpath(site) for site in environment.sites}:
-        wrong += [f"{os.path.relpath(path, site)} is in no RECORD" for path in _unnamed(site, named)]
-    return sorted(wrong)
-
-
-def _difference(found: Distribution | None, version: str, record: str) -> str:
-    """How a distribution differs from the one that was built with; empty if it does not."""
-    if found is None:
-        return "is gone"
-    if found.version != version:
-        return f"is {found.version} now"
-    return "" if record_hash(found) == record else "has another RECORD than it was built with, or none"
-
-
-def _altered_files(files: Iterable[PackagePath], of: Distribution, other: Distribution | None) -> Iterator[str]:
-    for file in files:
-        how = _altered(of, file)
-        if how and other and _altered(other, file):
-            mend = f"pip install --force-reinstall --no-deps {of.name}=={of.version}"
-            yield f"{file} ({of.name}) {how}, in the main environment too; mend that first: {mend}"
-        elif how:
-            yield f"{file} ({of.name}) {how}"
-
-
-def _altered(distribution: Distribution, file: PackagePath) -> str:
-    """What became of a file: nothing (empty) if its bytes have the hash that the RECORD names."""
-    if file.hash is None:
-        return ""
-    path = Path(str(distribution.locate_file(file)))
-    if not path.is_file():
-        return "is gone"
-    return "" if _digest(path, file.hash.mode) == file.hash.value else "was edited"
-
-
-def _unnamed(site: str, named: Iterable[str]) -> Iterator[str]:
-    """What can be imported from `site` and is not `named`; of a directory without named files, itself alone."""
-    owned = {site}
-    known = set(named)
-    for path in known:
-        folder = os.path.dirname(path)
-        while folder not in owned:
-            owned.add(folder)
-            folder = os.path.dirname(folder)
-    for folder, below, names in os.walk(site):
-        foreign = [name for name in below if name != "__pycache__" and os.path.join(folder, name) not in owned]
-        below[:] = [name for name in below if name != "__pycache__" and name not in foreign]
-        yield from (path for name in foreign if _has_modules(path := os.path.join(folder, name)))
-        modules = [name for name in names if name.endswith(_SUFFIXES) or (folder == site and name.endswith(".pth"))]
-        yield from (path for name in modules if (path := os.path.join(folder, name)) not in known)
-
-
-_SUFFIXES = tuple(importlib.machinery.all_suffixes())
-
-
-def _has_modules(directory: str) -> bool:
-    walked = os.walk(os.path.realpath(directory))
-    return any(name.endswith(_SUFFIXES) for folder, _, names in walked for name in names if "__pycache__" not in folder)
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    import base64
-
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, algorithm).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

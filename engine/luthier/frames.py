@@ -1,4 +1,4 @@
-"""Frames in, shards out: how worker processes run data components and hold them to the contract.
+"""Frames in, frames out: how worker processes run data components and hold what they give to the contract.
 
 Only workers import this module: it needs polars.
 """
@@ -6,12 +6,8 @@ Only workers import this module: it needs polars.
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import polars as pl
@@ -20,150 +16,10 @@ from luthier.artifacts import DATASET_FORMS, SPLITS
 from luthier.components import Component, describe
 from luthier.context import Context
 from luthier.errors import InputError, PluginError
+from luthier.outcomes import Outcome, compare
 
-SHARD_ROWS = 4096
-SHARD_BYTES = 64 * 2**20
-SAMPLES = 5
-SAMPLE_CHARACTERS = 600
 STAGES_THAT_KEEP_IDS = ("clean", "bias")
 """The core's stages whose frame components drop and change rows, but add none."""
-
-
-@dataclass
-class Counts:
-    """What became of a component's rows: documents_in = kept + dropped + quarantined, for one that adds none.
-
-    `changed` are those of the kept whose columns differ; `added` are rows with ids that were not there
-    (a source's rows; a formatter that makes several examples of one document).
-    """
-
-    documents_in: int = 0
-    kept: int = 0
-    changed: int = 0
-    dropped: int = 0
-    quarantined: int = 0
-    added: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        mine, theirs = asdict(self), asdict(other)
-        return Counts(**{name: mine[name] + theirs[name] for name in mine})
-
-
-@dataclass
-class Outcome:
-    """What running components over rows gave, besides the rows."""
-
-    counts: Counts = field(default_factory=Counts)
-    samples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
-
-
-def write_shard(frame: pl.DataFrame, path: Path) -> None:
-    """Write one shard: the same rows always give the same bytes."""
-    frame.write_parquet(path, compression="zstd", compression_level=3, statistics=True, row_group_size=SHARD_ROWS)
-
-
-def join_shards(shards: Sequence[Path], directory: Path, origin: str) -> None:
-    """Copy the shards of one pass to where they belong, in order and of one schema.
-
-    A column that is null throughout one shard has no type of its own there: it takes that of the others.
-
-    Raises:
-        PluginError: naming the component whose shards differ.
-    """
-    schemas = [pl.read_parquet_schema(shard) for shard in shards]
-    whole = dict(schemas[0])
-    for schema in schemas:
-        whole |= {name: dtype for name, dtype in schema.items() if whole.get(name) == pl.Null}
-    for index, (shard, schema) in enumerate(zip(shards, schemas, strict=True)):
-        target = directory / f"shard-{index:05d}.parquet"
-        named = list(schema) == list(whole)
-        if not named or any(dtype not in (whole[name], pl.Null) for name, dtype in schema.items()):
-            raise PluginError(
-                f"{origin} gave shards of different columns: {_schema_text(schemas[0])}, then {_schema_text(schema)}",
-                "A component sees one shard at a time: give the same columns, types and order for every one.",
-            )
-        if schema == whole:
-            shutil.copyfile(shard, target)
-        else:
-            write_shard(pl.read_parquet(shard).cast(pl.Schema(whole)), target)
-
-
-class ShardWriter:
-    """Writes a stream of frames as shards whose boundaries depend on the rows alone."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._pending: list[pl.DataFrame] = []
-        self._rows = 0
-        self._bytes = 0
-        self._schema: pl.Schema | None = None
-        self.shards = 0
-        self.total = 0
-
-    def write(self, frame: pl.DataFrame, origin: str) -> None:
-        """Add rows; full shards are written at once."""
-        if self._schema is None:
-            self._schema = frame.schema
-        elif frame.schema != self._schema:
-            raise PluginError(
-                f"{origin} gave frames of different columns: "
-                f"{_schema_text(self._schema)}, then {_schema_text(frame.schema)}",
-                "Give every frame the same columns, types and order.",
-            )
-        self.total += frame.height
-        for row in _pieces(frame, SHARD_ROWS):
-            self._add(row)
-
-    def _add(self, frame: pl.DataFrame) -> None:
-        while frame.height:
-            room = SHARD_ROWS - self._rows
-            taken = _rows_within(frame.head(room), SHARD_BYTES - self._bytes, at_least=0 if self._rows else 1)
-            if taken:
-                part = frame.head(taken)
-                self._pending.append(part)
-                self._rows += part.height
-                self._bytes += _text_bytes(part)
-                frame = frame.slice(taken)
-            if self._rows >= SHARD_ROWS or frame.height:
-                self._flush()
-
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        frame = pl.concat(self._pending, rechunk=True)
-        write_shard(frame, self._directory / f"shard-{self.shards:05d}.parquet")
-        self.shards += 1
-        self._pending, self._rows, self._bytes = [], 0, 0
-
-    def close(self, empty: pl.Schema | None = None) -> None:
-        """Write what is left; a dataset without rows has one empty shard, so that its columns are known."""
-        self._flush()
-        if not self.shards:
-            write_shard(pl.DataFrame(schema=self._schema or empty), self._directory / "shard-00000.parquet")
-            self.shards = 1
-
-
-def _pieces(frame: pl.DataFrame, rows: int) -> Iterator[pl.DataFrame]:
-    for start in range(0, frame.height, rows):
-        yield frame.slice(start, rows)
-
-
-def _text_sizes(frame: pl.DataFrame) -> pl.Series:
-    strings = [name for name, dtype in frame.schema.items() if dtype == pl.String]
-    return frame.select(pl.sum_horizontal(pl.col(strings).str.len_bytes()).alias("n"))["n"].fill_null(0)
-
-
-def _text_bytes(frame: pl.DataFrame) -> int:
-    return int(_text_sizes(frame).sum())
-
-
-def _rows_within(frame: pl.DataFrame, limit: int, *, at_least: int) -> int:
-    within = int((_text_sizes(frame).cum_sum() <= limit).sum())
-    return max(within, min(at_least, frame.height))
-
-
-def _schema_text(schema: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {dtype}" for name, dtype in schema.items())
 
 
 _EMPTY_TYPES: Mapping[str, Any] = {"Boolean": pl.Boolean}
@@ -292,94 +148,6 @@ def as_frames(result: Any, component: Component) -> Iterator[pl.DataFrame]:
                 f"{describe(component.function)} yielded {type(frame).__name__}", "It yields polars.DataFrames."
             )
         yield frame
-
-
-def compare(before: pl.LazyFrame, after: pl.LazyFrame, quarantined: frozenset[str]) -> Outcome:
-    """Count what became of the rows, and take samples of what was kept as it was, changed and dropped.
-
-    A row is changed if it differs in any of the columns that both have; what only one side has is no change
-    of a document: a formatter's new columns are its work. Memory: an id and a hash a row.
-
-    Args:
-        before: the rows that a component saw; their ids are unique.
-        after: the rows that it gave; their ids are unique.
-        quarantined: the ids that it set aside.
-    """
-    old, new = _digests(before, after)
-    both = old.join(new, on="id", how="inner", maintain_order="left", suffix="_after")
-    gone = old.join(new, on="id", how="anti", maintain_order="left")
-    set_aside = gone.filter(pl.col("id").is_in(list(quarantined))).height
-    differs = both["digest"] != both["digest_after"]
-    counts = Counts(
-        documents_in=old.height,
-        kept=both.height,
-        changed=int(differs.sum()),
-        dropped=gone.height - set_aside,
-        quarantined=set_aside,
-        added=new.height - both.height,
-    )
-    ids = {"kept": both.filter(~differs)["id"], "changed": both.filter(differs)["id"], "dropped": gone["id"]}
-    return Outcome(counts, _samples(before, after, {name: some.head(SAMPLES).to_list() for name, some in ids.items()}))
-
-
-def _digests(before: pl.LazyFrame, after: pl.LazyFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """For each side the rows' `id`, and a 64-bit hash of all columns that both have, nested ones too."""
-    mine, theirs = before.collect_schema(), after.collect_schema()
-    shared = _shared(mine, theirs)
-
-    def digest(rows: pl.LazyFrame, schema: pl.Schema, other: pl.Schema) -> pl.DataFrame:
-        # The hash of null depends on the type, and a column that is null throughout has none of its own.
-        typed = [pl.col(name).cast(other[name]) if schema[name] == pl.Null else pl.col(name) for name in shared]
-        hashed = pl.struct(typed).hash() if typed else pl.lit(0, dtype=pl.UInt64)
-        return rows.select("id", hashed.alias("digest")).collect(engine="streaming")
-
-    return digest(before, mine, theirs), digest(after, theirs, mine)
-
-
-def _shared(before: pl.Schema, after: pl.Schema) -> list[str]:
-    return [name for name in before if name in after and name != "id"]
-
-
-def _samples(
-    before: pl.LazyFrame, after: pl.LazyFrame, ids: Mapping[str, Sequence[str]]
-) -> dict[str, list[dict[str, str]]]:
-    old = _rows_of(before, [row_id for some in ids.values() for row_id in some])
-    new = _rows_of(after, ids["changed"])
-    shared = _shared(before.collect_schema(), after.collect_schema())
-    samples = {
-        kind: [{"id": row_id, "before": _clip(_main_text(old[row_id]))} for row_id in ids[kind]]
-        for kind in ("kept", "dropped")
-    }
-    samples["changed"] = [{"id": row_id, **_change(old[row_id], new[row_id], shared)} for row_id in ids["changed"]]
-    return samples
-
-
-def _rows_of(rows: pl.LazyFrame, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    found = rows.filter(pl.col("id").is_in(list(ids))).collect(engine="streaming") if ids else pl.DataFrame()
-    return {row["id"]: row for row in found.to_dicts()}
-
-
-def _change(before: Mapping[str, Any], after: Mapping[str, Any], shared: Sequence[str]) -> dict[str, str]:
-    """A row before and after: its text where only that changed, else each column that did, by name."""
-    names = [name for name in shared if before[name] != after[name]] or list(shared)
-    if names == ["text"]:
-        return {"before": _clip(before["text"]), "after": _clip(after["text"])}
-    # Short ones first: a long sample loses its end.
-    names.sort(key=lambda name: len(_plain(before[name])))
-    shown = ("\n".join(f"{name}: {_plain(row[name])}" for name in names) for row in (before, after))
-    return dict(zip(("before", "after"), map(_clip, shown), strict=True))
-
-
-def _main_text(row: Mapping[str, Any]) -> str:
-    return str(row.get("text") or row.get("prompt") or _plain(row))
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= SAMPLE_CHARACTERS else text[: SAMPLE_CHARACTERS - 1] + "…"
 
 
 def run_frame_component(

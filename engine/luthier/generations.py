@@ -23,12 +23,16 @@ class Remembering:
         generator: the loaded model; greedy, so the same prompt has the same completion.
         directory: where the model's completions are kept, a file each.
         runtime: what identifies the runtime: its name, code and versions.
+
+    Attributes:
+        labels: see `Classifier`; empty if the model is none.
     """
 
     def __init__(self, generator: Generator, directory: Path, runtime: str) -> None:
         self._generator = generator
         self._directory = directory
         self._runtime = runtime
+        self.labels: Sequence[str] = getattr(generator, "labels", ())
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
         """As `Generator.generate`."""

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from luthier.catalogue import FIRST_PARTY
 from luthier.discovery import GROUP
+from luthier.distributions import main_distributions, normalized, requirement_name
 from luthier.environment_build import Sources, call
-from luthier.environments import main_distributions, normalized, requirement_name
 from luthier.errors import InputError
 from luthier.scaffold import PREFIX
 from luthier.suggest import did_you_mean

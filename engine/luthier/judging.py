@@ -8,7 +8,7 @@ from luthier.artifacts import Artifact, Report
 from luthier.errors import InputError
 from luthier.gates import judge
 from luthier.plans import bounds
-from luthier.runs import GateResult
+from luthier.runrecord import GateResult
 from luthier.steps import StepSpec
 
 

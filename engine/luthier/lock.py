@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from luthier import environments, provenance
+from luthier import distributions, environments, provenance
 from luthier.components import Component
 from luthier.errors import InputError
 from luthier.plans import Plan
@@ -253,7 +253,7 @@ def _components(plan: Plan) -> Iterator[tuple[Component, bool]]:
 
 def _plugin_name(component: Component) -> str:
     """A distribution's name; of a local file its stem and suffix, since it may lie anywhere."""
-    packaged = environments.is_distribution(component.distribution)
+    packaged = distributions.is_distribution(component.distribution)
     return component.distribution if packaged else Path(component.distribution).name
 
 
@@ -262,7 +262,7 @@ def _editable(plan: Plan) -> set[str]:
     return {
         name
         for name, giver in names.items()
-        if not environments.is_distribution(giver) or provenance.is_editable(giver)
+        if not distributions.is_distribution(giver) or provenance.is_editable(giver)
     } | ({provenance.CORE} if provenance.is_editable(provenance.CORE) else set())
 
 

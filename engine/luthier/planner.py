@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from luthier import environments
+from luthier import distributions, environments
 from luthier.artifacts import DATASET_FORMS, Kind
 from luthier.components import Component, plain_value
-from luthier.core_stages import NAMED_INPUTS, Stage
+from luthier.core_stages import NAMED_INPUTS, SUBJECTS, Stage
 from luthier.errors import InputError, LuthierError
 from luthier.locations import check_local
 from luthier.nodes import RecipeError, RecipeProblem
@@ -165,7 +165,7 @@ class _Builder:
         component = step.component
         if step.environment == "main" or not (step.environment or environments.declares(component.distribution)):
             return ""
-        if not environments.is_distribution(component.distribution):
+        if not distributions.is_distribution(component.distribution):
             self._refuse(step, f"{component} is of a local file, which has no environment of its own", "Package it.")
         return component.distribution
 
@@ -306,9 +306,12 @@ class _Builder:
             inputs["reference"] = self._reference
         else:
             others: dict[Subject, Node | None] = {"base": self._base, "reference": self._reference}
-            wanted = {*step.subjects, *(bound.subject for bound in bounds(step))}
+            asked = {bound.subject for bound in bounds(step)}
+            # Without a word of it in the recipe, only what can be loaded is compared with: an encoder alone cannot.
             subjects |= {
-                name: node for name, node in others.items() if node and node is not candidate and name in wanted
+                name: node
+                for name, node in others.items()
+                if node and node is not candidate and (name in asked or self._is_compared(step, name, node))
             }
         self._check_bounds(step, subjects)
         for subject, node in subjects.items():
@@ -322,6 +325,13 @@ class _Builder:
             environment = self._environment(step)
             self.nodes.append(Node((step,), "validate", "report", "report", taken, runtimes, subject, environment))
         self._by_id.setdefault(step.id, self.nodes[-1])
+
+    def _is_compared(self, step: StepSpec, name: Subject, node: Node) -> bool:
+        """Whether a validator measures a subject that no gate names: as the recipe says, or what can be loaded."""
+        if step.subjects != SUBJECTS:
+            return name in step.subjects
+        runtimes = [each for each in self._registry.of_stage("runtime") if node.kind in each.inputs]
+        return not runtimes or any(each.accepts(node.kind, node.form) for each in runtimes)
 
     def _check_bounds(self, step: StepSpec, subjects: Collection[str]) -> None:
         """Refuse a bound that could never be judged, before hours of work."""

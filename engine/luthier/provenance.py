@@ -15,7 +15,8 @@ from typing import Any
 
 from luthier.artifacts import hash_file, list_files
 from luthier.components import Component
-from luthier.environments import requirement_name, requirements_under_extra, requires
+from luthier.distributions import requirement_name, requires
+from luthier.environments import requirements_under_extra
 
 CORE = "luthier"
 

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier.artifacts import Artifact, Dataset
-from luthier.environments import normalized
-from luthier.errors import InputError, LuthierError
+from luthier.distributions import normalized
+from luthier.errors import InputError
 from luthier.explain import explain, is_content
-from luthier.gates import Bound, judge
 from luthier.lock import FILE_NAME, read_lock
 from luthier.recipelines import KeyPath, RecipeAsRun, key_changes, path_text
-from luthier.runs import GateResult, NodeResult, Run, StepResult
-
-CONFIDENCE = 0.95
+from luthier.resultdiff import (
+    count_changes,
+    flipped,
+    intervals,
+    metric_changes,
+    own_ingredients,
+    pair_gates,
+    paired,
+)
+from luthier.runrecord import NodeResult, StepResult
+from luthier.runs import Run
 
 Change = dict[str, Any]
 """`step`, `kind`, `name`, `before`, `after`. The kinds: `step` (only one run has it), `component`, `configuration`,
 `data` (what a location or a source's fingerprint stands for), `input` (an earlier step's result), `code`, `library`,
 `runtime` (which one, and its configuration), `gate`, `subjects`, `environment`, `executor` and `from` (what the recipe
-has there),
-`seed`, `platform`, `state`, `result` (another one from the same ingredients), `search` (the values that a parameter
-was searched among).
+has there), `seed`, `platform`, `state`, `result` (another one from the same ingredients), `search` (the values that a
+parameter was searched among).
 What stands in a recipe has `lines`, as both have it: `recipe.yaml:15: rank: 8`, or the `--set` that brought it in."""
 
 WRITTEN = ("component", "configuration", "data", "runtime", "search", "seed")
@@ -63,12 +68,7 @@ def compare(before: Run, after: Run) -> dict[str, Any]:
     a, b = _Side.of(before), _Side.of(after)
     by_step = {name: _step_changes(a, b, old.get(name), new.get(name)) for name in ids}
     changes = [change for found in by_step.values() for change in found]
-    metrics = [
-        {"step": name, "metric": metric, "before": was, "after": now}
-        for name in ids
-        for metric, was, now in _paired(_metrics(old.get(name)), _metrics(new.get(name)))
-        if was != now
-    ]
+    metrics = [each for name in ids for each in metric_changes(name, old.get(name), new.get(name))]
     words = {name: _in_words(old.get(name), new.get(name), found) for name, found in by_step.items()}
     return {
         "before": before.id,
@@ -78,33 +78,11 @@ def compare(before: Run, after: Run) -> dict[str, Any]:
         "steps": [{"id": name, "change": text} for name, text in words.items() if text],
         "changes": changes,
         "environment": _environment_changes(before, after, changes),
-        "counts": [each for name in ids for each in _count_changes(name, old.get(name), new.get(name))],
+        "counts": [each for name in ids for each in count_changes(name, old.get(name), new.get(name))],
         "metrics": metrics,
-        "intervals": list(_intervals(before, after, metrics)),
-        "gates": list(_flipped(before, after)),
+        "intervals": list(intervals(before, after, metrics)),
+        "gates": list(flipped(before, after)),
     }
-
-
-def interval(before: Run, after: Run, step: str, metric: str) -> tuple[float, float] | None:
-    """The 95% interval of a metric's difference, the later run's minus the earlier one's, by the gates' bootstrap.
-
-    None unless both runs measured single examples, the same ones: with the same validator, code and
-    configuration apart from the models, on the same data.
-    """
-    subject, _, name = metric.rpartition(".") if "." in metric else ("candidate", "", metric)
-    try:
-        one, other = _node_of(before.step(step), subject), _node_of(after.step(step), subject)
-        if one is None or other is None or not _same_examples(one, other):
-            return None
-        was, now = before.report(step, subject), after.report(step, subject)
-        if was is None or now is None:
-            return None
-        # A bound names one of the gates' subjects; which of them changes nothing in the interval.
-        bound = Bound(name, "at_least", "base", 0.0, CONFIDENCE)
-        found = judge(bound, now.metric_records(), was.metric_records(), after.data.seed).interval
-    except LuthierError:
-        return None
-    return found if found and not any(map(math.isnan, found)) else None
 
 
 def _both(before: str, after: str) -> dict[str, str] | None:
@@ -192,34 +170,29 @@ def _recipe_changes(a: _Side, b: _Side, before: StepResult, after: StepResult, k
         gates = [[gate for gate in side.run.gates if gate.step == after.id] for side in (a, b)]
         found = [
             written(("gate", was.metric), was.bound, now.bound)
-            for was, now in _pair_gates(*gates)
+            for was, now in pair_gates(*gates)
             if was.bound != now.bound
         ]
     yield from found
 
 
 def _node_changes(a: _Side, b: _Side, before: NodeResult, after: NodeResult) -> Iterator[Change]:
-    was, now = _part(before), _part(after)
+    was, now = own_ingredients(before), own_ingredients(after)
     yield from _code_changes(a, b, was, now)
     yield from _changed("configuration", _flat(was.get("config", {})), _flat(now.get("config", {})))
     if was.get("fingerprint") != now.get("fingerprint"):
         yield _change("data", f"what {now.get('component')} reads", was.get("fingerprint"), now.get("fingerprint"))
     then, there = before.ingredients, after.ingredients
-    for name, one, other in _paired(then.get("inputs", {}), there.get("inputs", {})):
+    for name, one, other in paired(then.get("inputs", {}), there.get("inputs", {})):
         if one != other:
             yield _change("input", name, _describe(a.run, one), _describe(b.run, other))
-    for _, one, other in _paired(then.get("runtimes", {}), there.get("runtimes", {})):
+    for _, one, other in paired(then.get("runtimes", {}), there.get("runtimes", {})):
         if one and other:  # What only one side has comes with a change of the component.
             yield from _code_changes(a, b, one, other, kind="runtime")
             yield from _changed("runtime", _flat(one.get("config", {})), _flat(other.get("config", {})))
     for name in ("seed", "platform"):
         if then.get(name) != there.get(name):
             yield _change(name, name, then.get(name), there.get(name))
-
-
-def _part(node: NodeResult) -> Mapping[str, Any]:
-    parts = node.ingredients.get("parts", [])
-    return parts[node.part] if node.part < len(parts) else {}
 
 
 def _code_changes(
@@ -233,7 +206,7 @@ def _code_changes(
 
 
 def _changed(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
-    for name, was, now in sorted(_paired(before, after)):
+    for name, was, now in sorted(paired(before, after)):
         if was != now:
             # Of a location only the content is in a key.
             data = kind == "configuration" and is_content(was) and is_content(now)
@@ -315,12 +288,12 @@ def _environment_changes(before: Run, after: Run, changes: list[Change]) -> list
         if was.get(name) != now.get(name)
     ]
     groups = [("", was.get("distributions", {}), now.get("distributions", {}))]
-    for plugin, one, other in _paired(was.get("environments", {}), now.get("environments", {})):
+    for plugin, one, other in paired(was.get("environments", {}), now.get("environments", {})):
         groups.append((f" in the environment of {plugin}", one or {}, other or {}))
     return plain + [
         {"name": f"{name}{where}", "before": one, "after": other}
         for where, installed, there in groups
-        for name, one, other in sorted(_paired(installed, there))
+        for name, one, other in sorted(paired(installed, there))
         if one != other and (normalized(name), one, other) not in told
     ]
 
@@ -335,89 +308,3 @@ def _versions_told(change: Change) -> Iterator[tuple[str, str | None, str | None
     elif change["kind"] == "code":
         (name, _, before), (_, _, after) = (each["version"].partition(" ") for each in (was, now))
         yield normalized(name), before, after
-
-
-# --- what was measured --------------------------------------------------------------------------------
-
-
-def _metrics(step: StepResult | None) -> Mapping[str, float]:
-    return step.metrics if step else {}
-
-
-def _count_changes(step: str, before: StepResult | None, after: StepResult | None) -> list[dict[str, Any]]:
-    was, now = (side.counts if side else {} for side in (before, after))
-    return [
-        {"step": step, "name": name, "before": one if before else None, "after": other if after else None}
-        for name, one, other in _paired(was, now)
-        if (one or 0) != (other or 0)  # A count of none is as good as no count.
-    ]
-
-
-def _paired(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    return [(name, before.get(name), after.get(name)) for name in dict.fromkeys([*before, *after])]
-
-
-def _intervals(before: Run, after: Run, metrics: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for each in metrics:
-        if each["before"] is None or each["after"] is None:
-            continue
-        found = interval(before, after, each["step"], each["metric"])
-        if found:
-            yield {
-                "step": each["step"],
-                "metric": each["metric"],
-                "difference": each["after"] - each["before"],
-                "low": found[0],
-                "high": found[1],
-                "confidence": CONFIDENCE,
-            }
-
-
-def _node_of(step: StepResult, subject: str) -> NodeResult | None:
-    return next((node for node in step.nodes if (node.subject or "candidate") == subject and node.ingredients), None)
-
-
-def _same_examples(one: NodeResult, other: NodeResult) -> bool:
-    """Whether two measurements are of the same examples in the same order."""
-
-    def what(node: NodeResult) -> tuple[Any, ...]:
-        part = _part(node)
-        data = node.ingredients.get("inputs", {}).get("data")
-        return part.get("component"), part.get("code"), part.get("config"), data
-
-    return what(one) == what(other)
-
-
-def _flipped(before: Run, after: Run) -> Iterator[dict[str, Any]]:
-    for then, gate in _pair_gates(before.gates, after.gates):
-        if then.passed != gate.passed:
-            yield {
-                "step": gate.step,
-                "metric": gate.metric,
-                "bound": gate.bound,
-                "before": then.passed,
-                "after": gate.passed,
-                "reason": gate.reason,
-            }
-
-
-def _pair_gates(before: Sequence[GateResult], after: Sequence[GateResult]) -> list[tuple[GateResult, GateResult]]:
-    """The gates of both runs on the same metric of the same step, in the order of the later run.
-
-    Of several on one metric, the same bounds go together, then those of the same relation, then what is left in order.
-    """
-    alike: tuple[Callable[[GateResult], Any], ...] = (
-        lambda gate: gate.bound,
-        lambda gate: gate.bound.split()[:2],  # `at least`, `at most`
-        lambda gate: None,
-    )
-    left, found = dict(enumerate(before)), dict[int, GateResult]()
-    for likeness in alike:
-        for place, gate in enumerate(after):
-            if place in found:
-                continue
-            for index, then in left.items():
-                if (then.step, then.metric, likeness(then)) == (gate.step, gate.metric, likeness(gate)):
-                    found[place] = left.pop(index)
-                    break
-    return [(found[place], gate) for place, gate in enumerate(after) if place in found]

@@ -29,7 +29,8 @@ from luthier.keys import History, Planned
 from luthier.performing import Performer, counts_of
 from luthier.plans import Node, Plan
 from luthier.pool import Pool, StepError
-from luthier.runs import GateResult, NodeResult, Run, StepResult, now
+from luthier.runrecord import GateResult, NodeResult, StepResult
+from luthier.runs import Run, now
 from luthier.searching import Attempt, Done, resolve_step, search
 from luthier.store import StepRecord, Store, WorkDirectory
 from luthier.trials import SearchResult

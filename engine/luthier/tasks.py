@@ -19,7 +19,9 @@ from luthier.errors import PartFailed, PluginError
 from luthier.files import remove_tree, settle
 from luthier.generations import Remembering
 from luthier.locations import fetch
+from luthier.outcomes import SAMPLES, Counts, Outcome, compare
 from luthier.plugins import Registry
+from luthier.shards import ShardWriter, join_shards, write_shard
 
 Request = Mapping[str, Any]
 Emit = Callable[[Mapping[str, Any]], None]
@@ -83,7 +85,7 @@ class Tasks:
         # A component of any stage that makes documents out of no data is as free as a source to leave ids to us.
         makes_documents = data is None and request["form"] == "documents"
         source = frames.SourceRows(component.name, origin) if makes_documents else None
-        writer = frames.ShardWriter(context.output)
+        writer = ShardWriter(context.output)
         results = self._call(component, configuration, {**inputs, "ctx": context})
         for frame in frames.as_frames(results, component):
             rows = source.complete(frame) if source else frame
@@ -111,7 +113,7 @@ class Tasks:
             except (Exception, SystemExit) as error:
                 raise PartFailed(index, error) from error
             _finish_notes(context, outcome)
-        frames.write_shard(frame, attempt / "shard.parquet")
+        write_shard(frame, attempt / "shard.parquet")
         answering = _answers_for_rows([component for component, _ in components])
         rows = {
             "rows": frame.height,
@@ -130,7 +132,7 @@ class Tasks:
         shards = [Path(path) for path in request["shards"]]
         component = self._registry.find(request["stage"], request["component"])
         # Copied, not moved: a kill in the middle must find every finished shard again.
-        frames.join_shards([shard / "shard.parquet" for shard in shards], output, describe(component.function))
+        join_shards([shard / "shard.parquet" for shard in shards], output, describe(component.function))
         for part in range(request["parts"]):
             _join_notes([shard / "notes" / str(part) for shard in shards], notes / str(part))
         records = [json.loads((shard / "rows.json").read_text(encoding="utf-8")) for shard in shards]
@@ -212,7 +214,7 @@ class Tasks:
             return {}
         notes = Path(request["notes"])
         context = Context(seed=0, output=target, checkpoint=target, notes=notes, emit=self._emit, fetch=fetch)
-        writer = frames.ShardWriter(target)
+        writer = ShardWriter(target)
         rows = frames.SourceRows(source.name, str(source)).complete(rowfiles.read_documents(source, context))
         # Some rows of a file may say where they are from and what belongs to them, and others not.
         rows = rows.with_columns(pl.col("source").fill_null(source.name), pl.col("group").fill_null(pl.col("id")))
@@ -235,10 +237,10 @@ def _answers_for_rows(parts: Sequence[Component]) -> int:
     return adding[-1] if adding else len(parts) - 1
 
 
-def _dataset_outcome(data: Artifact | None, result: Dataset, context: Context, added: int) -> frames.Outcome:
+def _dataset_outcome(data: Artifact | None, result: Dataset, context: Context, added: int) -> Outcome:
     if isinstance(data, Dataset):
-        return frames.compare(data.scan(), result.scan(), context.quarantined)
-    return frames.Outcome(frames.Counts(added=added, quarantined=_quarantined_lines(context)))
+        return compare(data.scan(), result.scan(), context.quarantined)
+    return Outcome(Counts(added=added, quarantined=_quarantined_lines(context)))
 
 
 def _quarantined_lines(context: Context) -> int:
@@ -249,7 +251,7 @@ def _quarantined_lines(context: Context) -> int:
         return sum(1 for _ in file)
 
 
-def _finish_notes(context: Context, outcome: frames.Outcome | None) -> None:
+def _finish_notes(context: Context, outcome: Outcome | None) -> None:
     context.save_metrics()
     if outcome is not None:
         text = json.dumps(asdict(outcome), ensure_ascii=False, indent=1)
@@ -258,13 +260,13 @@ def _finish_notes(context: Context, outcome: frames.Outcome | None) -> None:
 
 def _join_notes(shards: Sequence[Path], target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    total = frames.Outcome()
+    total = Outcome()
     metrics: dict[str, float] = {}
     for shard in shards:
         record = json.loads((shard / "outcome.json").read_text(encoding="utf-8"))
-        total.counts += frames.Counts(**record["counts"])
+        total.counts += Counts(**record["counts"])
         for name, samples in record["samples"].items():
-            total.samples[name] = [*total.samples.get(name, []), *samples][: frames.SAMPLES]
+            total.samples[name] = [*total.samples.get(name, []), *samples][:SAMPLES]
         for metric in json.loads((shard / "metrics.json").read_text(encoding="utf-8")):
             metrics[metric["name"]] = metrics.get(metric["name"], 0.0) + metric["value"]
     _join_files(shards, "quarantine.jsonl", target)

@@ -33,10 +33,11 @@ class ComponentGroup(Group):
         return super().parse_args(ctx, [*named, *rest])
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The components that work on rows, by name; STAGE:NAME where two have one name."""
-        components = [each for each in registry_here(_plugins(ctx)).components if each.stage.gives == "dataset"]
+        """The components that work on rows, by name; STAGE:NAME where another one, of any stage, has that name too."""
+        components = registry_here(_plugins(ctx)).components
         names = [each.name for each in components]
-        return [each.name if names.count(each.name) == 1 else str(each) for each in components]
+        rows = [each for each in components if each.stage.gives == "dataset"]
+        return [each.name if names.count(each.name) == 1 else str(each) for each in rows]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command that runs a component."""

@@ -214,7 +214,7 @@ def _came(plan: Plan) -> dict[str, Any]:
 
     Asked in a new process: this one has the modules and the metadata of before.
     """
-    from luthier.environments import normalized
+    from luthier.distributions import normalized
 
     done = subprocess.run(
         [sys.executable, "-m", "luthier.cli", "plugins", "list", "--json"],

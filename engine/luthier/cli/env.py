@@ -88,11 +88,12 @@ def check(distribution: OptionalPlugin = None, as_json: JsonOption = False) -> N
     Exit code 1 if one must be built again.
     """
     from luthier import environments
+    from luthier.environment_damage import damage
 
     found = _named(distribution)
     if distribution and not found:
         environments.require(distribution)
-    checked = [(each, environments.staleness(each) + environments.damage(each)) for each in found]
+    checked = [(each, environments.staleness(each) + damage(each)) for each in found]
     if as_json:
         print_json({"environments": [_listed(each, problems) for each, problems in checked]})
     else:
@@ -131,8 +132,9 @@ def rm(
 
 def _named(distribution: str | None) -> list[Environment]:
     from luthier import environments
+    from luthier.distributions import normalized
 
-    name = environments.normalized(distribution) if distribution else ""
+    name = normalized(distribution) if distribution else ""
     return [each for each in environments.environments() if not name or each.plugin == name]
 
 

@@ -18,7 +18,8 @@ from luthier.events import (
 from luthier.formatting import describe_counts, format_metrics, format_seconds
 
 if TYPE_CHECKING:
-    from luthier.runs import GateResult, Run
+    from luthier.runrecord import GateResult
+    from luthier.runs import Run
 
 
 def named(event: StepStarted | StepFinished) -> str:

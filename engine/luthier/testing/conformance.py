@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.discovery import installed_candidates
-from luthier.environments import normalized, requirement_name
+from luthier.distributions import normalized, requirement_name
 from luthier.errors import InputError
 from luthier.plugins import Registry, load_plugins
 from luthier.suggest import did_you_mean

@@ -60,6 +60,7 @@ def run_component(
     import polars as pl
 
     from luthier import frames
+    from luthier.shards import write_shard
 
     component = _component(function)
     context = make_context(directory, seed=seed, name=component.name)
@@ -71,7 +72,7 @@ def run_component(
         return ComponentRun(frames.run_frame_component(component, keywords, frame, context, form)[0], context)
     data = Dataset.at(directory / "data", "documents")
     data.path.mkdir()
-    frames.write_shard(frame, data.path / "shard-00000.parquet")
+    write_shard(frame, data.path / "shard-00000.parquet")
     inputs = {"data": data, "ctx": context}
     given = component.function(*(inputs[name] for name in component.inputs), **keywords)
     origin = component.name

@@ -10,7 +10,8 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution,
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luthier.environments import EXTRA, normalized
+from luthier.distributions import normalized
+from luthier.environments import EXTRA
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

@@ -1,4 +1,4 @@
-"""Where a plugin's components are run for their checks: samples, workers, and what came of each run."""
+"""Where a plugin's components are run for their checks: on which samples, and what came of each run."""
 
 from __future__ import annotations
 
@@ -9,29 +9,19 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from luthier import environments
 from luthier.artifacts import Artifact, build_manifest
 from luthier.components import Component, ConfigurationError
 from luthier.errors import InputError, LuthierError, PluginError
-from luthier.pool import StepError, Worker, available_cores
-from luthier.testing import guard, luthier_conformance, samples
+from luthier.pool import StepError
+from luthier.testing import samples
 from luthier.testing.steps import step_requests
 from luthier.testing.verdicts import BrokenRuleError, CannotRunError, explain
+from luthier.testing.workers import Role, Workers
 
 if TYPE_CHECKING:
     import polars as pl
-
-Role = Literal["guarded", "plain"]
-WORKER_PLUGIN = Path(luthier_conformance.__file__)
-TIMEOUT = 300.0
-"""Seconds of silence after which a component counts as hanging."""
-
-_NO_PROXY = "http://127.0.0.1:9"
-_HASH_SEEDS = {"guarded": "1", "plain": "2"}
-"""Sets iterate in another order in each of the two, so that a result that depends on it differs."""
-
 
 TELLING = ("schema", "worker")
 """The checks that fail first where nothing of a component works."""
@@ -94,20 +84,16 @@ class Workshop:
         self._room = Path(os.path.realpath(room))
         self.given = given
         self.configurations = configurations
-        self._distribution = distribution
-        self._companions = companions
-        self._workers: dict[Role, Worker] = {}
+        self._workers = Workers(plugin, self._room, distribution, companions)
         self._outcomes: dict[tuple[str, Role], Outcome] = {}
         self._inputs: dict[str, tuple[Artifact, str]] = {}
         self._failed: dict[str, str] = {}
         self._runs = 0
-        for name in ("runs", "inputs", "elsewhere", "temporary", "cache"):
-            (self._room / name).mkdir(parents=True, exist_ok=True)
+        (self._room / "inputs").mkdir(exist_ok=True)
 
     def close(self) -> None:
         """End the workers."""
-        while self._workers:
-            self._workers.popitem()[1].end()
+        self._workers.close()
 
     def configuration(self, component: Component) -> dict[str, Any]:
         """The author's configuration of a component, as JSON values."""
@@ -145,7 +131,7 @@ class Workshop:
             BrokenRuleError: if the configuration, or a default, is refused.
         """
         self.refer(component, "schema")
-        self._python()
+        self._workers.python()
         configuration = self.configuration(component)
         empty = [each.name for each in component.parameters if each.default is each.empty]
         missing = [name for name in empty if name not in configuration]
@@ -199,19 +185,9 @@ class Workshop:
             (place / name).mkdir(exist_ok=True)
         inputs = self._inputs_of(component, frames)
         requests = step_requests(component, configuration, pins, inputs, place)
-        if role == "plain" and python is None:
-            return Outcome(place, self._ask(self._worker("plain"), "plain", requests, place))
-        log = self._room / "heard.jsonl"
-        begun = log.stat().st_size if log.exists() else 0
-        if kill_at is None and python is None:
-            error = self._ask(self._worker("guarded"), "guarded", requests, place)
-        else:
-            worker = self._start(role, python=python, kill_at=kill_at)
-            try:
-                error = self._ask(worker, None, requests, place)
-            finally:
-                worker.end()
-        return Outcome(place, error, [*_heard(log, begun), *self._strays()])
+        with self._workers.listening() as heard:
+            error = self._workers.ask(role, requests, place, python=python, kill_at=kill_at)
+        return Outcome(place, error, heard)
 
     def kill(self, component: Component, at: int) -> Outcome:
         """Run a component in a worker that ends at its write number `at`."""
@@ -277,83 +253,13 @@ class Workshop:
         name = "frame" if "frame" in component.inputs else "data"
         return pl.read_parquet(self._input(component, name, None).path / "shard-*.parquet")
 
-    def _python(self) -> Path | None:
-        """The interpreter of the environment that the plugin declares; None for one without."""
-        if not self._distribution or not environments.declares(self._distribution):
-            return None
-        environment = environments.current(environments.normalized(self._distribution))
-        if environment is None:
-            raise CannotRunError(f"its environment is not built: luthier env build {self._distribution}")
-        return environment.python
-
-    def _worker(self, role: Role) -> Worker:
-        if role not in self._workers:
-            self._workers[role] = self._start(role)
-        return self._workers[role]
-
-    def _start(self, role: Role, *, python: Path | None = None, kill_at: int | None = None) -> Worker:
-        local = [WORKER_PLUGIN] if isinstance(self.plugin, str) else [self.plugin, WORKER_PLUGIN]
-        with _variables(self._environment(role, kill_at)):
-            log = self._room / "workers" / f"{role}.log"
-            return Worker(
-                log, threads=available_cores(), local_plugins=local, timeout=TIMEOUT, python=python or self._python()
-            )
-
-    def _environment(self, role: Role, kill_at: int | None) -> dict[str, str]:
-        name = self.plugin if isinstance(self.plugin, str) else self.plugin.stem
-        plugins = {
-            "LUTHIER_PLUGINS": ",".join([name, *self._companions, WORKER_PLUGIN.stem]),
-            "LUTHIER_DISABLE": "",
-        }
-        common = {**plugins, "PYTHONHASHSEED": _HASH_SEEDS[role]}
-        return common | (self.guarded_environment(kill_at) if role == "guarded" else {})
-
-    def guarded_environment(self, kill_at: int | None = None) -> dict[str, str]:
-        """The variables of a process that is guarded: whatever it may write lies in the room."""
-        room = self._room
-        allowed = [str(room / name) for name in ("runs", "temporary", "cache")]
-        settings = {"log": str(room / "heard.jsonl"), "allowed": allowed, "kill_at": kill_at}
-        return {
-            guard.VARIABLE: json.dumps(settings),
-            luthier_conformance.DIRECTORY: str(room / "elsewhere"),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(room / "temporary")),
-            **dict.fromkeys(("XDG_CACHE_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR"), str(room / "cache")),
-            # Libraries that are not Python's read these; nothing listens there.
-            **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), _NO_PROXY),
-        }
-
     def fresh_import(self) -> tuple[dict[str, Any], list[dict[str, str]]]:
         """Import the plugin in a guarded process of its own: what that loaded, and what the guard heard."""
         from luthier.testing.fresh_import import import_fresh
 
-        log = self._room / "heard.jsonl"
-        begun = log.stat().st_size if log.exists() else 0
-        answer = import_fresh(self.plugin, self.guarded_environment())
-        return answer, _heard(log, begun)
-
-    def _ask(
-        self, worker: Worker, role: Role | None, requests: Sequence[Mapping[str, Any]], place: Path
-    ) -> LuthierError | None:
-        try:
-            for request in requests:
-                answer = worker.call(request)
-                if "completions" in answer:
-                    (place / "output" / "completions.json").write_text(json.dumps(answer["completions"]))
-        except StepError as error:
-            return error
-        except LuthierError as error:
-            if role:
-                self._workers.pop(role).end()
-            return error
-        return None
-
-    def _strays(self) -> list[dict[str, str]]:
-        """Files that lie in the working directory: what native code wrote there."""
-        found = sorted(path for path in (self._room / "elsewhere").rglob("*") if path.is_file())
-        for path in found:
-            path.unlink()
-        return [{"kind": "write", "event": "a new file", "target": path.name, "where": ""} for path in found]
+        with self._workers.listening() as heard:
+            answer = import_fresh(self.plugin, self._workers.guarded_environment())
+        return answer, heard
 
 
 def _pins(component: Component, configuration: Mapping[str, Any]) -> dict[str, str]:
@@ -379,26 +285,3 @@ def _tidied(place: Path) -> Path:
 
 def _hash(artifact: Artifact) -> str:
     return build_manifest(artifact.path, artifact.kind, artifact.form).hash
-
-
-def _heard(log: Path, begun: int) -> list[dict[str, str]]:
-    if not log.exists():
-        return []
-    with log.open("rb") as file:
-        file.seek(begun)
-        return [json.loads(line) for line in file]
-
-
-@contextlib.contextmanager
-def _variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Workers inherit the environment of this process; so it has these for a moment."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -22,7 +22,7 @@ from luthier_models.families.design import TRAITS, Design, choose_family
 from luthier_models.families.llama import DecoderShape, Llama
 from luthier_models.families.sizes import parameters, parse_count
 from luthier_models.families.table import FAMILIES
-from luthier_models.loading import load_language_model
+from luthier_models.loading import load_by_config
 from luthier_models.packing import PackedModel, pack
 from luthier_models.vocabularies import SPECIAL, train_tokenizer
 
@@ -63,7 +63,7 @@ DECODERS = [name for name, traits in TRAITS.items() if traits.form == "causal-lm
 def test_the_arithmetic_is_that_of_the_model(tmp_path, data, family, wished):
     ctx = make_context(tmp_path, seed=1)
     fresh(data, ctx, family=family, parameters="300K", max_length=1024 if family == "t5" else 100, **SMALL, **wished)
-    model = load_language_model(ctx.output)
+    model = load_by_config(ctx.output)
     blocks: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         # Marian's sinusoids are no parameters but in name: nothing learns them, and they are not stored.
@@ -81,7 +81,7 @@ def test_the_arithmetic_is_that_of_the_model(tmp_path, data, family, wished):
 def test_each_decoder_keeps_packed_documents_apart_and_does_not_mind_padding(tmp_path, data, family):
     ctx = make_context(tmp_path, seed=1)
     fresh(data, ctx, family=family, parameters="1M", layers=2, width=32, heads=4, max_length=64, **SMALL)
-    model = load_language_model(ctx.output)
+    model = load_by_config(ctx.output)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4)  # large enough that tokens far away matter
@@ -108,7 +108,7 @@ def test_each_decoder_keeps_packed_documents_apart_and_does_not_mind_padding(tmp
 def test_the_norms_and_the_positions_are_where_the_table_says(tmp_path, data, family):
     ctx = make_context(tmp_path, seed=1)
     fresh(data, ctx, family=family, parameters="1M", layers=1, width=32, heads=4, max_length=64, **SMALL)
-    model = load_language_model(ctx.output)
+    model = load_by_config(ctx.output)
     traits = TRAITS[family]
     modules = dict(model.base_model.named_modules())
     of_layers = {name: each for name, each in modules.items() if _is_norm_of_a_layer(name)}
@@ -166,7 +166,7 @@ def test_the_arithmetic_of_a_recurrent_pair_is_that_of_the_model(tmp_path, data,
     ctx = make_context(tmp_path / "made")
     given = {"parameters": "200K", "cell": cell, "tokenizer": Vocabulary(size=300), **wished}
     rnn_seq2seq(Dataset.at(tmp_path, "prompt-completion"), ctx, **given)
-    model = load_language_model(ctx.output)
+    model = load_by_config(ctx.output)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert ctx.metrics["parameters"].value == count
     assert count <= 200_000
@@ -299,6 +299,7 @@ def test_planning_knows_every_family_and_its_form():
         == set(get_args(get_args(component.model.model_fields["family"].annotation)[0]))
     )
     assert {name for name in TRAITS if component.form({"family": name}) == "seq2seq-lm"} == {"t5", "marian"}
+    assert {name for name in TRAITS if component.form({"family": name}) == "encoder"} == {"modernbert"}
     assert component.form({}) == "causal-lm"
     assert component.form({"positions": "relative"}) == "seq2seq-lm"
 

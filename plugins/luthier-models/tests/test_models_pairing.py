@@ -14,7 +14,7 @@ from tokenizers import processors
 import luthier_models
 from luthier import InputError, Model
 from luthier.testing import make_context
-from luthier_models.loading import load_language_model
+from luthier_models.loading import load_by_config
 from luthier_models.pairing import PairedModel, fill_batches, pad_pairs, start_token
 from luthier_models.prompts import PromptEncoder
 from luthier_models.runtime import TransformersGenerator
@@ -32,7 +32,7 @@ def generator(encoder_decoder, tmp_path_factory):
 
 def test_completions_are_those_of_transformers_whatever_else_is_in_the_batch(generator, encoder_decoder):
     batched = generator.generate(PROMPTS, max_new_tokens=12)
-    model, encoder = load_language_model(encoder_decoder), PromptEncoder.from_directory(encoder_decoder)
+    model, encoder = load_by_config(encoder_decoder), PromptEncoder.from_directory(encoder_decoder)
     for prompt, text in zip(PROMPTS, batched, strict=True):
         ids = torch.tensor([encoder.prompt(prompt)])
         (alone,) = model.generate(ids, max_new_tokens=12, do_sample=False).tolist()
@@ -135,7 +135,7 @@ def test_pretrained_takes_the_form_that_it_is_told_and_refuses_the_other(tmp_pat
     ctx = make_context(tmp_path / "made")
     luthier_models.pretrained(ctx, model=str(encoder_decoder), form="seq2seq-lm")
     assert json.loads((ctx.output / "config.json").read_text())["is_encoder_decoder"]
-    before, after = (load_language_model(path).state_dict() for path in (encoder_decoder, ctx.output))
+    before, after = (load_by_config(path).state_dict() for path in (encoder_decoder, ctx.output))
     assert all(torch.equal(before[name], after[name]) for name in before)
     for model, form, remedy in [
         (encoder_decoder, "causal-lm", "Write `form: seq2seq-lm` beside `model`."),
@@ -160,4 +160,4 @@ def test_a_decoder_without_a_start_is_refused(tmp_path, encoder_decoder):
         record.pop("decoder_start_token_id", None)
         (tmp_path / "model" / name).write_text(json.dumps(record))
     with pytest.raises(InputError, match="which token its decoder starts with"):
-        start_token(load_language_model(tmp_path / "model"))
+        start_token(load_by_config(tmp_path / "model"))

@@ -23,11 +23,11 @@ from luthier.testing import make_context
 from luthier_models import Vocabulary, rnn_lm
 from luthier_models.anatomy import costs
 from luthier_models.anatomy.machine import Speed, measure_speed
-from luthier_models.anatomy.overview import Question, overview
+from luthier_models.anatomy.overview import Question, lines, overview
 from luthier_models.anatomy.parts import dissect
 from luthier_models.anatomy.tensors import read_config, read_tensors
 from luthier_models.commands import app
-from luthier_models.testing import write_tiny_model
+from luthier_models.testing import write_tiny_classifier, write_tiny_model
 
 QUESTION = Question(tokens=1000, context=64, batch_tokens=32)
 SPEED = Speed(operations=1e9, bandwidth=1e8)
@@ -85,6 +85,27 @@ def test_the_blocks_are_all_parameters(tmp_path, make, kind, blocks):
     assert found["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert blocks <= found["blocks"].keys()
     assert found["tied"] == bool(model.config.tie_word_embeddings)
+
+
+@pytest.mark.parametrize(("body", "model_type"), [("decoder", "llama"), ("encoder", "modernbert")])
+def test_a_classifier_has_a_head_and_writes_nothing(tmp_path, body, model_type):
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    directory = write_tiny_classifier(tmp_path / "model", body, labels="abc")
+    model = AutoModelForSequenceClassification.from_pretrained(directory)
+    found = overview(directory, QUESTION, SPEED, "mine")
+    assert found["kind"] == "sequence-classifier"
+    assert found["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert found["blocks"].keys() == {"embedding", "attention", "mlp", "norms", "head"}
+    assert "generating" not in found["seconds"]
+    text = list(lines(found))
+    assert text[0] == f"mine: {model_type}, sequence-classifier, 3 labels"
+    assert not any("generating" in line for line in text)
+    # What a token is multiplied by is that of the body.
+    AutoModel.from_pretrained(directory).save_pretrained(tmp_path / "body")
+    anatomy, alone = (dissect(read_config(path), read_tensors(path)) for path in (directory, tmp_path / "body"))
+    assert alone.sides == anatomy.sides
+    assert alone.parameters + anatomy.blocks["head"] == anatomy.parameters
 
 
 def test_operations_are_those_that_pytorch_counts(tmp_path):

@@ -23,8 +23,8 @@ from luthier.artifacts import build_manifest
 from luthier.nodes import RecipeError
 from luthier.testing import arguments, make_context
 from luthier_models.prompts import PromptEncoder
+from luthier_preference.callback import CourseCallback
 from luthier_preference.checkpoints import find_checkpoint, seal
-from luthier_preference.course import Course
 from luthier_preference.examples import encode_split
 from luthier_tune.checkpoint import Progress
 
@@ -77,7 +77,7 @@ def test_what_people_prefer_becomes_likelier_on_held_out_prompts(tmp_path, tiny,
     assert told["reward_accuracy"] == 1.0
     assert told["reward_margin"] > 1.0
     assert told["steps"] == 12
-    measured = luthier_table(ctx, "validation-rewards")
+    measured = luthier_table(ctx, "validation-losses")
     assert measured["step"].to_list() == [0, 5, 10, 12]
     assert measured["reward_margin"][0] == 0.0
     assert measured["reward_accuracy"][0] == 0.5
@@ -118,14 +118,14 @@ def test_the_result_is_a_whole_model_with_its_adapter(tmp_path, tiny, datasets, 
 def test_a_stopped_step_goes_on_to_the_same_bytes(tmp_path, tiny, datasets, monkeypatch, name, stop_at):
     options = {"max_steps": 9, "evaluate_every": 4}
     whole = tuned(tmp_path / "whole", name, tiny, datasets[name], **options)
-    note = Course._note
+    note = CourseCallback._note
 
     def stop(self, step, logs):
         if step == stop_at:
             raise KeyboardInterrupt
         note(self, step, logs)
 
-    monkeypatch.setattr(Course, "_note", stop)
+    monkeypatch.setattr(CourseCallback, "_note", stop)
     with pytest.raises(KeyboardInterrupt):
         tuned(tmp_path / "again", name, tiny, datasets[name], checkpoint_minutes=0.0, **options)
     monkeypatch.undo()
@@ -140,7 +140,7 @@ def test_a_stopped_step_goes_on_to_the_same_bytes(tmp_path, tiny, datasets, monk
 
 @pytest.mark.slow
 def test_sigkill_of_the_process_loses_nothing(tmp_path, tiny, pairs):
-    options = CONFIG | {"max_steps": 200, "checkpoint_minutes": 0.0, "valid_examples": 0}
+    options = CONFIG | {"max_steps": 30, "checkpoint_minutes": 0.0, "valid_examples": 0}
     code = f"""
 import pathlib, luthier_preference
 from luthier import Dataset, Model
@@ -156,27 +156,32 @@ luthier_preference.dpo(Model.at(model, "causal-lm"), Dataset.at(data, "preferenc
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    found = find_checkpoint(checkpoints)
-    assert found is not None
-    resumed = tuned(tmp_path / "killed", "dpo", tiny, pairs, max_steps=found[1].step + 2, valid_examples=0)
-    assert resumed.events[0]["done"] == found[1].step + 1
+    sealed = max(checkpoints.glob("checkpoint-*/progress.json"), key=lambda path: path.stat().st_mtime_ns)
+    step = json.loads(sealed.read_text())["progress"]["step"]
+    resumed = tuned(tmp_path / "killed", "dpo", tiny, pairs, **options)
+    assert resumed.events[0]["done"] == step + 1
+    assert identity(resumed) == identity(tuned(tmp_path / "whole", "dpo", tiny, pairs, **options))
 
 
-def test_only_whole_checkpoints_are_gone_on_from(tmp_path):
+def test_only_whole_checkpoints_of_this_configuration_are_gone_on_from(tmp_path, caplog):
     for step in (4, 9, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "optimizer.pt").write_text("moments")
-    assert find_checkpoint(tmp_path) is None
+    assert find_checkpoint(tmp_path, {"rank": 4}) is None
     assert list(tmp_path.iterdir()) == []
     for step in (9, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "optimizer.pt").write_text("moments")
-        seal(tmp_path, Progress(step=step, total=12, curve=[{"loss": 1.5}]))
+        seal(tmp_path, Progress(step=step, total=12, curve=[{"loss": 1.5}]), {"rank": 4})
     (tmp_path / "checkpoint-11").mkdir()  # A kill while it was written.
-    path, progress = find_checkpoint(tmp_path)
+    path, progress = find_checkpoint(tmp_path, {"rank": 4})
     assert path.name == "checkpoint-10"
     assert (progress.step, progress.total, progress.curve) == (10, 12, [{"loss": 1.5}])
     assert [each.name for each in tmp_path.iterdir()] == ["checkpoint-10"]
+    assert find_checkpoint(tmp_path, {"rank": 8}) is None
+    assert "the checkpoint" in caplog.text
+    assert "is not used, and training begins anew: it was made with rank 4 (now 8)" in caplog.text
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_minutes_become_a_number_of_steps(tmp_path, tiny, pairs):
@@ -263,6 +268,8 @@ def test_a_list_of_rates_is_searched_by_accuracy_and_one_that_diverges_is_lost(r
         ("kto", {"kto.batch_size": 1}, "recipe.yaml:14:5: .*batch_size is 1: KTO estimates how far"),
         ("dpo", {"dpo.max_epochs": 1}, "more than one training budget: max_steps, max_epochs"),
         ("kto", {"kto.beta": 0}, "greater than 0"),
+        ("dpo", {"dpo.processes": 2}, "`processes` is 2, and this tuner trains in one"),
+        ("kto", {"kto.patience": 2, "kto.valid_examples": 0}, "`patience` waits for a better validation loss"),
     ],
 )
 def test_what_cannot_be_is_told_while_planning(recipe, tuner, overrides, expected):

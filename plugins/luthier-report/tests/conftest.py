@@ -14,7 +14,8 @@ import pytest
 from luthier import Run
 from luthier.context import Metric
 from luthier.gates import judge, parse_gate
-from luthier.runs import GateResult, NodeResult, RunData, StepResult, create_run
+from luthier.runrecord import GateResult, NodeResult, RunData, StepResult
+from luthier.runs import create_run
 from luthier.store import StepRecord, Store
 from luthier.testing import make_context
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from luthier.context import Metric
-from luthier.runs import GateResult
+from luthier.runrecord import GateResult
 from luthier_report._comparison import comparisons, direction_of
 
 

@@ -8,6 +8,7 @@ import random
 import polars as pl
 import pytest
 import torch
+from torch.nn.functional import cross_entropy, log_softmax, softmax
 from transformers import AutoModelForSeq2SeqLM
 from typer.testing import CliRunner
 
@@ -18,16 +19,22 @@ from luthier.artifacts import build_manifest
 from luthier.cli import app
 from luthier.testing import arguments, make_context
 from luthier_models.batching import batched
-from luthier_models.loading import load_language_model
+from luthier_models.loading import load_by_config
 from luthier_models.testing import write_tiny_encoder_decoder
+from luthier_tune.distillation import DistillationLoss, Mixture
 from luthier_tune.loss import CompletionLoss
 
 PAIRS = [([5, 6, 7, 8, 2], [9, 10, 2]), ([5, 2], [11, 2]), ([30, 31, 32, 2], [40, 41, 42, 43, 44, 2])]
 
 
 @pytest.fixture(scope="module", params=["t5", "marian", "rnn-seq2seq"])
-def model(request, tmp_path_factory) -> Model:
-    directory = write_tiny_encoder_decoder(tmp_path_factory.mktemp(request.param) / "model", request.param)
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(family, tmp_path_factory) -> Model:
+    directory = write_tiny_encoder_decoder(tmp_path_factory.mktemp("student") / "model", family)
     return Model.at(directory, "seq2seq-lm", "0" * 64)
 
 
@@ -38,7 +45,7 @@ def tuned(tuner, directory, model, data, **config):
 
 
 def test_loss_and_gradients_are_those_of_transformers(model):
-    ours, theirs = (load_language_model(model.path).double().train() for _ in range(2))
+    ours, theirs = (load_by_config(model.path).double().train() for _ in range(2))
     objective = CompletionLoss(batched(ours))
     total = torch.zeros((), dtype=torch.float64)
     for _, batch in objective.batches(PAIRS):
@@ -57,7 +64,7 @@ def test_loss_and_gradients_are_those_of_transformers(model):
 
 
 def test_validation_losses_are_by_example_and_in_order(model):
-    objective = CompletionLoss(batched(load_language_model(model.path)))
+    objective = CompletionLoss(batched(load_by_config(model.path)))
     found = {}
     for members, batch in objective.batches(PAIRS):
         found |= dict(zip(members, objective.losses(batch), strict=True))
@@ -74,7 +81,7 @@ def test_lora_reaches_every_linear_layer_and_the_merged_model_learnt(tmp_path, m
     before = dict(AutoModelForSeq2SeqLM.from_pretrained(model.path).named_parameters())
     after = dict(AutoModelForSeq2SeqLM.from_pretrained(ctx.output).named_parameters())
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    modules = load_language_model(model.path).named_modules()
+    modules = load_by_config(model.path).named_modules()
     linear = {f"{name}.weight" for name, module in modules if isinstance(module, torch.nn.Linear) and name != "lm_head"}
     assert changed == linear
     assert any(part in name for name in changed for part in ("encoder_attn", "EncDecAttention", "query"))
@@ -96,6 +103,46 @@ def test_a_frozen_encoder_stays_as_it_is_while_the_decoder_learns(tmp_path, mode
 def test_the_same_seed_gives_the_same_bytes(tmp_path, model, examples):
     made = [tuned(luthier_tune.full, tmp_path / name, model, examples, max_steps=4) for name in "ab"]
     assert len({build_manifest(ctx.output, "model", "seq2seq-lm").hash for ctx in made}) == 1
+
+
+@pytest.fixture(scope="module")
+def teacher(family, tmp_path_factory) -> Model:
+    """Another model of the student's family and tokenizer."""
+    directory = write_tiny_encoder_decoder(tmp_path_factory.mktemp("teacher") / "model", family, seed=5)
+    return Model.at(directory, "seq2seq-lm", "1" * 64)
+
+
+def test_the_distillation_loss_is_that_of_its_definition(model, teacher):
+    student, guide = (load_by_config(each.path).double() for each in (model, teacher))
+    mixture = Mixture(temperature=2.0, teacher_weight=0.4)
+    objective = DistillationLoss(batched(student), batched(guide), mixture)
+    batches = list(objective.batches(PAIRS))
+    total = sum(objective.loss(batch) for _, batch in batches)
+    total.backward()
+    expected = torch.zeros((), dtype=torch.float64)
+    for given, targets in PAIRS:
+        labels = torch.tensor([targets])
+        ours, theirs = (each(input_ids=torch.tensor([given]), labels=labels).logits[0] for each in (student, guide))
+        wanted = softmax(theirs / 2, dim=1)
+        kl = (wanted * (wanted.log() - log_softmax(ours / 2, dim=1))).sum()
+        expected = expected + 0.4 * 4 * kl + 0.6 * cross_entropy(ours, labels[0], reduction="sum")
+    got = {name: parameter.grad.clone() for name, parameter in student.named_parameters() if parameter.grad is not None}
+    student.zero_grad()
+    torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=0)
+    expected.backward()
+    for name, parameter in student.named_parameters():
+        if name in got:
+            torch.testing.assert_close(got[name], parameter.grad, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("rank", [None, 4])
+def test_a_student_comes_nearer_to_its_teacher(tmp_path, model, teacher, examples, rank):
+    ctx = make_context(tmp_path, seed=3)
+    config = {"teacher_weight": 1.0, "rank": rank, "max_steps": 20, "learning_rate": 1e-2, "valid_examples": 4}
+    luthier_tune.distill(model, teacher, examples, ctx, **arguments(luthier_tune.distill, **config))
+    values = {name: metric.value for name, metric in ctx.metrics.items()}
+    assert values["teacher_kl"] < 0.8 * values["teacher_kl_before"]
+    assert load_by_config(ctx.output).config.model_type == load_by_config(model.path).config.model_type
 
 
 def test_a_conversation_needs_a_template(tmp_path, model, make_dataset, rows):

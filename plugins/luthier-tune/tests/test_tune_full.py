@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 import luthier_models
 import luthier_tune
-from luthier import InputError, Model
+from luthier import InputError, LuthierError, Model
 from luthier.artifacts import build_manifest
 from luthier.testing import arguments, make_context
 from luthier_models import Vocabulary, fresh
@@ -93,3 +93,15 @@ def test_each_form_of_layers_learns_and_generates(tmp_path, make_dataset, rows, 
 def test_divergence_is_refused(tmp_path, tiny, examples):
     with pytest.raises(InputError, match="diverged"):
         tuned(tmp_path, tiny, examples, learning_rate=1e30, max_steps=20)
+
+
+def test_a_disk_without_place_for_the_result_is_one_error(tmp_path, tiny, examples):
+    resource = pytest.importorskip("resource")
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(LuthierError, match="no space left for the tuned model") as refused:
+            tuned(tmp_path, tiny, examples, max_steps=1, keep="last")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+    assert "Free space" in refused.value.remedy

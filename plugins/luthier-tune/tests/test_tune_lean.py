@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+from peft import LoraConfig, get_peft_model
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -185,11 +185,6 @@ def test_names_weights_and_state_stay_as_they_were():
         assert torch.equal(after[name], tensor)
 
 
-def prefixed():
-    config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
-    return get_peft_model(made("llama", torch.float32), config)
-
-
 def hooked():
     model = made("llama")
     model.model.layers[1].mlp.register_forward_hook(lambda *_: None)
@@ -218,7 +213,6 @@ SMALL_T5 = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, nu
         (lambda: adapted("llama", use_dora=True), "DoRA"),
         (lambda: adapted("llama", modules_to_save=["down_proj"], target_modules=["q_proj"]), "ModulesToSaveWrapper"),
         (lambda: adapted("qwen2", target_modules=["q_proj"], lora_bias=True), "adapters have a bias"),
-        (prefixed, "prefix and prompt tuning"),
         (lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=8)), "sliding window"),
         (lambda: LlamaForCausalLM(LlamaConfig(**SIZES, hidden_act="gelu")), "the activation is gelu"),
         (lambda: LlamaForCausalLM(LlamaConfig(**SIZES, attention_dropout=0.1)), "attention has dropout"),

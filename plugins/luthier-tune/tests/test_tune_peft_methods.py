@@ -16,8 +16,12 @@ from luthier.components import ConfigurationError, read_component
 from luthier.core_stages import STAGES
 from luthier.testing import arguments, make_context
 from luthier_models import transformers
-from luthier_models.prompts import PromptEncoder
+from luthier_models.packing import PackedModel, pack
+from luthier_models.prompts import PromptEncoder, load_tokenizer
 from luthier_models.testing import write_tiny_model
+from luthier_tune.lean import LeanModel
+from luthier_tune.loss import summed_loss
+from luthier_tune.prompt_tuning import add_soft_tokens, prompted_student
 
 CONFIG = {"valid_examples": 4, "warmup_steps": 0, "max_epochs": 4}
 METHODS = {"ia3": luthier_tune.ia3, "soft-prompt": luthier_tune.soft_prompt}
@@ -82,6 +86,32 @@ def test_a_soft_prompt_is_what_peft_puts_in_front(tmp_path, examples, tied):
     weights = dict(base.named_parameters())
     for name, weight in result.named_parameters():
         assert torch.equal(weight[: len(weights[name])], weights[name])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_soft_prompt_takes_the_lean_path_with_the_plain_one_s_loss_and_gradients(tmp_path, tied):
+    model = Model.at(write_tiny_model(tmp_path / "model", tied=tied), "causal-lm", "1" * 64)
+    tokenizer = load_tokenizer(model.path)
+    first = add_soft_tokens(tokenizer, 5)
+    student = prompted_student(model, tokenizer, first, [7, 8, 9, 10, 11], make_context(tmp_path / "work"))
+    student.packed.model.double()
+    prompt = list(range(first, first + 5))
+    pairs = [([*prompt, 20, 21, 22], [30, 2]), ([*prompt, 20, 21, 23, 24], [31, 32, 2])]
+    found = []
+    for packed, shared in ((student.packed, True), (PackedModel(student.packed.model), False)):
+        student.packed.model.zero_grad()
+        loss = summed_loss(packed, pack(pairs, shared=shared))
+        loss.backward()
+        found.append((loss.detach(), {name: each.grad.clone() for name, each in student.parameters.items()}))
+    assert isinstance(student.packed, LeanModel)
+    (lean, gradients), (plain, expected) = found
+    assert list(gradients) == ["soft_prompt", *([] if tied else ["soft_prompt_output"])]
+    torch.testing.assert_close(lean, plain, rtol=1e-6, atol=0)
+    for name, gradient in gradients.items():
+        largest = float(expected[name].abs().max())
+        assert largest > 0
+        # transformers' norms are computed in single precision.
+        assert float((gradient - expected[name]).abs().max()) < 1e-5 * largest, name
 
 
 def test_a_soft_prompt_is_never_the_answer(tmp_path, tiny, examples):

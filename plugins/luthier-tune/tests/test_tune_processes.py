@@ -89,7 +89,7 @@ def test_minutes_end_for_all_processes_at_once(tmp_path, tiny, examples, monkeyp
 
 
 def test_cached_activations_are_for_one_process(tmp_path, tiny, examples):
-    with pytest.raises(LuthierError, match="`layers` keeps activations for one process"):
+    with pytest.raises(LuthierError, match="`processes` is 2, and this tuner trains in one"):
         tune(luthier_tune.layers, tmp_path, tiny, examples, processes=2, max_steps=1, top=1)
 
 

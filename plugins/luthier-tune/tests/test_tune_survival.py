@@ -16,7 +16,7 @@ from torch.nn.functional import dropout, mse_loss
 from luthier import InputError, LuthierError
 from luthier.testing import make_context
 from luthier_tune import memory
-from luthier_tune.checkpoint import NAME
+from luthier_tune.checkpoint import NAME, explained_full_disk
 from luthier_tune.options import Training
 from luthier_tune.training import Trainer
 
@@ -119,13 +119,13 @@ def test_the_weights_of_the_lowest_validation_loss_are_the_result(tmp_path):
     losses = {record["step"]: record["loss"] for record in best.progress.validation}
     step = min(losses, key=losses.get)
     assert 0 < step < 60, "the points were not learnt by heart: the test is too easy"
-    assert best.last_validation.mean == losses[step] < losses[60]
+    assert best.course.last.mean == losses[step] < losses[60]
     # The weights of that step: what the checkpoint of a run that was killed then has.
     ctx = killed_at(tmp_path / "killed", step + 1, replace(SETTINGS, keep="last"))
     kept = load_file(ctx.checkpoint / NAME)
     assert weights(best) == torch.cat([kept[f"parameter.{name}"].flatten() for name in best.parameters]).tolist()
     last = trained(tmp_path / "last", replace(SETTINGS, keep="last"))
-    assert last.last_validation.mean == losses[60]
+    assert last.course.last.mean == losses[60]
     assert without_times(last) == without_times(best)
 
 
@@ -162,8 +162,16 @@ def test_a_killed_run_goes_on_to_the_same_best_weights(tmp_path, monkeypatch, st
     assert len(list(ctx.checkpoint.glob("best-*"))) <= 2
     resumed = trained(tmp_path / "killed", settings)
     assert weights(resumed) == weights(whole)
-    assert resumed.last_validation == whole.last_validation
+    assert resumed.course.last == whole.course.last
     assert without_times(resumed) == without_times(whole)
+
+
+def test_patience_without_anything_to_measure_is_refused_before_the_work(tmp_path):
+    objective, ctx = Regression(), make_context(tmp_path)
+    parameters = dict(objective.module.named_parameters())
+    with pytest.raises(InputError, match=r"`patience` waits .* there are no examples") as refused:
+        Trainer(objective, parameters, points(12, 1, 1.5), [], settings=replace(SETTINGS, patience=2), ctx=ctx)
+    assert "split `valid`" in refused.value.remedy
 
 
 def test_training_that_makes_it_worse_is_warned_of(tmp_path, caplog):
@@ -296,11 +304,11 @@ def test_other_errors_of_the_runtime_stay_what_they_are(tmp_path):
 
 def test_too_little_memory_is_refused_before_the_work(tmp_path, monkeypatch, caplog):
     need = memory.Estimate(gradients=10, moments=20, activations=70, tokens=100)
-    monkeypatch.setattr("luthier_tune.training.estimate", lambda *_: need)
-    monkeypatch.setattr("luthier_tune.training.available_bytes", lambda _: 110)
+    monkeypatch.setattr("luthier_tune.course.estimate", lambda *_: need)
+    monkeypatch.setattr("luthier_tune.course.available_bytes", lambda _: 110)
     assert trained(tmp_path / "tight", replace(SETTINGS, max_steps=1)).progress.step == 1
     assert "it may run out" in caplog.text
-    monkeypatch.setattr("luthier_tune.training.available_bytes", lambda _: 99)
+    monkeypatch.setattr("luthier_tune.course.available_bytes", lambda _: 99)
     with pytest.raises(LuthierError, match=r"for the activations of 100 tokens\), and 0.00 GB are free"):
         trained(tmp_path / "refused")
     assert list((tmp_path / "refused" / "checkpoint").iterdir()) == []
@@ -343,6 +351,22 @@ def test_a_disk_that_gets_full_is_one_error_and_the_last_checkpoint_stays(tmp_pa
     assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == [NAME]
     whole = trained(tmp_path / "whole")
     assert weights(trained(tmp_path)) == weights(whole)
+
+
+def test_a_disk_that_is_full_for_pytorchs_own_files_is_the_same_error(tmp_path):
+    resource = pytest.importorskip("resource")
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with (
+            pytest.raises(LuthierError, match=f"no space left for a checkpoint .{tmp_path}"),
+            explained_full_disk("a checkpoint", tmp_path),
+        ):
+            torch.save(torch.zeros(10_000), tmp_path / "optimizer.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+    with pytest.raises(RuntimeError, match="something else"), explained_full_disk("a checkpoint", tmp_path):
+        raise RuntimeError("something else")
 
 
 def test_a_disk_without_place_for_a_checkpoint_is_refused_before_the_work(tmp_path, monkeypatch):

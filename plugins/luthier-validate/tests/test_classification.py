@@ -47,6 +47,17 @@ class Judge:
         return [Score(SCORES[prompt.rpartition("\n")[2], label]) for prompt, label in asked]
 
 
+class Head(Judge):
+    """A classifier, whose labels are those of the data and one more; it reads texts as they are."""
+
+    labels = ("law", "other", "sport")
+
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Score]:
+        self.prompts = list(dict.fromkeys(prompts))
+        asked = zip(prompts, completions, strict=True)
+        return [Score((math.fsum(SCORES.get((prompt, label), (-9.0,))),)) for prompt, label in asked]
+
+
 def labelled(directory: Path, rows: Sequence[tuple[str, str, str | None]]) -> Dataset:
     ids = [f"row-{number}" for number in range(len(rows))]
     splits, texts, labels = zip(*rows, strict=True)
@@ -70,6 +81,22 @@ def test_the_most_probable_label_is_compared_with_the_right_one(tmp_path):
         {"accuracy": 2 / 3, "macro_f1": 2 / 3, "majority_accuracy": 2 / 3, "majority_macro_f1": 0.4}
     )
     assert judge.prompts[0] == "Label the text with one of: law, sport.\n\na goal"
+
+
+def test_a_classifier_chooses_among_its_own_labels_and_reads_the_text_alone(tmp_path):
+    data, ctx, head = labelled(tmp_path, ROWS), make_context(tmp_path), Head()
+    classification(head, data, ctx, prompt="Topic?\n{text}")
+    assert head.prompts == ["a goal", "a vote", "a match"]
+    # As above: sport, law, sport.
+    assert {name: metric.value for name, metric in ctx.metrics.items()} == pytest.approx(
+        {"accuracy": 2 / 3, "macro_f1": 2 / 3, "majority_accuracy": 2 / 3, "majority_macro_f1": 0.4}
+    )
+
+
+def test_a_classifier_of_other_labels_is_refused(tmp_path):
+    data = labelled(tmp_path, [*ROWS, ("test", "a plea", "crime")])
+    with pytest.raises(InputError, match="the model has no label 'crime', which examples have; it has law, other, spo"):
+        classification(Head(), data, make_context(tmp_path))
 
 
 def test_labels_compare_by_the_mean_of_their_tokens_where_asked(tmp_path):

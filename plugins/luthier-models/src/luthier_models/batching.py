@@ -1,11 +1,17 @@
-"""Language models on batches of pairs, whatever their form: packed rows for decoders, padded pairs for the others."""
+"""Models on batches of pairs, whatever their form: packed rows for decoders, padded pairs or texts for the others.
+
+A classifier is given the tokens of a text, and what it is to predict is one number, that of its label: so whatever is
+made for language models (objectives, training, caches) works on it too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from luthier_models.heads import is_classifier, output_layer
 from luthier_models.packing import PackedModel
+from luthier_models.padding import PaddedClassifier
 from luthier_models.pairing import PairedModel
 
 if TYPE_CHECKING:
@@ -84,4 +90,7 @@ def batched(model: PreTrainedModel) -> BatchedModel:
     Raises:
         InputError: if it is an encoder-decoder that does not say which token its decoder starts with.
     """
+    if is_classifier(model):
+        packed = PackedModel(model) if output_layer(model) is not None else None
+        return packed if packed is not None and packed.head is not None else PaddedClassifier(model)
     return PairedModel(model) if model.config.is_encoder_decoder else PackedModel(model)

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from luthier import InputError
+from luthier_models.heads import CLASSIFIER, names_classifier
 from luthier_models.recurrent import CAUSAL_LMS, SEQ2SEQ_LMS
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+SIDES = ("source.spm", "target.spm")
+"""Marian's tokenizers: a SentencePiece model for prompts, one for completions, and the tokens' ids in JSON."""
+
 GGUF_MAGIC = b"GGUF"
 _FORMS = {
     "causal-lm": (
@@ -20,6 +24,14 @@ _FORMS = {
     "seq2seq-lm": (
         "encoder-decoder",
         "Name a model of an encoder and a decoder (one whose architecture ends in ForConditionalGeneration).",
+    ),
+    "encoder": (
+        "encoder",
+        "Name a model that reads texts in both directions (one whose architecture ends in ForMaskedLM).",
+    ),
+    CLASSIFIER: (
+        "classifier",
+        "Name a model with a head for labels (one whose architecture ends in ForSequenceClassification).",
     ),
 }
 """What models of each form are called, and what to do where one is asked for and is not there."""
@@ -32,7 +44,7 @@ def is_gguf(path: Path) -> bool:
 
 
 def check_directory(directory: Path, form: str = "causal-lm") -> None:
-    """Refuse a directory that is no complete, safe Hugging Face model of the form `causal-lm` or `seq2seq-lm`.
+    """Refuse a directory that is no complete, safe Hugging Face model of a form.
 
     Raises:
         InputError: saying what is missing or not allowed, and what to do.
@@ -46,6 +58,7 @@ def check_directory(directory: Path, form: str = "causal-lm") -> None:
             f"{directory} has no tokenizer (tokenizer.json)",
             "Copy the tokenizer's files (tokenizer.json, tokenizer_config.json) of the model into it.",
         )
+    _refuse_half_a_tokenizer(directory)
     for path in _weight_files(directory):
         check_safetensors(path)
 
@@ -127,8 +140,11 @@ def _refuse_other_models(directory: Path, config: dict[str, Any], form: str) -> 
 
 
 def _form_of(config: dict[str, Any]) -> str | None:
-    """The form of the models that a configuration is of, by its classes if it names them; None if of neither."""
+    """The form of the models that a configuration is of, by its classes if it names them; None if of none."""
     from transformers.models.auto import modeling_auto as auto
+
+    if names_classifier(config.get("architectures")):
+        return CLASSIFIER
 
     mappings: dict[str, Any] = {
         "causal-lm": {**auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, **CAUSAL_LMS},
@@ -137,8 +153,25 @@ def _form_of(config: dict[str, Any]) -> str | None:
     # transformers can also load the decoder alone of an encoder-decoder.
     form = "seq2seq-lm" if config.get("is_encoder_decoder") else "causal-lm"
     mapping, named = mappings[form], set(config.get("architectures") or ())
+    masked: Any = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(config["model_type"])
+    if masked and form == "causal-lm" and named <= {masked, auto.MODEL_MAPPING_NAMES.get(config["model_type"])}:
+        return "encoder"
     classes = {name for entry in mapping.values() for name in ([entry] if isinstance(entry, str) else entry)}
     return form if config["model_type"] in mapping and (not named or named & classes) else None
+
+
+def _refuse_half_a_tokenizer(directory: Path) -> None:
+    if not any((directory / name).is_file() for name in SIDES):
+        return
+    path = directory / "tokenizer_config.json"
+    separate = path.is_file() and _read_json(path).get("separate_vocabs")
+    needed = (*SIDES, "vocab.json", *(["target_vocab.json"] if separate else []))
+    missing = [name for name in needed if not (directory / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{directory} lacks {', '.join(missing)} of its tokenizer",
+            "Fetch the missing files from where the model came.",
+        )
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from luthier import InputError
-from luthier_models.prompts import is_encoder_decoder
+from luthier_models.heads import CLASSIFIER
+from luthier_models.prompts import read_form
 from luthier_models.recurrent.registration import register
 
 if TYPE_CHECKING:
@@ -20,10 +21,20 @@ if TYPE_CHECKING:
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 register()
 
-AUTO_CLASSES: dict[str, Any] = {"causal-lm": AutoModelForCausalLM, "seq2seq-lm": AutoModelForSeq2SeqLM}
+AUTO_CLASSES: dict[str, Any] = {
+    "causal-lm": AutoModelForCausalLM,
+    "seq2seq-lm": AutoModelForSeq2SeqLM,
+    "encoder": AutoModel,
+    CLASSIFIER: AutoModelForSequenceClassification,
+}
 """What loads, and makes from a configuration, models of each form."""
 
-_CALLED = {"causal-lm": "a causal language model", "seq2seq-lm": "an encoder-decoder model"}
+_CALLED = {
+    "causal-lm": "a causal language model",
+    "seq2seq-lm": "an encoder-decoder model",
+    "encoder": "an encoder",
+    CLASSIFIER: "a classifier",
+}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -54,10 +65,9 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def load_language_model(directory: Path, *, device: str = "cpu", dtype: str = "auto") -> PreTrainedModel:
-    """The language model in a directory, decoder or encoder-decoder as it says; see `load_model`."""
-    form = "seq2seq-lm" if is_encoder_decoder(directory) else "causal-lm"
-    return load_model(directory, form, device=device, dtype=dtype)
+def load_by_config(directory: Path, *, device: str = "cpu", dtype: str = "auto") -> PreTrainedModel:
+    """The model in a directory: decoder, encoder-decoder or classifier, as its configuration says; see `load_model`."""
+    return load_model(directory, read_form(directory), device=device, dtype=dtype)
 
 
 def load_causal_lm(directory: Path, *, device: str = "cpu", dtype: str = "auto", **options: Any) -> PreTrainedModel:
@@ -72,7 +82,7 @@ def load_model(
 
     Args:
         directory: a Hugging Face model directory with safetensors.
-        form: `causal-lm` or `seq2seq-lm`.
+        form: `causal-lm`, `seq2seq-lm`, `encoder` or `sequence-classifier`.
         device: where to put it.
         dtype: `float32`, `bfloat16`, `float16`, or `auto` for the type of the stored weights.
         options: further options of `from_pretrained` (`gguf_file`).
@@ -98,6 +108,9 @@ def load_model(
             "Check that the directory is complete, and that this transformers supports its architecture.",
         ) from error
     missing = sorted(report.get("missing_keys") or ())
+    if form == "encoder" and missing and all(name.startswith("pooler.") for name in missing):
+        # BERT's pooler is for heads that read the first token; what was trained on masked tokens has none.
+        model.pooler, missing = None, []
     if missing:
         raise InputError(
             f"{directory} lacks {len(missing)} of the model's weights ({missing[0]}, …)",

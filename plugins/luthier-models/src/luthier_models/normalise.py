@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -26,7 +26,7 @@ def write_pretrained(
     Args:
         path: what was fetched.
         output: the directory to write: config, safetensors, tokenizer, chat template, generation config.
-        form: what it is: `causal-lm`, or `seq2seq-lm`, which a GGUF file is never.
+        form: what it is; a GGUF file is always a `causal-lm`.
         dtype: the type of the written weights.
         source: what the user called it, for messages.
 
@@ -42,7 +42,7 @@ def write_pretrained(
         if form != "causal-lm":
             raise InputError(
                 f"{source or path} is a GGUF file, and those are read as decoders",
-                "Leave out `form`, or name the Hugging Face directory of the encoder-decoder.",
+                "Leave out `form`, or name the Hugging Face directory of the other model.",
             )
         tokenizer, model = _read_gguf(path, dtype)
     else:
@@ -50,7 +50,9 @@ def write_pretrained(
             f"{source or path} is neither a model directory nor a GGUF file",
             "Name a Hugging Face model directory (config.json, model.safetensors, tokenizer.json) or a .gguf file.",
         )
-    if not tokenizer.is_fast:
+    if form == "seq2seq-lm":
+        _check_targets(tokenizer, source or str(path))
+    elif not tokenizer.is_fast:
         raise InputError(
             f"{source or path} has a tokenizer that cannot be written as tokenizer.json",
             "Add the tokenizer.json of the model; the tokenizers library reads no other form.",
@@ -61,15 +63,30 @@ def write_pretrained(
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
     """Refuse a tokenizer that gives numbers for which the embedding has no row; spare rows are usual."""
-    embedding: Any = model.get_input_embeddings()
-    rows = int(embedding.weight.shape[0])
-    highest, token = max((number, token) for token, number in tokenizer.get_vocab().items())
-    if highest >= rows:
+    sides: list[tuple[Any, dict[str, int]]] = [(model.get_input_embeddings(), tokenizer.get_vocab())]
+    if getattr(tokenizer, "separate_vocabs", False):
+        # Marian's may have a vocabulary for what is read and one for what is written.
+        sides.append((cast("Any", model).get_output_embeddings(), cast("Any", tokenizer).target_encoder))
+    for embedding, vocabulary in sides:
+        rows = int(embedding.weight.shape[0])
+        highest, token = max((number, token) for token, number in vocabulary.items())
+        if highest >= rows:
+            raise InputError(
+                f"the vocabulary of {source} does not fit the model: token {token!r} has the number {highest}, and "
+                f"the embedding has {rows} rows",
+                "Put the tokenizer's files beside the weights that belong to them.",
+            )
+
+
+def _check_targets(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Refuse a tokenizer of several languages that is not told which of them to write."""
+    try:
+        tokenizer(text_target="a")
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"the vocabulary of {source} does not fit the model: token {token!r} has the number {highest}, and the "
-            f"embedding has {rows} rows",
-            "Put the tokenizer.json beside the weights that belongs to them.",
-        )
+            f"the tokenizer of {source} cannot encode what the model is to write: {type(error).__name__}: {error}",
+            "Where it knows several languages, name them in its tokenizer_config.json: `src_lang` and `tgt_lang`.",
+        ) from error
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:

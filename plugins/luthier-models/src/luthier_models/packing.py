@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from luthier_models import attention
+from luthier_models.heads import is_classifier, output_layer
 from luthier_models.segments import SHORTEST, Segment, fill_shared_rows, separate, share
 
 if TYPE_CHECKING:
@@ -115,7 +116,9 @@ def fill_rows(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
 
 
 class PackedModel:
-    """A causal language model called on packed rows.
+    """A causal language model called on packed rows, or a classifier with such a body.
+
+    A classifier predicts one target after each document, the number of its label, from the last token.
 
     Args:
         model: the model; with LoRA layers injected or not.
@@ -184,12 +187,16 @@ class PackedModel:
 
         Some architectures scale or cap their logits after the layer; the model is asked itself, once.
         """
-        layer: Any = cast("Any", self.model).get_output_embeddings()
+        layer = output_layer(self.model)
         if layer is None:
             return None
-        row = self._probe([PROBE])
+        classifies = is_classifier(self.model)
+        # A classifier reads the last token that is no padding.
+        given = [token for token in PROBE[0] if token != cast("Any", self.model.config).pad_token_id]
+        row = self._probe([(given, [0])] if classifies else [PROBE])
         with asking(self.model):
-            expected = self.model(**self._inputs(row)).logits[0, row.index]
+            logits = self.model(**self._inputs(row)).logits
+            expected = logits if classifies else logits[0, row.index]
             return layer if same_logits(layer(self.hidden(row)), expected) else None
 
     @cached_property

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier import InputError, Message
+from luthier_models.heads import CLASSIFIER, names_classifier, read_labels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,6 +47,7 @@ class PromptEncoder:
         context: the tokens that the model has positions for, on each side of an encoder-decoder; None where it has no
             such limit, or none is known.
         encoder_decoder: whether one half of the model reads prompts and the other writes completions.
+        labels: of a classifier, in the order of its logits.
     """
 
     def __init__(
@@ -55,10 +57,12 @@ class PromptEncoder:
         context: int | None = None,
         *,
         encoder_decoder: bool = False,
+        labels: Sequence[str] = (),
     ) -> None:
         self.tokenizer = tokenizer
         self.context = context
         self.encoder_decoder = encoder_decoder
+        self.labels = list(labels)
         self._end_tokens = {*end_tokens}
         if tokenizer.eos_token_id is not None:
             self._end_tokens.add(int(tokenizer.eos_token_id))
@@ -77,7 +81,8 @@ class PromptEncoder:
             load_tokenizer(directory),
             read_end_tokens(directory),
             read_context(directory),
-            encoder_decoder=is_encoder_decoder(directory),
+            encoder_decoder=read_form(directory) == "seq2seq-lm",
+            labels=read_labels(directory),
         )
 
     @property
@@ -125,6 +130,15 @@ class PromptEncoder:
     def text(self, text: str) -> list[int]:
         """The ids of plain text, without template; a beginning-of-sequence token if the model has it."""
         return self._without_final_eos(self._encode(text, special=True))
+
+    def document(self, text: str, max_length: int | None = None) -> list[int]:
+        """The ids that a classifier reads: what its tokenizer makes of the text, of `max_length` at most.
+
+        Special tokens are those of the tokenizer, without a template, and a text that is too long loses its end: so
+        transformers' own pipelines read it.
+        """
+        cut: dict[str, Any] = {} if max_length is None else {"truncation": True, "max_length": max_length}
+        return list(self.tokenizer(text, verbose=False, **cut)["input_ids"])
 
     def pair(self, prompt: Prompt, completion: str) -> tuple[list[int], list[int]]:
         """The ids that are given and the ids that are scored.
@@ -228,17 +242,20 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             str(directory), local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, ImportError, AttributeError, RuntimeError) as error:
         raise InputError(
             f"{directory}: its tokenizer cannot be read: {_first_line(error)}",
-            "Put tokenizer.json and tokenizer_config.json of the model beside its weights.",
+            "Put the tokenizer's files (tokenizer.json and tokenizer_config.json) of the model beside its weights.",
         ) from error
     return tokenizer
 
 
-def is_encoder_decoder(directory: Path) -> bool:
-    """Whether a model directory's configuration says that it has an encoder and a decoder."""
-    return bool(_read_record(directory / "config.json").get("is_encoder_decoder"))
+def read_form(directory: Path) -> str:
+    """The form of a model directory by its configuration: `sequence-classifier`, `seq2seq-lm` or else `causal-lm`."""
+    record = _read_record(directory / "config.json")
+    if names_classifier(record.get("architectures")):
+        return CLASSIFIER
+    return "seq2seq-lm" if record.get("is_encoder_decoder") else "causal-lm"
 
 
 def read_end_tokens(directory: Path) -> list[int]:

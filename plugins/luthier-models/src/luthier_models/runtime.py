@@ -12,7 +12,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from luthier import Score
 from luthier_models.batching import batched
-from luthier_models.loading import load_language_model
+from luthier_models.loading import load_by_config
 from luthier_models.prompts import PromptEncoder
 from luthier_models.texts import TextEncoder, cut_at_stop, joined, report_progress
 
@@ -58,7 +58,7 @@ class TransformersGenerator:
         self._batch_size = batch_size
         self._batch_tokens = batch_tokens
         self.encoder = PromptEncoder.from_directory(directory)
-        self.model: Any = load_language_model(directory, device=ctx.device if ctx else "cpu", dtype=dtype)
+        self.model: Any = load_by_config(directory, device=ctx.device if ctx else "cpu", dtype=dtype)
         self._batched = batched(self.model)
         # Greedy means greedy: a model's own sampling settings and penalties do not apply.
         settings: Any = GenerationConfig

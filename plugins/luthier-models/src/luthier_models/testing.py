@@ -1,9 +1,10 @@
-"""Tiny random models for tests, a Llama and encoder-decoders, with a real tokenizer, made in a second."""
+"""Tiny random models for tests, with a real tokenizer, made in a second: a Llama, encoder-decoders, classifiers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -11,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTra
 
 from luthier_models.families.design import Design
 from luthier_models.families.table import FAMILIES
+from luthier_models.new_head import with_new_head
 from luthier_models.normalise import save_model
 from luthier_models.recurrent.seq2seq import RnnSeq2SeqConfig
 from luthier_models.untrained import initialised
@@ -99,6 +101,30 @@ def write_tiny_encoder_decoder(directory: Path, family: str = "t5", *, seed: int
         shape = FAMILIES[family].shape(1_000_000, len(tokenizer), design)
         config = FAMILIES[family].configuration(shape, design, tokenizer)
     save_model(initialised(config, "seq2seq-lm", seed), tokenizer, directory)
+    return directory
+
+
+def write_tiny_classifier(
+    directory: Path, body: Literal["decoder", "encoder"] = "decoder", *, labels: Sequence[str] = "ab", seed: int = 0
+) -> Path:
+    """Write a random classifier of two layers, on a Llama's body or a ModernBERT's.
+
+    Args:
+        directory: where; made if it does not exist.
+        body: which.
+        labels: their names.
+        seed: of the weights.
+    """
+    tokenizer = tiny_tokenizer(None)
+    family = "modernbert" if body == "encoder" else "llama"
+    design = Design(layers=2, width=64, heads=4, mlp_width=128, max_length=128)
+    config = FAMILIES[family].configuration(
+        FAMILIES[family].shape(1_000_000, len(tokenizer), design), design, tokenizer
+    )
+    config.initializer_range = 0.2  # large enough that texts are told apart
+    form = "encoder" if body == "encoder" else "causal-lm"
+    classifier = with_new_head(initialised(config, form, seed), tokenizer, labels, seed)
+    save_model(classifier, tokenizer, directory)
     return directory
 
 

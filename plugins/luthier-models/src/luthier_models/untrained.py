@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import torch
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from luthier_models import Vocabulary
     from luthier_models.families.design import Design
     from luthier_models.families.sizes import Shape
+    from luthier_models.families.table import Family
 
 
 def write_fresh(
@@ -32,10 +33,18 @@ def write_fresh(
     Raises:
         InputError: if the budget is too small for the tokenizer, or there is nothing to train that on.
     """
-    form = TRAITS[family].form
-    tokenizer = train_tokenizer(split_texts(data, "train"), vocabulary, closes_texts=form == "seq2seq-lm")
-    shape = FAMILIES[family].shape(budget, len(tokenizer), design)
-    config = FAMILIES[family].configuration(shape, design, tokenizer)
+    write_untrained(
+        data, ctx, FAMILIES[family], form=TRAITS[family].form, budget=budget, design=design, vocabulary=vocabulary
+    )
+
+
+def write_untrained(
+    data: Dataset, ctx: Context, family: Family, *, form: str, budget: int, design: Any, vocabulary: Vocabulary
+) -> None:
+    """As `write_fresh`, of any family, with a design of its own kind; `form` is that of its models."""
+    tokenizer = train_tokenizer(split_texts(data, "train"), vocabulary, closes_texts=form != "causal-lm")
+    shape = family.shape(budget, len(tokenizer), design)
+    config = family.configuration(shape, design, tokenizer)
     save_model(initialised(config, form, ctx.seed), tokenizer, ctx.output)
     record_shape(shape, ctx)
 

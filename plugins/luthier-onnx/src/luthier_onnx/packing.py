@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from luthier import InputError
+from luthier_onnx.graphs import weight_files
 from luthier_onnx.packed import PackedMatrix
 
 if TYPE_CHECKING:
@@ -43,16 +44,13 @@ class PackableGraph:
         directory: the model, with `model.onnx`.
 
     Raises:
-        InputError: if the graph cannot be read, or has no such matrix.
+        InputError: if there is no graph, or none that may be loaded; if it has no such matrix.
     """
 
     def __init__(self, directory: Path) -> None:
         path = directory / GRAPH
-        try:
-            self._model = ir.load(path)
-        except Exception as error:
-            # Protobuf's decoding errors share no base class with the file system's.
-            raise InputError(f"{path} cannot be read as an ONNX graph: {error}", "Export the model again.") from error
+        weight_files(path)
+        self._model = ir.load(path)
         self._uses = dict(_packable(self._model.graph))
         if not self._uses:
             raise InputError(

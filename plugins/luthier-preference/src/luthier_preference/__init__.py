@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Gt
 
 from luthier import component, hookimpl
-from luthier_preference.options import BY_ACCURACY, Training, check_batch
-from luthier_tune.options import check_budget
+from luthier_preference.options import BY_ACCURACY, check_dpo, check_kto
+from luthier_tune.options import Training
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @component(
     needs={"model": {"causal-lm"}, "data": {"preference"}},
-    check=check_budget,
+    check=check_dpo,
     search=BY_ACCURACY,
 )
 def dpo(
@@ -31,14 +31,15 @@ def dpo(
     beta: Annotated[float, Gt(0)] = 0.1,
     rank: Annotated[int, Ge(1)] = 16,
     alpha: Annotated[float, Gt(0)] | None = None,
-    training: Training = Training(),
+    training: Training = Training(learning_rate=5e-5),
 ) -> None:
     """Learn from pairs of answers which one is preferred (direct preference optimisation, with trl), by LoRA.
 
     The model's implicit reward of an answer is `beta` times how much likelier it has become than before. Metrics
     on the validation split: `reward_accuracy`, the share of pairs whose preferred answer has the higher reward
-    (before training all rewards are 0), `reward_margin`, by how much on average, and `valid_loss`. The result holds
-    the merged model with the adapter beside it.
+    (before training all rewards are 0), `reward_margin`, by how much on average, and `valid_loss`, DPO's. The result
+    holds the merged model with the adapter beside it. Budgets, checkpoints, the best weights and reproducibility are
+    those of `lora`.
 
     Args:
         beta: how strongly the model is held to what it was; the smaller, the freer.
@@ -50,14 +51,9 @@ def dpo(
     tune_on_pairs(model, data, ctx, beta=beta, adapters=Adapters(rank, alpha), settings=training)
 
 
-def _check_kto(**configuration: Any) -> None:
-    check_budget(**configuration)
-    check_batch(**configuration)
-
-
 @component(
     needs={"model": {"causal-lm"}, "data": {"unpaired-preference"}},
-    check=_check_kto,
+    check=check_kto,
     search=BY_ACCURACY,
 )
 def kto(
@@ -70,14 +66,16 @@ def kto(
     disliked_weight: Annotated[float, Gt(0)] | None = None,
     rank: Annotated[int, Ge(1)] = 16,
     alpha: Annotated[float, Gt(0)] | None = None,
-    training: Training = Training(batch_size=8),
+    training: Training = Training(learning_rate=5e-5, batch_size=8),
 ) -> None:
     """Learn from answers that were liked or disliked, each by itself (KTO, with trl), by LoRA.
 
     The model's implicit reward of an answer is `beta` times how much likelier it has become than before. Metrics
     on the validation split: `reward_accuracy`, the probability that a liked answer has a higher reward than a
-    disliked one, and `reward_margin`, the difference of their means. The result holds the merged model with the
-    adapter beside it. Every epoch has the same batches: KTO compares each with answers to its other prompts.
+    disliked one, `reward_margin`, the difference of their means, and `valid_loss`, DPO's of all pairs of a liked and
+    a disliked answer, by which the best weights are told. The result holds the merged model with the adapter beside
+    it. Every epoch has the same batches: KTO compares each with answers to its other prompts. Budgets, checkpoints
+    and reproducibility are those of `lora`.
 
     Args:
         beta: how strongly the model is held to what it was; the smaller, the freer.

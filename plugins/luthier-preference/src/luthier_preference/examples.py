@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from luthier import InputError
 from luthier_tune.examples import random_for, rows_of_split, shorten_prompt
 
 if TYPE_CHECKING:
@@ -85,26 +84,6 @@ def _encode(
     if shortened:
         given = shorten_prompt(prompt, encoder, room)
     return ((given, completions) if given else None), shortened
-
-
-def check_examples(train: Encoded, max_length: int) -> None:
-    """Refuse to train on nothing.
-
-    Raises:
-        InputError: saying what is the matter with the examples.
-    """
-    if train.examples:
-        return
-    if not train.skipped:
-        raise InputError(
-            "the dataset has no rows in the split `train`",
-            "Check what cleaning left over and how the formatter splits it.",
-        )
-    raise InputError(
-        f"none of the {train.skipped} training examples can be used: prompts or answers are empty, the answers of a "
-        f"pair are the same, or they are longer than max_length ({max_length} tokens) with the prompt's template",
-        "Check the formatter's columns, or raise `max_length`.",
-    )
 
 
 def rows_of_pairs(examples: Sequence[Answers]) -> list[dict[str, Any]]:

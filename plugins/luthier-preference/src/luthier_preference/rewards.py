@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,6 +43,10 @@ class Rewards:
         """By how much the preferred ones are ahead, on average."""
         return mean(self.preferred) - mean(self.others)
 
+    def summary(self) -> dict[str, float]:
+        """What is noted of it: the mean loss, the margin and the accuracy."""
+        return {"loss": mean(self.losses), "reward_margin": self.margin, "reward_accuracy": mean(self.wins)}
+
     @property
     def wins(self) -> list[float]:
         """For each pair, or each liked answer against all disliked ones, the share that it wins; a tie is half."""
@@ -51,8 +56,13 @@ class Rewards:
 
     @property
     def losses(self) -> list[float]:
-        """Of pairs, the DPO loss of each: the negative logarithm of the probability of what was preferred."""
-        return [max(-margin, 0.0) + math.log1p(math.exp(-abs(margin))) for margin in self.margins]
+        """Of pairs, the DPO loss of each; else that of each liked answer against all disliked ones, on average.
+
+        It is the negative logarithm of the probability of what was preferred, in nats.
+        """
+        if self.paired:
+            return [_loss(margin) for margin in self.margins]
+        return [mean([_loss(ahead - behind) for behind in self.others]) for ahead in self.preferred]
 
 
 def mean(values: Sequence[float]) -> float:
@@ -62,6 +72,10 @@ def mean(values: Sequence[float]) -> float:
 
 def _win(margin: float) -> float:
     return 0.5 if margin == 0 else float(margin > 0)
+
+
+def _loss(margin: float) -> float:
+    return max(-margin, 0.0) + math.log1p(math.exp(-abs(margin)))
 
 
 class RewardMeter:
@@ -79,8 +93,11 @@ class RewardMeter:
         self._packed = packed
         self._examples = examples
         self._beta = beta
-        with adapted.disable_adapter():
-            self._reference = self._log_probabilities()
+
+    @cached_property
+    def _reference(self) -> list[float]:
+        with self._adapted.disable_adapter():
+            return self._log_probabilities()
 
     def measure(self) -> Rewards:
         """The rewards as the adapters are now."""

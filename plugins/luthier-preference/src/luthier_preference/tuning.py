@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
+from luthier_preference.callback import CourseCallback
 from luthier_preference.checkpoints import find_checkpoint
-from luthier_preference.course import Course
-from luthier_preference.examples import (
-    Answers,
-    Encoded,
-    check_examples,
-    encode_split,
-    rows_of_judgements,
-    rows_of_pairs,
-)
+from luthier_preference.examples import Answers, Encoded, encode_split, rows_of_judgements, rows_of_pairs
 from luthier_preference.rewards import RewardMeter, Rewards, mean
-from luthier_preference.trainers import make_trainer
+from luthier_preference.trainers import TrainerLoss, follow, make_trainer
 from luthier_tune.adapters import AdapterSettings, lora_config, save_merged
+from luthier_tune.checkpoint import explained_full_disk, relevant
+from luthier_tune.course import Course
+from luthier_tune.distributed import refuse_torchrun
 from luthier_tune.memory import explained
-from luthier_tune.task import copy_companions
+from luthier_tune.options import check_one_process
+from luthier_tune.task import check_start, check_usable, copy_companions, fitting_length, record
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
-    from luthier_preference.options import Training
+    from luthier_tune.options import Training
 
 Rows = list[dict[str, Any]]
 
@@ -112,68 +106,80 @@ def _tune(
     adapters: Adapters,
     settings: Training,
 ) -> None:
+    check_start(settings, ctx)
+    check_one_process(processes=settings.processes)
+    refuse_torchrun()
     encoder = PromptEncoder.from_directory(model.path)
-    train = encode_split(data, "train", encoder, settings.max_length)
-    check_examples(train, settings.max_length)
-    valid = encode_split(
-        data, "valid", encoder, settings.max_length, limit=settings.valid_examples, seed=ctx.seed
-    ).examples
+    train, valid = _read_examples(data, encoder, settings, ctx)
+    rows, options = prepare(train.examples)
     base: Any = load_causal_lm(model.path, device=ctx.device)
     paddings = [(config, config.pad_token_id) for config in (base.config, base.generation_config)]
     use_cache = base.config.use_cache
-    course = Course(settings, ctx, examples=len(train.examples))
-    rows, options = prepare(train.examples)
-    trainer = make_trainer(
-        rows,
-        base,
-        encoder.tokenizer,
-        ctx,
-        peft_config=lora_config(base, AdapterSettings(rank=adapters.rank, alpha=adapters.alpha)),
-        settings=settings,
-        course=course,
-        **options,
-    )
+    adapter = lora_config(base, AdapterSettings(rank=adapters.rank, alpha=adapters.alpha))
+    trainer = make_trainer(rows, base, encoder.tokenizer, ctx, peft_config=adapter, settings=settings, **options)
     adapted = trainer.model
-    course.meter = RewardMeter(adapted, PackedModel(base), valid, beta) if valid else None
-    found = find_checkpoint(ctx.checkpoint)
+    meter = RewardMeter(adapted, PackedModel(base), valid, beta)
+    course = Course(
+        settings,
+        ctx,
+        {name: parameter for name, parameter in adapted.named_parameters() if parameter.requires_grad},
+        train=len(rows),
+        valid=len(valid),
+        measure=meter.measure,
+        kind=Rewards,
+    )
+    course.check_resources(TrainerLoss(trainer), rows)
+    made_with = relevant(settings) | vars(adapters) | dict(options)
+    made_with |= {"seed": ctx.seed, "examples": len(rows), "measured examples": len(valid)}
+    found = find_checkpoint(ctx.checkpoint, made_with)
     with explained("in training", settings):
         course.begin(found[1] if found else None)
+        follow(trainer, CourseCallback(course, settings, ctx, made_with, examples=len(rows)))
         trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
-    course.validate()
-    _record(course, train, ctx)
+    course.finish()
+    course.choose_weights()
+    record(course, train, ctx)
+    if course.last:
+        _record_rewards(course.last, ctx)
     # trl wrote its own there.
     base.config.use_cache = use_cache
     for config, token in paddings:
         config.pad_token_id = token
     adapted.eval()
-    save_merged(adapted, ctx.output, base_model=model.hash)
-    copy_companions(model.path, ctx.output)
+    with explained_full_disk("the tuned model", ctx.output):
+        save_merged(adapted, ctx.output, base_model=model.hash)
+        copy_companions(model.path, ctx.output)
 
 
-def _record(course: Course, train: Encoded, ctx: Context) -> None:
-    """Metrics and tables of what happened."""
-    curve, validation = course.progress.curve, course.progress.validation
-    # The end of training: its last tenth, so that one batch does not decide.
-    ctx.metric("train_loss", mean([record["loss"] for record in curve[-max(1, math.ceil(len(curve) / 10)) :]]))
-    ctx.metric("steps", course.progress.step)
-    ctx.metric("tokens", sum(record["tokens"] for record in curve))
-    ctx.metric("skipped_examples", train.skipped)
-    ctx.metric("shortened_examples", train.shortened)
-    ctx.table("learning-curve", pl.DataFrame(curve))
-    if course.last:
-        ctx.table("validation-rewards", pl.DataFrame(validation))
-        _record_rewards(course.last, ctx)
+def _read_examples(
+    data: Dataset, encoder: PromptEncoder, settings: Training, ctx: Context
+) -> tuple[Encoded, list[Answers]]:
+    """The training examples, and those that rewards are measured on: none, if all are of one kind."""
+    max_length = fitting_length(encoder, settings.max_length)
+    train = encode_split(data, "train", encoder, max_length)
+    check_usable(
+        len(train.examples),
+        train.skipped,
+        "prompts or answers are empty, the answers of a pair are the same, or they are longer than max_length "
+        f"({max_length} tokens) with the prompt's template",
+    )
+    valid = encode_split(data, "valid", encoder, max_length, limit=settings.valid_examples, seed=ctx.seed).examples
+    if valid and data.form != "preference" and len({each.liked for each in valid}) == 1:
+        ctx.log.warning(
+            "all validation examples are %s: there is nothing to tell apart, so that nothing is measured and the last "
+            "weights are kept",
+            "liked" if valid[0].liked else "disliked",
+        )
+        valid = []
+    return train, valid
 
 
 def _record_rewards(rewards: Rewards, ctx: Context) -> None:
-    if not rewards.preferred or not rewards.others:
-        ctx.log.warning("the validation split has answers of one kind only: there is nothing to tell apart")
-        return
+    ctx.metric("valid_loss", mean(rewards.losses), per_example=rewards.losses)
     ctx.metric("reward_accuracy", mean(rewards.wins), per_example=rewards.wins)
     ctx.metric("reward_preferred", mean(rewards.preferred), per_example=rewards.preferred)
     ctx.metric("reward_others", mean(rewards.others), per_example=rewards.others)
     if rewards.paired:
         ctx.metric("reward_margin", mean(rewards.margins), per_example=rewards.margins)
-        ctx.metric("valid_loss", mean(rewards.losses), per_example=rewards.losses)
     else:
         ctx.metric("reward_margin", rewards.margin)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from luthier_onnx.graphs import companion_files
 from luthier_onnx.packed import PackedMatrix
-from luthier_onnx.packing import GRAPH, PackableGraph
+from luthier_onnx.packing import PackableGraph
 from luthier_onnx.trial import report_trial
 from luthier_quantize.grids import METHODS, Quantized, quantize
 
@@ -48,7 +49,7 @@ def quantize_weights(directory: Path, ctx: Context, *, matrices: Choice, tables:
         choice = tables if graph.is_table(name) or graph.is_head(name) else matrices
         rows = torch.from_numpy(graph.rows(name))
         graph.pack(name, as_packed(quantize(rows, METHODS[choice.method], choice.bits, choice.block_size)))
-    copy_all_but_graph(directory, ctx.output)
+    copy_companions(directory, ctx.output)
     graph.save(ctx.output)
     report_trial(ctx)
 
@@ -65,6 +66,9 @@ def as_packed(quantized: Quantized) -> PackedMatrix:
     )
 
 
-def copy_all_but_graph(source: Path, target: Path) -> None:
-    """Copy what lies beside a model's graph: tokenizer, template, settings."""
-    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(GRAPH, f"{GRAPH}.data"))
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy what lies beside a model's graphs: tokenizer, template, settings."""
+    for path in companion_files(source):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)

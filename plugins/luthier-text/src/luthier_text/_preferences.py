@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
 from luthier import Context, Dataset, InputError
 from luthier_text._columns import require_columns, text_of
 from luthier_text._examples import render, with_split
-from luthier_text._template import parse_prompt
+from luthier_text._template import Template, parse_prompt
 from luthier_text.formatters import Split
 
 
@@ -26,21 +26,12 @@ def preference_examples(
     Raises:
         InputError: if a column is not there, or a split comes out empty.
     """
-    template = parse_prompt(prompt, limit)
-    require_columns(data, template.columns, "preference: prompt", accept="scalar")
-    for name, column in zip(("chosen", "rejected"), columns, strict=True):
-        require_columns(data, [column], f"preference: {name}", accept="scalar")
+    template = _template(data, "preference", prompt, limit, dict(zip(("chosen", "rejected"), columns, strict=True)))
     chosen, rejected = (_answer(column) for column in columns)
     usable = (chosen != "") & (rejected != "") & (chosen != rejected)
     for frame in with_split(data, ctx, split, usable, "preference"):
-        yield frame.select(
-            "id",
-            "group",
-            "split",
-            render(template, limit).alias("prompt"),
-            chosen.alias("chosen"),
-            rejected.alias("rejected"),
-        )
+        asked = render(template, limit)
+        yield frame.select("id", "group", "split", prompt=asked, chosen=chosen, rejected=rejected)
 
 
 def unpaired_examples(
@@ -64,21 +55,22 @@ def unpaired_examples(
     Raises:
         InputError: if a column is not there, its judgements cannot be read, or a split comes out empty.
     """
-    template = parse_prompt(prompt, limit)
-    require_columns(data, template.columns, "unpaired-preference: prompt", accept="scalar")
-    for name, column in zip(("completion", "label"), columns, strict=True):
-        require_columns(data, [column], f"unpaired-preference: {name}", accept="scalar")
+    named = dict(zip(("completion", "label"), columns, strict=True))
+    template = _template(data, "unpaired-preference", prompt, limit, named)
     completion, label = _answer(columns[0]), _judgement(data, columns[1], liked)
     usable = (completion != "") & label.is_not_null()
     for frame in with_split(data, ctx, split, usable, "unpaired-preference"):
-        yield frame.select(
-            "id",
-            "group",
-            "split",
-            render(template, limit).alias("prompt"),
-            completion.alias("completion"),
-            label.alias("label"),
-        )
+        asked = render(template, limit)
+        yield frame.select("id", "group", "split", prompt=asked, completion=completion, label=label)
+
+
+def _template(data: Dataset, formatter: str, prompt: str, limit: int, columns: Mapping[str, str]) -> Template:
+    """The template of prompts, once all that it and the parameters name is there."""
+    template = parse_prompt(prompt, limit)
+    require_columns(data, template.columns, f"{formatter}: prompt", accept="scalar")
+    for name, column in columns.items():
+        require_columns(data, [column], f"{formatter}: {name}", accept="scalar")
+    return template
 
 
 def _answer(column: str) -> pl.Expr:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge, MinLen
 
 from luthier import InputError, Location, component
+from luthier_text._catalogues import APT_LISTS
 
 if TYPE_CHECKING:
     from luthier import Context, Frame
@@ -158,7 +159,7 @@ def _check_languages(*, languages: list[str], **_: object) -> None:
 def debian_descriptions(
     ctx: Context,
     *,
-    path: Location = Location("/var/lib/apt/lists"),
+    path: Location = Location(APT_LISTS),
     languages: Annotated[list[str], MinLen(1)] = ["en"],  # noqa: B006
 ) -> Iterator[Frame]:
     """Read the descriptions of Debian packages from the catalogues that apt keeps, also as pairs of languages.

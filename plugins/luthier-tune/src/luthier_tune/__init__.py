@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
 
 PROMPTED = {"prompt-completion", "chat"}
-LEARNABLE = PROMPTED | {"language-modelling"}
-FORMS = {"causal-lm", "seq2seq-lm"}
+TEXTS = PROMPTED | {"language-modelling"}
+LEARNABLE = TEXTS | {"classification"}
+LANGUAGE_MODELS = {"causal-lm", "seq2seq-lm"}
+FORMS = LANGUAGE_MODELS | {"sequence-classifier"}
 
 
 def check_task(*, model: str, data: str, teacher: str | None = None) -> None:
@@ -27,6 +29,17 @@ def check_task(*, model: str, data: str, teacher: str | None = None) -> None:
     Raises:
         InputError: saying which architecture can.
     """
+    if model == "sequence-classifier" and data != "classification":
+        raise InputError(
+            f"a classifier learns the labels of texts, and the data is of the form {data}",
+            "Make texts with labels (`format: classification`), or tune the model that the head was put on.",
+        )
+    if model != "sequence-classifier" and data == "classification":
+        raise InputError(
+            "a language model learns texts, not labels",
+            "Put a head on it (`tune: classification-head`) before this step, or make each label the completion of a "
+            "prompt (`format: prompt-completion`).",
+        )
     if model == "seq2seq-lm" and data == "language-modelling":
         raise InputError(
             "an encoder-decoder learns completions of prompts, and cannot model texts alone",
@@ -66,9 +79,10 @@ def lora(
     """Train low-rank adapters (LoRA) on the completions, and merge them into the model.
 
     Sequences are packed, the loss covers the completion's tokens, and the result holds the merged
-    model with the adapter beside it. `max_steps` and `max_epochs` give the same bytes again at a fixed
-    number of threads, also after a kill; `max_minutes` ends after a number of steps, which is
-    recorded as the metric `steps`, and `max_steps` of that number gives the same bytes.
+    model with the adapter beside it. A classifier's head is trained with them, in full. `max_steps` and
+    `max_epochs` give the same bytes again at a fixed number of threads, also after a kill; `max_minutes` ends
+    after a number of steps, which is recorded as the metric `steps`, and `max_steps` of that number gives the
+    same bytes.
 
     Args:
         rank: the adapters' rank.
@@ -134,7 +148,7 @@ def layers(
     data: Dataset,
     ctx: Context,
     *,
-    top: Annotated[int, Ge(1)] | None = None,
+    top: Annotated[int, Ge(0)] | None = None,
     names: list[str] = [],  # noqa: B006 - read, never written
     rank: Annotated[int, Ge(1)] | None = None,
     activations: Literal["float16", "float32", "recompute"] = "float16",
@@ -144,12 +158,14 @@ def layers(
 
     The activations below the first trained layer are kept on disk, beside the step's checkpoints, and read in
     every later epoch and validation; they are removed when the step is done. The final norm and the output
-    layer stay as they are, unless they are named. Where a model cannot be cut at a layer, which is noted in the
-    log, nothing is kept and the result is the same. Packing, budgets, checkpoints and reproducibility are those
-    of `lora`.
+    layer stay as they are, unless they are named; the head of a classifier is always trained, with `top: 0` alone,
+    on what the whole body makes of each example, kept as one row of numbers. Where a model cannot be cut at a
+    layer, which is noted in the log, nothing is kept and the result is the same. Packing, budgets, checkpoints and
+    reproducibility are those of `lora`.
 
     Args:
-        top: how many layers are trained, counted from the output; a quarter of them, if nothing is named.
+        top: how many layers are trained, counted from the output; a quarter of them, if nothing is named. 0 trains a
+            classifier's head alone, which wants a learning rate of about 1e-3.
         names: the modules that are trained instead: `layers.29`, `layers.28.mlp`, `norm`, `lm_head`. Names may be
             the ends of longer ones, so that `down_proj` means that of every layer.
         rank: train adapters (LoRA) of this rank in these layers, with a scale of 2, and merge them, in place of
@@ -162,7 +178,7 @@ def layers(
     tune(model, data, ctx, LayerSettings(top=top, names=names, rank=rank, activations=activations), training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": LEARNABLE}, check=check_factors, search=BY_VALID_LOSS, processes=True)
+@component(needs={"model": {"causal-lm"}, "data": TEXTS}, check=check_factors, search=BY_VALID_LOSS, processes=True)
 def ia3(
     model: Model,
     data: Dataset,
@@ -213,7 +229,7 @@ def soft_prompt(
 
 
 @component(
-    needs={"model": FORMS, "teacher": FORMS, "data": LEARNABLE},
+    needs={"model": LANGUAGE_MODELS, "teacher": LANGUAGE_MODELS, "data": TEXTS},
     check=check_budget,
     check_forms=check_task,
     search=BY_VALID_LOSS,

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 
 from luthier import InputError
-from luthier_models.loading import load_language_model
+from luthier_models.heads import head_modules, is_classifier
+from luthier_models.loading import load_by_config
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.adapter_files import adapter_tensors, save_adapter
 from luthier_tune.lean import lean_or_plain
@@ -66,7 +68,7 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
     train, valid = read_examples(data, encoder, settings, ctx.seed)
     student = adapted_student(model, adapter, ctx)
     fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)
-    student.write(ctx.output)
+    student.write_to(ctx.output)
 
 
 def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Student:
@@ -75,7 +77,7 @@ def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Stu
     Raises:
         InputError: if the device or the layers to adapt cannot be used.
     """
-    base: Any = load_language_model(model.path, device=ctx.device)
+    base: Any = load_by_config(model.path, device=ctx.device)
     adapted = inject(base, adapter, ctx.seed)
     initial = adapter_tensors(adapted) if adapter.init == "pissa" else None
     return merging_student(base, adapted, model, ctx, initial=initial, rate_of=adapter.rate_of)
@@ -140,8 +142,21 @@ def lora_config(base: PreTrainedModel, settings: AdapterSettings) -> LoraConfig:
             use_rslora=settings.rslora,
             use_dora=settings.dora,
             init_lora_weights=_PISSA if settings.init == "pissa" else True,
-            task_type="SEQ_2_SEQ_LM" if base.config.is_encoder_decoder else "CAUSAL_LM",
+            task_type=_task_type(base),
+            # peft itself trains what has one of its own names.
+            modules_to_save=[name for name in _trained_head(base) if name not in SEQ_CLS_HEAD_NAMES] or None,
         )
+
+
+def _task_type(base: PreTrainedModel) -> str:
+    if is_classifier(base):
+        return "SEQ_CLS"
+    return "SEQ_2_SEQ_LM" if base.config.is_encoder_decoder else "CAUSAL_LM"
+
+
+def _trained_head(base: PreTrainedModel) -> list[str]:
+    """The modules of a classifier's head that have weights: they are trained in full beside the adapters."""
+    return [name for name, module in head_modules(base).items() if any(True for _ in module.parameters())]
 
 
 def save_merged(

@@ -66,23 +66,25 @@ def seconds_per_step(curve: Sequence[dict[str, float]], tokens_per_step: float, 
 
 def steps_left(
     curve: Sequence[dict[str, float]],
-    validation: Sequence[dict[str, float]],
     *,
     minutes: float,
     elapsed: float,
+    before: float,
+    after: float,
     tokens_per_step: float,
 ) -> float:
-    """The steps that a budget in minutes has time for after those done, and a last validation.
+    """The steps that a budget in minutes has time for after those done.
 
     Args:
         curve: the steps done, with their `seconds` and `tokens`; at least one.
-        validation: the measurements, with their `seconds`; the first is before training.
         minutes: the budget.
         elapsed: seconds since its beginning.
+        before: those of them that were spent before the first step, once.
+        after: seconds to be kept free for what comes after the last step.
         tokens_per_step: of a mean step.
     """
-    before, last = (validation[place]["seconds"] if validation else 0.0 for place in (0, -1))
-    return max(0.0, 60 * minutes - elapsed - last) / seconds_per_step(curve, tokens_per_step, elapsed - before)
+    left = max(0.0, 60 * minutes - elapsed - after)
+    return left / seconds_per_step(curve, tokens_per_step, elapsed - before)
 
 
 def settled_total(step: int, left: float) -> int | None:

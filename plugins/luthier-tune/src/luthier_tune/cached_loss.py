@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from luthier_tune.loss import CompletionLoss
@@ -33,7 +33,7 @@ class CachedLoss(CompletionLoss):
         super().__init__(parts.upper)
         self._parts = parts
         self._cache = cache
-        self._numbers = {_content(example): number for number, example in enumerate(examples)}
+        self._numbers = numbered(examples)
 
     def batches(self, examples: Sequence[Pair]) -> Iterator[tuple[list[int], Row]]:
         """Rows of documents that do not see each other, with the states that the upper part starts from."""
@@ -44,16 +44,38 @@ class CachedLoss(CompletionLoss):
 
     def _states(self, pairs: Sequence[Pair]) -> list[Tensor]:
         """The states of each example's tokens, (tokens, width)."""
-        numbers = [self._numbers[_content(pair)] for pair in pairs]
-        kept = [self._cache.get(number) for number in numbers]
-        if any(states is None for states in kept):
-            # All of them, so that what is computed does not depend on where a killed run was.
-            kept = [
-                self._cache.put(number, new) if states is None else states
-                for number, states, new in zip(numbers, kept, self._parts.states(pairs), strict=True)
-            ]
-        dtype = self.packed.model.dtype
-        return [states.to(self.device, dtype) for states in kept if states is not None]
+        kept = kept_states(self._cache, self._numbers, pairs, self._parts.states)
+        return [states.to(self.device, self.packed.model.dtype) for states in kept]
+
+
+def numbered(examples: Sequence[Pair]) -> dict[bytes, int]:
+    """The places of examples in a cache, by what tells them apart there."""
+    return {_content(example): number for number, example in enumerate(examples)}
+
+
+def kept_states(
+    cache: ActivationCache,
+    numbers: Mapping[bytes, int],
+    pairs: Sequence[Pair],
+    compute: Callable[[Sequence[Pair]], Sequence[Tensor]],
+) -> list[Tensor]:
+    """The states of each example, as the cache keeps them; computed where one of them is not there.
+
+    Args:
+        cache: of the states.
+        numbers: where the examples are in it; see `numbered`.
+        pairs: some of the examples.
+        compute: the states of examples.
+    """
+    places = [numbers[_content(pair)] for pair in pairs]
+    kept = [cache.get(place) for place in places]
+    if any(states is None for states in kept):
+        # All of them, so that what is computed does not depend on where a killed run was.
+        kept = [
+            cache.put(place, new) if states is None else states
+            for place, states, new in zip(places, kept, compute(pairs), strict=True)
+        ]
+    return [states for states in kept if states is not None]
 
 
 def _content(example: Pair) -> bytes:

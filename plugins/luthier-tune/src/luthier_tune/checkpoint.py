@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,21 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
     from torch.optim import Optimizer
 
+    from luthier_tune.options import Training
+
 NAME = "training.safetensors"
 _VERSION = 2
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# safetensors writes from Rust: it tells the system's error in its text alone. The second is Windows'.
-_FULL_TEXTS = ("No space left on device", "File too large", "quota exceeded", "(os error 112)")
+# safetensors writes from Rust: it tells the system's error in its text alone; that with a number is Windows'.
+# PyTorch's own format says only where it found that less was written than it wanted.
+_FULL_TEXTS = (
+    "No space left on device",
+    "File too large",
+    "quota exceeded",
+    "(os error 112)",
+    "inline_container.cc",
+)
 
 _log = logging.getLogger("luthier.component.tune")
 
@@ -45,6 +55,7 @@ class Progress:
         step: optimizer steps done.
         total: all steps; None while the end of a budget in minutes is not settled yet.
         seconds: spent so far, in all processes.
+        before: those of them that were spent before a first step, measuring and reading.
         curve: a record for each step: loss, learning rate, seconds, tokens.
         validation: a record for each measurement of the validation loss.
     """
@@ -52,6 +63,7 @@ class Progress:
     step: int = 0
     total: int | None = None
     seconds: float = 0.0
+    before: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
 
@@ -76,17 +88,34 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        save_file(dict(tensors), temporary, dict(metadata))
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_directory(path.parent)
-    except (OSError, SafetensorError) as error:
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        with explained_full_disk(f"a checkpoint of {size / 1e6:.0f} MB", path):
+            save_file(dict(tensors), temporary, dict(metadata))
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_directory(path.parent)
+    finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def explained_full_disk(what: str, path: Path) -> Iterator[None]:
+    """Turn a full disk into an error that says how to go on.
+
+    Args:
+        what: what is written, in words.
+        path: where.
+
+    Raises:
+        LuthierError: if the disk is full.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
         if getattr(error, "errno", None) in _FULL or any(text in str(error) for text in _FULL_TEXTS):
-            size = sum(tensor.nbytes for tensor in tensors.values())
             raise LuthierError(
-                f"no space left for a checkpoint of {size / 1e6:.0f} MB ({path})",
+                f"no space left for {what} ({path})",
                 "Free space (`luthier store du`, `luthier store gc`) and run again: training goes on from the last "
                 "checkpoint, which is kept.",
             ) from error
@@ -170,11 +199,11 @@ def load_checkpoint(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
         # A disk that lost the end of the file: the work is done again.
-        _warn_of_unused(path, f"it cannot be read: {error}")
+        warn_of_unused(path, f"it cannot be read: {error}")
         return None
     unfit = _misfit(metadata, tensors, parameters, configuration)
     if unfit:
-        _warn_of_unused(path, unfit)
+        warn_of_unused(path, unfit)
         return None
     progress = Progress(**json.loads(metadata["progress"]))
     for name, parameter in parameters.items():
@@ -186,7 +215,21 @@ def load_checkpoint(
     return progress
 
 
-def _warn_of_unused(path: Path, reason: str) -> None:
+def relevant(settings: Training) -> dict[str, Any]:
+    """The settings that the weights depend on: a checkpoint of others is not used."""
+    return {name: value for name, value in asdict(settings).items() if name != "checkpoint_minutes"}
+
+
+def difference(made_with: Mapping[str, Any], configuration: Mapping[str, Any]) -> str:
+    """How a checkpoint's configuration, read from JSON, differs from the one now; empty if it does not."""
+    wanted = json.loads(json.dumps(configuration))
+    changed = [name for name in sorted({*made_with, *wanted}) if made_with.get(name) != wanted.get(name)]
+    told = ", ".join(f"{name} {made_with.get(name)!r} (now {wanted.get(name)!r})" for name in changed)
+    return f"it was made with {told}" if told else ""
+
+
+def warn_of_unused(path: Path, reason: str) -> None:
+    """Say why training begins anew though there is a checkpoint."""
     _log.warning("the checkpoint %s is not used, and training begins anew: %s", path, reason)
 
 
@@ -199,12 +242,9 @@ def _misfit(
     """Why a checkpoint is not one of this training; empty if it is."""
     if metadata.get("version") != str(_VERSION):
         return f"it is of version {metadata.get('version')}, not {_VERSION}"
-    made_with = json.loads(metadata["configuration"])
-    wanted = json.loads(json.dumps(configuration))
-    changed = [name for name in sorted({*made_with, *wanted}) if made_with.get(name) != wanted.get(name)]
+    changed = difference(json.loads(metadata["configuration"]), configuration)
     if changed:
-        told = ", ".join(f"{name} {made_with.get(name)!r} (now {wanted.get(name)!r})" for name in changed)
-        return f"it was made with {told}"
+        return changed
     found = {name.removeprefix("parameter."): t.shape for name, t in tensors.items() if name.startswith("parameter.")}
     strange = sorted(
         name for name in {*found, *parameters} if name not in parameters or found.get(name) != parameters[name].shape

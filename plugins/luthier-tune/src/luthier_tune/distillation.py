@@ -6,6 +6,7 @@ Vinyals and Dean, 2015, arXiv:1503.02531).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from luthier import InputError
 from luthier_models.batching import batched
-from luthier_models.loading import load_language_model
+from luthier_models.loading import load_by_config
 from luthier_models.prompts import PromptEncoder, load_tokenizer
 from luthier_tune.adapters import adapted_student
 from luthier_tune.loss import CHUNK, CompletionLoss, chunked_sum, states_and_head
@@ -64,13 +65,15 @@ def tune(
     check_vocabularies(model.path, teacher.path)
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = adapted_student(model, adapter, ctx) if adapter else whole_student(model, ctx)
-    guide = batched(load_language_model(teacher.path, device=ctx.device))
+    guide = batched(load_by_config(teacher.path, device=ctx.device))
     objective = DistillationLoss(student.packed, guide, mixture)
     # Before a checkpoint is loaded, so that a run that goes on tells the same.
+    began = time.monotonic()
     _note_divergence("teacher_kl_before", objective, valid.pairs, ctx)
-    fit(student, objective, train, valid, settings=settings, ctx=ctx)
+    aside = time.monotonic() - began
+    fit(student, objective, train, valid, settings=settings, ctx=ctx, aside=aside)
     _note_divergence("teacher_kl", objective, valid.pairs, ctx)
-    student.write(ctx.output)
+    student.write_to(ctx.output)
 
 
 def check_vocabularies(model: Path, teacher: Path) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import distributed
 
+from luthier import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -77,6 +79,16 @@ class Group:
     def first(self, value: float, device: torch.device) -> float:
         """The number that the first process has: for decisions by the clock, which each reads for itself."""
         return self.sums([value if self.leads else 0.0], device)[0]
+
+
+def refuse_torchrun() -> None:
+    """Refuse to train in processes that nobody joined.
+
+    Raises:
+        InputError: under torchrun and what is like it.
+    """
+    if distributed.is_torchelastic_launched() and not distributed.is_initialized():
+        raise InputError("several processes were started, and this tuner trains in one", "Run it without torchrun.")
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:

@@ -21,9 +21,10 @@ class Examples:
     """The encoded examples of one split.
 
     Attributes:
-        pairs: given ids and ids to learn.
-        skipped: examples left out, because their completion is empty or longer than `max_length`.
-        shortened: examples whose prompt lost its end.
+        pairs: given ids and ids to learn; of a classifier's example, the number of its label.
+        skipped: examples left out, because their completion is empty or longer than `max_length`, or they have no
+            text or no label.
+        shortened: examples whose prompt, or text, lost its end.
     """
 
     pairs: list[Pair]
@@ -44,6 +45,8 @@ def encode_split(
         return encode_conversations(frame["messages"].to_list(), encoder, max_length)
     if data.form == "language-modelling":
         return encode_texts(frame["text"].to_list(), encoder, max_length)
+    if data.form == "classification":
+        return encode_labelled(frame["text"].to_list(), frame["label"].to_list(), encoder, max_length)
     return encode_prompts(frame["prompt"].to_list(), frame["completion"].to_list(), encoder, max_length)
 
 
@@ -83,6 +86,34 @@ def encode_prompts(
         if given and targets and len(given) + len(targets) <= max_length:
             pairs.append((given, targets))
     return Examples(pairs, len(prompts) - len(pairs), shortened)
+
+
+def encode_labelled(
+    texts: Sequence[str | None], labels: Sequence[str | None], encoder: PromptEncoder, max_length: int
+) -> Examples:
+    """Encode texts with the numbers of their labels; a text longer than `max_length` tokens loses its end.
+
+    Raises:
+        InputError: if the model has no such label.
+    """
+    numbers = {label: number for number, label in enumerate(encoder.labels)}
+    unknown = sorted({label for label in labels if label} - {*numbers})
+    if unknown:
+        raise InputError(
+            f"the model's head has no label {', '.join(map(repr, unknown[:5]))}; it has {', '.join(numbers)}",
+            "Put a new head on it for this data: `tune: classification-head` before this step.",
+        )
+    pairs: list[Pair] = []
+    shortened = 0
+    for text, label in zip(texts, labels, strict=True):
+        if not (text or "").strip() or not label:
+            continue
+        ids = encoder.document(text or "")
+        if len(ids) > max_length:
+            ids = encoder.document(text or "", max_length)
+            shortened += 1
+        pairs.append((ids, [numbers[label]]))
+    return Examples(pairs, len(texts) - len(pairs), shortened)
 
 
 def encode_conversations(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-    from luthier_tune.objective import Objective
+    from luthier_tune.objective import Loss
     from luthier_tune.options import Training
 
 Example = TypeVar("Example")
@@ -74,7 +74,7 @@ class Estimate:
 
 
 def estimate(
-    objective: Objective[Example, Any],
+    objective: Loss[Example, Any],
     parameters: Mapping[str, Parameter],
     examples: Sequence[Example],
     batch_size: int,
@@ -96,11 +96,11 @@ def estimate(
     return Estimate(gradients, 2 * gradients, two + round(further), tokens)
 
 
-def _activations(objective: Objective[Example, Any], examples: Sequence[Example]) -> int:
+def _activations(objective: Loss[Example, Any], examples: Sequence[Example]) -> int:
     return max(saved_bytes(objective, batch) for _, batch in objective.batches(examples))
 
 
-def saved_bytes(objective: Objective[Any, Any], batch: Any) -> int:
+def saved_bytes(objective: Loss[Any, Any], batch: Any) -> int:
     """The bytes that the forward pass of a batch keeps for the backward pass, besides the weights."""
     weights = {each.untyped_storage().data_ptr() for each in objective.module.parameters()}
     kept: dict[int, int] = {}

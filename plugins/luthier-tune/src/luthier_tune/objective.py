@@ -13,12 +13,8 @@ Example_contra = TypeVar("Example_contra", contravariant=True)
 Batch = TypeVar("Batch")
 
 
-class Objective(Protocol[Example_contra, Batch]):
-    """A loss that is a sum over the terms of examples, batch by batch.
-
-    A step's loss is the sum over all its examples divided by their `terms`, so that it does not depend on how
-    a step is cut into batches that fit into memory, or is shared among processes.
-    """
+class Loss(Protocol[Example_contra, Batch]):
+    """A loss of examples, batch by batch: as much of it as its memory follows from."""
 
     @property
     def module(self) -> torch.nn.Module:
@@ -28,9 +24,6 @@ class Objective(Protocol[Example_contra, Batch]):
     def device(self) -> torch.device:
         """Where it computes."""
 
-    def terms(self, example: Example_contra) -> int:
-        """The terms of the loss that an example has: its targets."""
-
     def tokens(self, example: Example_contra) -> int:
         """The tokens that an example costs: what a budget in minutes is measured by."""
 
@@ -38,7 +31,18 @@ class Objective(Protocol[Example_contra, Batch]):
         """Examples in batches that are computed at once: the members' indices and the batch, on the device."""
 
     def loss(self, batch: Batch) -> Tensor:
-        """The sum over a batch's terms, ready for backward."""
+        """That of a batch, ready for backward."""
+
+
+class Objective(Loss[Example_contra, Batch], Protocol):
+    """A loss that is a sum over the terms of examples.
+
+    A step's loss is the sum over all its examples divided by their `terms`, so that it does not depend on how
+    a step is cut into batches that fit into memory, or is shared among processes.
+    """
+
+    def terms(self, example: Example_contra) -> int:
+        """The terms of the loss that an example has: its targets."""
 
     def losses(self, batch: Batch) -> Sequence[Tensor]:
         """The terms of each member, (terms,) each, without gradients: what validation reports."""

@@ -78,19 +78,32 @@ def check_budget(
         raise InputError(f"more than one training budget: {', '.join(given)}", "Keep one of them.")
 
 
-def check_layers(*, top: int | None, names: list[str], processes: int = 1, **others: Any) -> None:
-    """Refuse two ways to say which layers are trained, several processes, and what `check_budget` refuses.
+def check_one_process(*, processes: int, **_: object) -> None:
+    """Refuse several processes; takes the whole configuration of a tuner that trains in one.
+
+    Raises:
+        InputError: naming tuners that train in several.
+    """
+    if processes > 1:
+        raise InputError(
+            f"`processes` is {processes}, and this tuner trains in one", "Leave it out, or use `lora` or `full`."
+        )
+
+
+def check_layers(
+    *, top: int | None, names: list[str], rank: int | None = None, processes: int = 1, **others: Any
+) -> None:
+    """Refuse two ways to say which layers are trained, adapters in none, several processes, and more than one budget.
 
     Raises:
         InputError: naming what was given.
     """
     check_budget(**others)
-    if processes > 1:
-        raise InputError(
-            "`layers` keeps activations for one process", "Leave out `processes`, or use `lora` or `full`."
-        )
+    check_one_process(processes=processes)
     if top is not None and names:
         raise InputError("`top` and `names` both say which layers are trained", "Keep one of them.")
+    if top == 0 and rank is not None:
+        raise InputError("`rank` is of adapters in layers, and with `top: 0` none is trained", "Leave `rank` out.")
 
 
 def check_factors(*, targets: str | list[str], feedforward: list[str], **others: Any) -> None:

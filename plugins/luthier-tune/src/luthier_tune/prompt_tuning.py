@@ -20,10 +20,10 @@ from torch.nn.functional import linear
 
 from luthier import InputError
 from luthier_models.loading import load_causal_lm
-from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder, load_tokenizer, read_context, read_end_tokens
 from luthier_tune.adapter_files import write_config
 from luthier_tune.examples import random_for
+from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
 from luthier_tune.processes import on_processes
 from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
@@ -60,7 +60,7 @@ def tune(model: Model, data: Dataset, ctx: Context, prompt: PromptSettings, sett
     train, valid = read_examples(data, encoder, settings, ctx.seed)
     student = prompted_student(model, tokenizer, first, start, ctx)
     fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)
-    student.write(ctx.output)
+    student.write_to(ctx.output)
 
 
 def initial_tokens(tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings, seed: int) -> list[int]:
@@ -132,7 +132,7 @@ def prompted_student(
         tokenizer.save_pretrained(directory)
         save_prompt(soft, base, directory / "adapter", base_model=model.hash)
 
-    return Student(PackedModel(base), parameters, write)
+    return Student(lean_or_plain(base, ctx.log), parameters, write)
 
 
 class _Embedding(nn.Module):

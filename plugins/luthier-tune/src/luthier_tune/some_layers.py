@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from luthier import InputError
-from luthier_models.loading import load_language_model
+from luthier_models.heads import head_modules, is_classifier
+from luthier_models.loading import load_by_config
 from luthier_models.packing import PackedModel
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.activations import ActivationCache
 from luthier_tune.adapters import AdapterSettings, inject, save_merged
 from luthier_tune.budget import known_steps
 from luthier_tune.cached_loss import CachedLoss
+from luthier_tune.head_only import head_loss
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
 from luthier_tune.split import SplitModel, layer_list, split
@@ -54,7 +56,7 @@ def tune(model: Model, data: Dataset, ctx: Context, chosen: LayerSettings, setti
     student = partial_student(model, chosen, ctx)
     objective = objective_of(student, chosen, train.pairs, valid.pairs, settings=settings, ctx=ctx)
     fit(student, objective, train, valid, settings=settings, ctx=ctx)
-    student.write(ctx.output)
+    student.write_to(ctx.output)
 
 
 def objective_of(
@@ -71,13 +73,16 @@ def objective_of(
     Raises:
         InputError: if the disk has too little space for them.
     """
-    parts = None if chosen.activations == "recompute" else _parts(student.packed, ctx)
-    if parts is None or chosen.activations == "recompute":
+    if chosen.activations == "recompute":
         return CompletionLoss(student.packed)
     examples = [*train, *valid]
-    cache = _cache(parts, examples, chosen.activations, ctx)
+    frozen = not any(parameter.requires_grad for parameter in student.packed.model.base_model.parameters())
+    found = (_on_head if frozen else _on_layers)(student.packed, examples, chosen.activations, ctx)
+    if found is None:
+        return CompletionLoss(student.packed)
+    objective, cache = found
     cache.require_space(_seen(len(train), settings) + len(valid))
-    return CachedLoss(parts, cache, examples)
+    return objective
 
 
 def partial_student(model: Model, chosen: LayerSettings, ctx: Context) -> Student:
@@ -87,11 +92,11 @@ def partial_student(model: Model, chosen: LayerSettings, ctx: Context) -> Studen
         InputError: if the device or the layers cannot be used.
     """
     # Weights of half precision would lose most of the small steps that training takes; adapters are apart.
-    base: Any = load_language_model(model.path, device=ctx.device, dtype="float32" if chosen.rank is None else "auto")
+    base: Any = load_by_config(model.path, device=ctx.device, dtype="float32" if chosen.rank is None else "auto")
     names = chosen_modules(base, chosen)
     if chosen.rank is None:
         base.requires_grad_(False)
-        for name in names:
+        for name in [*names, *head_modules(base)]:
             base.get_submodule(name).requires_grad_(True)
         save = base.save_pretrained
     else:
@@ -114,6 +119,11 @@ def chosen_modules(model: PreTrainedModel, chosen: LayerSettings) -> list[str]:
         InputError: if there are not so many layers, or a name is of none.
     """
     modules = [name for name, module in model.named_modules() if name and any(True for _ in module.parameters())]
+    if chosen.top == 0 and not is_classifier(model):
+        raise InputError(
+            "`top` is 0, and the model has no classification head that could be trained alone",
+            "Put one on it (`tune: classification-head`), or train a layer or more.",
+        )
     if chosen.names:
         check_names(chosen.names, modules, what="names")
         return [module for module in modules if any(matches(name, module) for name in chosen.names)]
@@ -130,7 +140,8 @@ def chosen_modules(model: PreTrainedModel, chosen: LayerSettings) -> list[str]:
             f"`top` is {top}, and the model has {len(layers)} layers",
             "Lower it, or train all weights with `tune: full`.",
         )
-    return [name for name, module in model.named_modules() if any(module is layer for layer in layers[-top:])]
+    trained = layers[len(layers) - top :]
+    return [name for name, module in model.named_modules() if any(module is layer for layer in trained)]
 
 
 def _linear_layers(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
@@ -148,10 +159,38 @@ def _linear_layers(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(inside))
 
 
+def _on_head(
+    whole: BatchedModel, examples: Sequence[Pair], precision: Precision, ctx: Context
+) -> tuple[CompletionLoss, ActivationCache] | None:
+    """The loss of the head on what is kept of the frozen body; None, noted in the log, where that cannot be done."""
+    found = head_loss(whole, examples, precision, ctx)
+    if found is None:
+        ctx.log.warning(
+            "what enters the head of %s cannot be told: the frozen body is computed in every epoch",
+            type(whole.model).__name__,
+        )
+    else:
+        ctx.log.info("the body is frozen: what it makes of an example is computed once")
+    return found
+
+
+def _on_layers(
+    whole: BatchedModel, examples: Sequence[Pair], precision: Precision, ctx: Context
+) -> tuple[CompletionLoss, ActivationCache] | None:
+    """The loss of the layers that learn on what is kept of those below; None where that cannot be done."""
+    parts = _parts(whole, ctx)
+    if parts is None:
+        return None
+    cache = _cache(parts, examples, precision, ctx)
+    return CachedLoss(parts, cache, examples), cache
+
+
 def _parts(whole: BatchedModel, ctx: Context) -> SplitModel | None:
     """The model cut before the first layer that learns; None, noted in the log, where that cannot be done."""
     if not isinstance(whole, PackedModel):
-        ctx.log.info("an encoder-decoder has no single list of layers: the frozen ones are computed in every epoch")
+        ctx.log.info(
+            "%s is not cut at a layer: the frozen ones are computed in every epoch", type(whole.model).__name__
+        )
         return None
     first = first_trained_layer(whole.model)
     if first == 0:

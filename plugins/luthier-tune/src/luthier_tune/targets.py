@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from luthier import InputError
 from luthier.suggest import did_you_mean
+from luthier_models.heads import head_modules
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,7 +20,7 @@ def adaptable(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
     """The layers that are products with a matrix, by their full names: those that can have an adapter.
 
     An output layer that shares its weights with the input embedding is left out: what is merged into the one
-    would change the other.
+    would change the other. So is a classifier's head, which is trained itself.
     """
     layers: dict[str, torch.nn.Module] = {
         name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear | Conv1D)
@@ -28,7 +29,8 @@ def adaptable(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
     embedding, head = anyone.get_input_embeddings(), anyone.get_output_embeddings()
     if head is not None and head.weight is embedding.weight:
         layers = {name: layer for name, layer in layers.items() if layer is not head}
-    return layers
+    heads = tuple(head_modules(model))
+    return {name: layer for name, layer in layers.items() if name.partition(".")[0] not in heads}
 
 
 def matches(name: str, layer: str) -> bool:

@@ -8,12 +8,13 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
 from luthier import InputError
 from luthier_models.loading import resolve_device
+from luthier_tune.checkpoint import explained_full_disk
 from luthier_tune.examples import Examples, encode_split
 from luthier_tune.options import check_budget
 from luthier_tune.training import Trainer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from luthier import Context, Dataset
     from luthier_models.batching import BatchedModel
     from luthier_models.prompts import PromptEncoder
+    from luthier_tune.course import Course
     from luthier_tune.loss import CompletionLoss
     from luthier_tune.options import Training
 
@@ -46,11 +48,35 @@ class Student:
     write: Callable[[Path], None]
     rate_of: Callable[[str], float] | None = None
 
+    def write_to(self, directory: Path) -> None:
+        """Write the model; on a full disk, say so.
+
+        Raises:
+            LuthierError: if the disk is full.
+        """
+        with explained_full_disk("the tuned model", directory):
+            self.write(directory)
+
 
 def fit(
-    student: Student, objective: CompletionLoss, train: Examples, valid: Examples, *, settings: Training, ctx: Context
+    student: Student,
+    objective: CompletionLoss,
+    train: Examples,
+    valid: Examples,
+    *,
+    settings: Training,
+    ctx: Context,
+    aside: float = 0.0,
 ) -> None:
     """Train the student by an objective until the budget is used up, and note what happened.
+
+    Args:
+        student: the model.
+        objective: what it minimises.
+        train, valid: the examples.
+        settings: the configuration.
+        ctx: checkpoints, metrics and tables.
+        aside: seconds that the caller measured for before, and will again afterwards; a budget in minutes has them.
 
     Raises:
         InputError: if training diverges.
@@ -63,9 +89,13 @@ def fit(
         settings=settings,
         ctx=ctx,
         rate_of=student.rate_of,
+        aside=aside,
     )
     trainer.run()
-    record(trainer, train, ctx)
+    record(trainer.course, train, ctx)
+    last = trainer.course.last
+    if last is not None:
+        ctx.metric("valid_loss", last.mean, per_example=last.means, weights=last.sizes)
     objective.module.eval()
 
 
@@ -94,40 +124,69 @@ def read_examples(data: Dataset, encoder: PromptEncoder, settings: Training, see
     Raises:
         InputError: if there is nothing to train on.
     """
-    max_length = settings.max_length
-    if encoder.context is not None and encoder.context < max_length:
-        _log.warning(
-            "max_length is %d, and the model has positions for %d tokens only: that is the length that counts",
-            max_length,
-            encoder.context,
-        )
-        max_length = encoder.context
+    max_length = fitting_length(encoder, settings.max_length)
     train = encode_split(data, "train", encoder, max_length)
-    _check_examples(train, max_length)
+    why = f"their completions are empty, or longer than {max_length} tokens with their prompt's template"
+    if data.form == "classification":
+        why = "they have no text or no label"
+    check_usable(len(train.pairs), train.skipped, why)
     valid = encode_split(data, "valid", encoder, max_length, limit=settings.valid_examples, seed=seed)
     return train, valid
 
 
-def _check_examples(train: Examples, max_length: int) -> None:
-    count = len(train.pairs) + train.skipped
+def fitting_length(encoder: PromptEncoder, max_length: int) -> int:
+    """The length that an example may have: `max_length`, or that of the model's context, which the log then says."""
+    if encoder.context is None or encoder.context >= max_length:
+        return max_length
+    _log.warning(
+        "max_length is %d, and the model has positions for %d tokens only: that is the length that counts",
+        max_length,
+        encoder.context,
+    )
+    return encoder.context
+
+
+def check_usable(usable: int, skipped: int, why: str) -> None:
+    """Refuse to train on nothing, and say what is left out.
+
+    Args:
+        usable: how many training examples can be used.
+        skipped: how many cannot.
+        why: what is the matter with those.
+
+    Raises:
+        InputError: if none can be used.
+    """
+    count = usable + skipped
     if not count:
         raise InputError(
             "the dataset has no rows in the split `train`",
             "Check what cleaning left over and how the formatter splits it.",
         )
-    unusable = f"their completions are empty, or longer than {max_length} tokens with their prompt's template"
-    if not train.pairs:
+    if not usable:
         raise InputError(
-            f"none of the {count} training examples can be used: {unusable}",
-            "Check the formatter's completions, or raise `max_length` as far as the model's context allows.",
+            f"none of the {count} training examples can be used: {why}",
+            "Check what the formatter makes, or raise `max_length` as far as the model's context allows.",
         )
-    if train.skipped:
-        _log.warning("%d of %d training examples are left out: %s", train.skipped, count, unusable)
+    if skipped:
+        _log.warning("%d of %d training examples are left out: %s", skipped, count, why)
 
 
-def record(trainer: Trainer[Any], train: Examples, ctx: Context) -> None:
+class Encoded(Protocol):
+    """Examples of which some could not be used as they were."""
+
+    @property
+    def skipped(self) -> int:
+        """How many are left out."""
+
+    @property
+    def shortened(self) -> int:
+        """How many prompts lost their end."""
+
+
+def record(course: Course[Any], train: Encoded, ctx: Context) -> None:
     """Metrics and tables of what happened."""
-    progress = trainer.progress
+    progress = course.progress
     curve = progress.curve
     # The end of training: its last tenth, so that one batch does not decide.
     end = curve[-max(1, math.ceil(len(curve) / 10)) :]
@@ -141,11 +200,7 @@ def record(trainer: Trainer[Any], train: Examples, ctx: Context) -> None:
     ctx.metric("shortened_examples", train.shortened)
     if progress.validation:
         ctx.metric("valid_loss_before", progress.validation[0]["loss"])
-        if progress.best:
-            kept = progress.best["step"] if trainer.settings.keep == "best" else progress.step
-            ctx.metric("kept_step", kept)
-        last = trainer.last_validation
-        ctx.metric("valid_loss", last.mean, per_example=last.means, weights=last.sizes)
+        ctx.metric("kept_step", course.kept_step)
         ctx.table("validation-losses", _frame(progress.validation))
     ctx.table("learning-curve", _frame(curve))
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -24,6 +24,18 @@ _FORWARD_SHARE = 1 / 3
 _VALIDATION_SHARE = 0.1
 
 
+class Measurement(Protocol):
+    """What a validation gives: a dataclass whose fields are JSON."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def summary(self) -> dict[str, float]:
+        """What is noted of it: the `loss`, of which the lowest is best, and others."""
+
+
+Measured = TypeVar("Measured", bound=Measurement)
+
+
 @dataclass(frozen=True)
 class Losses:
     """Validation losses: the mean loss of each example's terms, and how many those are."""
@@ -35,6 +47,10 @@ class Losses:
     def mean(self) -> float:
         """The mean over all terms."""
         return math.fsum(m * n for m, n in zip(self.means, self.sizes, strict=True)) / sum(self.sizes)
+
+    def summary(self) -> dict[str, float]:
+        """The mean."""
+        return {"loss": self.mean}
 
 
 def steps_between(settings: Training, *, train: int, valid: int) -> int | None:
@@ -54,7 +70,7 @@ def steps_between(settings: Training, *, train: int, valid: int) -> int | None:
     return max(math.ceil(train / settings.batch_size), math.ceil(affordable))
 
 
-class BestWeights:
+class BestWeights(Generic[Measured]):
     """The weights of the lowest validation loss, kept beside the checkpoint.
 
     A file for each step that was the best: that of the last checkpoint stays until the next one is written, so
@@ -63,30 +79,32 @@ class BestWeights:
     Args:
         directory: where.
         parameters: what is kept, by name.
+        kind: the class of what was measured of them.
     """
 
-    def __init__(self, directory: Path, parameters: Mapping[str, Parameter]) -> None:
+    def __init__(self, directory: Path, parameters: Mapping[str, Parameter], kind: type[Measured]) -> None:
         self._directory = directory
         self._parameters = parameters
+        self._kind = kind
 
     def path(self, step: float) -> Path:
         """Where the weights of a step are kept."""
         return self._directory / f"best-{int(step)}.safetensors"
 
-    def save(self, step: float, losses: Losses) -> None:
-        """Keep the weights as they are.
+    def save(self, step: float, measured: Measured) -> None:
+        """Keep the weights as they are, and what was measured of them.
 
         Raises:
             LuthierError: if the disk is full.
         """
-        write_tensors(self.path(step), detached(self._parameters), {"losses": json.dumps(asdict(losses))})
+        write_tensors(self.path(step), detached(self._parameters), {"measured": json.dumps(asdict(measured))})
 
-    def restore(self, step: float) -> Losses:
-        """Put the kept weights of a step back; gives their losses."""
+    def restore(self, step: float) -> Measured:
+        """Put the kept weights of a step back; gives what was measured of them."""
         with safe_open(str(self.path(step)), framework="pt") as file, torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(file.get_tensor(name))
-            return Losses(**json.loads(file.metadata()["losses"]))
+            return self._kind(**json.loads(file.metadata()["measured"]))
 
     def keep_only(self, steps: set[float]) -> None:
         """Remove the files of other steps."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier_models.loading import load_language_model
+from luthier_models.loading import load_by_config
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
@@ -28,13 +28,13 @@ def tune(model: Model, data: Dataset, ctx: Context, settings: Training) -> None:
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = whole_student(model, ctx)
     fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)
-    student.write(ctx.output)
+    student.write_to(ctx.output)
 
 
 def whole_student(model: Model, ctx: Context) -> Student:
     """The model with every weight to be trained."""
     # Weights of half precision would lose most of the small steps that training takes.
-    whole: Any = load_language_model(model.path, device=ctx.device, dtype="float32")
+    whole: Any = load_by_config(model.path, device=ctx.device, dtype="float32")
     whole.requires_grad_(True)
 
     def write(directory: Path) -> None:

@@ -25,6 +25,14 @@ def _check_prompt(*, prompt: str | None, **_: object) -> None:
         check_template(prompt)
 
 
+def _check_labelled(*, data: str, subject: str) -> None:
+    if subject == "sequence-classifier" and data != "classification":
+        raise InputError(
+            f"a classifier reads texts as they are, and the data is of the form {data}",
+            "Measure it on texts with labels (`format: classification`).",
+        )
+
+
 def _check_baselines(*, split: str, baselines: list[str], **_: object) -> None:
     if baselines and split == "train":
         raise InputError(
@@ -33,7 +41,15 @@ def _check_baselines(*, split: str, baselines: list[str], **_: object) -> None:
         )
 
 
+def _check_texts(*, data: str, **models: str) -> None:
+    if "sequence-classifier" in models.values():
+        raise InputError(
+            "a classifier chooses one of its labels, and writes no text", "Measure it with `validate: classification`."
+        )
+
+
 def _check_scored(*, data: str, **models: str) -> None:
+    _check_texts(data=data, **models)
     if data == "language-modelling" and "seq2seq-lm" in models.values():
         raise InputError(
             "an encoder-decoder gives texts without a prompt no probability",
@@ -102,7 +118,7 @@ def bits_per_byte(
     measure_bits_per_byte(subject, data, ctx, split=split, max_examples=max_examples, baselines=baselines)
 
 
-@component(needs={"data": {"prompt-completion", "chat"}})
+@component(needs={"data": {"prompt-completion", "chat"}}, check_forms=_check_texts)
 def rouge(
     subject: Generator,
     data: Dataset,
@@ -142,7 +158,7 @@ def rouge(
     )
 
 
-@component(needs={"data": {"prompt-completion", "chat"}})
+@component(needs={"data": {"prompt-completion", "chat"}}, check_forms=_check_texts)
 def chrf(
     subject: Generator,
     data: Dataset,
@@ -176,7 +192,7 @@ def chrf(
     )
 
 
-@component(needs={"data": {"prompt-completion", "chat"}})
+@component(needs={"data": {"prompt-completion", "chat"}}, check_forms=_check_texts)
 def bleu(
     subject: Generator,
     data: Dataset,
@@ -211,7 +227,7 @@ def bleu(
     )
 
 
-@component(needs={"data": {"classification", "prompt-completion"}}, check=_check_prompt)
+@component(needs={"data": {"classification", "prompt-completion"}}, check=_check_prompt, check_forms=_check_labelled)
 def classification(
     subject: Generator,
     data: Dataset,
@@ -224,8 +240,9 @@ def classification(
 ) -> None:
     """Choose each example's most probable label, and count how often it is the right one.
 
-    Every label of the data is scored as the completion of every prompt. Examples that have prompts already
-    are asked by those, and their completions are the labels. Metrics: `accuracy`; `macro_f1`, the mean F1
+    A classifier's head gives each of its labels a probability, and reads the text as it is. Of another model, every
+    label of the data is scored as the completion of every prompt; examples that have prompts already are asked by
+    those, and their completions are the labels. Metrics: `accuracy`; `macro_f1`, the mean F1
     of the labels that are right or chosen anywhere; and `majority_accuracy` and `majority_macro_f1`: what
     always choosing the training split's commonest label would reach. A macro average is no mean of its
     examples, so a gate with `confidence` must ask for `accuracy`. Tables: `classes`, `confusion`,
@@ -235,7 +252,7 @@ def classification(
         split: the examples to measure on.
         max_examples: measure on at most so many, chosen by a hash of their ids and spread over groups.
         prompt: for examples of text and label: the prompt, with {text} and, if wanted, {labels}. By
-            default it asks to label the text with one of the labels.
+            default it asks to label the text with one of the labels. A classifier needs none.
         per_token: compare the mean log-probability of a label's tokens, not their sum, which favours
             short labels.
     """

@@ -1,4 +1,4 @@
-"""The validator `classification`: a generator as a classifier, by how probable it finds each label."""
+"""The validator `classification`: a classifier, or a generator as one, by how probable it finds each label."""
 
 from __future__ import annotations
 
@@ -48,12 +48,18 @@ def measure_classification(
     """Record accuracies, macro-F1 and the tables; see the component `classification`.
 
     Raises:
-        InputError: if the split is empty, or the labels are too few, too many, or not scored.
+        InputError: if the split is empty, the labels are too few, too many, or not scored, or a classifier was trained
+            on others.
         PluginError: if the subject gives log-probabilities that are none.
     """
-    labels = find_labels(data)
-    examples = _prompted(select_examples(data, split, max_examples), data.form, prompt, labels)
+    examples = select_examples(data, split, max_examples)
     truth = examples.completions
+    labels = known_labels(subject)
+    if labels:
+        check_known(truth, labels)
+    else:
+        labels = find_labels(data)
+        examples = _prompted(examples, data.form, prompt, labels)
     chosen = classify(subject, examples, labels, per_token=per_token)
     correct = _agreement(truth, chosen)
     classes = class_scores(truth, chosen)
@@ -64,6 +70,27 @@ def measure_classification(
     keep_generations(ctx, examples, chosen, correct=correct)
     ctx.table("classes", pl.DataFrame(classes))
     ctx.table("confusion", pl.DataFrame(confusion(truth, chosen)))
+
+
+def known_labels(subject: Generator) -> list[str]:
+    """The labels of a `luthier.Classifier`; none of another model, which may be asked for any."""
+    return list(getattr(subject, "labels", ()))
+
+
+def check_known(truth: Sequence[str], labels: Sequence[str]) -> None:
+    """Refuse to measure a classifier on labels that it cannot choose.
+
+    Raises:
+        InputError: naming them.
+    """
+    unknown = sorted({*truth} - {*labels})
+    if unknown:
+        raise InputError(
+            f"the model has no label {', '.join(map(repr, unknown[:5]))}, which examples have; "
+            f"it has {', '.join(labels)}",
+            "Measure it on data of the labels that it was trained on, leave it out (`subjects: [candidate]`), or put a "
+            "new head on it (`tune: classification-head`) and train that.",
+        )
 
 
 def find_labels(data: Dataset) -> list[str]:

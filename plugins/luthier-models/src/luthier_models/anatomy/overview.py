@@ -11,6 +11,7 @@ from luthier_models.anatomy import costs
 from luthier_models.anatomy.machine import Speed
 from luthier_models.anatomy.parts import Anatomy, Side, dissect
 from luthier_models.anatomy.tensors import read_config, read_tensors
+from luthier_models.heads import CLASSIFIER
 
 RANK = 16
 
@@ -44,6 +45,7 @@ def overview(directory: Path, question: Question, speed: Speed, name: str = "") 
         "model": name or str(directory),
         "model_type": config.get("model_type", ""),
         "kind": anatomy.kind,
+        "labels": len(config.get("id2label") or ()),
         "parameters": anatomy.parameters,
         "blocks": dict(anatomy.blocks),
         "tied": anatomy.tied,
@@ -54,7 +56,7 @@ def overview(directory: Path, question: Question, speed: Speed, name: str = "") 
             f"lora_rank_{RANK}": asdict(lora) | {"total": lora.total},
             "inference": {
                 "weights": costs.WEIGHT * anatomy.parameters,
-                "cache": costs.cache_bytes(anatomy, question.context),
+                "cache": costs.cache_bytes(anatomy, question.context) if anatomy.writes else 0,
             },
         },
         "operations_per_token": {side.name: _operations(side, question.context) for side in anatomy.sides},
@@ -73,23 +75,31 @@ def _operations(side: Side, context: int) -> dict[str, int]:
 
 
 def _seconds(anatomy: Anatomy, question: Question, speed: Speed) -> dict[str, float]:
-    """The least that work on `tokens` can take; of an encoder-decoder, tokens that both sides read."""
+    """The least that work on `tokens` can take; of an encoder-decoder, tokens that both sides read.
+
+    `generating` is of models that write.
+    """
     operations = [_operations(side, question.context) for side in anatomy.sides]
     scoring, full, lora = (
         question.tokens * sum(each[what] for each in operations) / speed.operations
         for what in ("forward", "full", "lora")
     )
+    found = {"scoring": scoring, "full": full, "lora": lora}
+    if not anatomy.writes:
+        return found
     token = max(
         costs.decoding_bytes(anatomy, question.context) / speed.bandwidth,
         costs.forward_operations(anatomy.sides[-1], question.context) / speed.operations,
     )
-    return {"scoring": scoring, "full": full, "lora": lora, "generating": question.tokens * token}
+    return found | {"generating": question.tokens * token}
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """An overview in words and columns."""
     question, speed, seconds = found["question"], found["machine"], found["seconds"]
     tied = ", the embedding is also the output layer" if found["tied"] else ""
+    if found["kind"] == CLASSIFIER:
+        tied = f", {found['labels']} labels"
     yield f"{found['model']}: {found['model_type']}, {found['kind']}{tied}"
     yield ""
     yield "PARAMETERS"
@@ -121,8 +131,9 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         ("lora", f"LoRA of rank {RANK}"),
     ):
         yield f"  {label:<24}{_time(seconds[what]):>10}  {question['tokens'] / seconds[what]:,.0f} tokens/s"
-    rate = question["tokens"] / seconds["generating"]
-    yield f"  {'generating, one text':<24}{_time(seconds['generating']):>10}  {rate:,.0f} tokens/s"
+    if "generating" in seconds:
+        rate = question["tokens"] / seconds["generating"]
+        yield f"  {'generating, one text':<24}{_time(seconds['generating']):>10}  {rate:,.0f} tokens/s"
     products, reads = f"{speed['operations'] / 1e9:,.0f} GFLOP/s", f"{speed['bandwidth'] / 1e9:,.1f} GB/s"
     yield f"  Predicted from {products} of matrix products and {reads} read from memory, both just measured with"
     yield "  numpy, for products of matrices alone, with a target at every token and nothing shared."

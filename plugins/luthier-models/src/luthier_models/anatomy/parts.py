@@ -1,7 +1,8 @@
 """What each tensor of a model is for, by its name, and what of the model costs time and memory.
 
 Names are those of transformers' models: `embed_tokens`, `wte`, `shared`; `self_attn`, `SelfAttention`; `mlp`, `fc1`;
-`lm_head`. A tensor that no rule knows is `other`, and is reckoned with as a matrix that every token is multiplied by.
+`lm_head`; `score` or `classifier`, the head of a classifier. A tensor that no rule knows is `other`, and is reckoned
+with as a matrix that every token is multiplied by.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from luthier_models.anatomy.tensors import Tensor
+from luthier_models.heads import CLASSIFIER, names_classifier, names_encoder
 
 _RULES = (
+    ("head", r"^(score|classifier|head|pre_classifier)\b|\bpooler\b"),
     ("positions", r"\b(wpe|embed_positions|position_embeddings|relative_attention_bias)\b"),
     ("output", r"\b(lm_head|embed_out|final_logits_bias|output_projection)\b"),
     ("embedding", r"\b(embed_tokens|wte|shared|word_embeddings|embed_in|tok_embeddings)\b"),
@@ -31,7 +34,8 @@ class Side:
     Attributes:
         name: `encoder`, `decoder`, or `model` where there is only one.
         matrices: (outputs, inputs) of each matrix that a token is multiplied by, without the output layer.
-        head: (tokens of the vocabulary, width) of the output layer; None for an encoder.
+        head: (tokens of the vocabulary, width) of the output layer; None for an encoder, and for a classifier,
+            whose own reads one row of numbers a text.
         layers: that attend.
         attention_width: of all heads together.
         cached_width: of the keys and values of a token in one layer.
@@ -59,9 +63,10 @@ class Anatomy:
     """A model's parts.
 
     Attributes:
-        kind: `causal-lm`, `encoder-decoder` or `recurrent`.
+        kind: `causal-lm`, `encoder-decoder`, `recurrent`, `encoder` or `sequence-classifier`.
         blocks: its parameters by block.
         weight_bytes: of its weights as they are stored.
+        writes: whether it makes texts.
         tied: whether the embedding is also the output layer.
         sides: what tokens go through.
         rough: why the figures are rougher than usual; empty if they are not.
@@ -70,6 +75,7 @@ class Anatomy:
     kind: str
     blocks: Mapping[str, int]
     weight_bytes: int
+    writes: bool
     tied: bool
     sides: tuple[Side, ...]
     rough: str = ""
@@ -87,7 +93,8 @@ def block_of(name: str) -> str:
 
 def dissect(config: Mapping[str, Any], tensors: Sequence[Tensor]) -> Anatomy:
     """A model's parts, from its configuration and its tensors."""
-    paired = bool(config.get("is_encoder_decoder")) or any("encoder." in each.name for each in tensors)
+    sides = {side for each in tensors for side in ("encoder", "decoder") if re.search(rf"\b{side}\.", each.name)}
+    paired = bool(config.get("is_encoder_decoder")) or len(sides) == 2
     blocks: dict[str, int] = {}
     for each in tensors:
         block = block_of(each.name)
@@ -97,22 +104,31 @@ def dissect(config: Mapping[str, Any], tensors: Sequence[Tensor]) -> Anatomy:
     recurrent = any(block_of(each.name) == "recurrence" for each in tensors)
     names = ("encoder", "decoder") if paired else ("model",)
     experts = next((key for key in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(key)), "")
+    kind = "encoder-decoder" if paired else "recurrent" if recurrent else "causal-lm"
+    if names_classifier(config.get("architectures")):
+        kind = CLASSIFIER
+    elif names_encoder(config.get("architectures")) and kind == "causal-lm":
+        kind = "encoder"
+    writes = kind not in (CLASSIFIER, "encoder")
     return Anatomy(
-        kind="encoder-decoder" if paired else "recurrent" if recurrent else "causal-lm",
+        kind=kind,
         blocks=blocks,
         weight_bytes=sum(each.size * each.bits // 8 for each in tensors),
-        tied=not any(block_of(each.name) == "output" and len(each.shape) == 2 for each in tensors),
-        sides=tuple(_side(name, config, tensors, paired=paired, recurrent=recurrent) for name in names),
+        writes=writes,
+        tied=writes and not any(block_of(each.name) == "output" and len(each.shape) == 2 for each in tensors),
+        sides=tuple(_side(name, config, tensors, paired=paired, recurrent=recurrent, writes=writes) for name in names),
         rough="operations count all experts, of which a token goes through a few only" if experts else "",
     )
 
 
-def _side(name: str, config: Mapping[str, Any], tensors: Sequence[Tensor], *, paired: bool, recurrent: bool) -> Side:
+def _side(
+    name: str, config: Mapping[str, Any], tensors: Sequence[Tensor], *, paired: bool, recurrent: bool, writes: bool
+) -> Side:
     own = [each for each in tensors if not paired or _side_of(each.name) == name]
     matrices = tuple(
         (each.size // each.shape[-1], each.shape[-1])
         for each in own
-        if len(each.shape) >= 2 and block_of(each.name) not in ("embedding", "output", "positions")
+        if len(each.shape) >= 2 and block_of(each.name) not in ("embedding", "output", "positions", "head")
     )
     sizes = _attention(name, config)
     state = 0
@@ -124,7 +140,7 @@ def _side(name: str, config: Mapping[str, Any], tensors: Sequence[Tensor], *, pa
     return Side(
         name=name,
         matrices=matrices,
-        head=None if name == "encoder" else _head(tensors),
+        head=_head(tensors) if writes and name != "encoder" else None,
         state=state,
         # A recurrent decoder attends to its source by matrices of its own, which are counted as such.
         **({} if recurrent else sizes),

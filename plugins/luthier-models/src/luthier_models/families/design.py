@@ -86,6 +86,7 @@ TRAITS: dict[str, Traits] = {
     "opt": Traits("causal-lm", "layernorm", "after", "learned", _LEARNED),
     "t5": Traits("seq2seq-lm", "rmsnorm", "before", "relative", frozenset({"decoder_layers"})),
     "marian": Traits("seq2seq-lm", "layernorm", "after", "sinusoidal", frozenset({"decoder_layers", "max_length"})),
+    "modernbert": Traits("encoder", "layernorm", "before", "rotary", frozenset({"max_length", "rope_base"})),
 }
 """By the family's name; without a name the first that has what is wished for is taken."""
 

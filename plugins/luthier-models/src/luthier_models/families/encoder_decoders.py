@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from luthier import InputError
-from luthier_models.families.sizes import MAX_LAYERS, octaves, shape_within, sizes_of
+from luthier_models.families.sizes import MAX_LAYERS, sizes_of, usual_shape
 
 if TYPE_CHECKING:
     from luthier_models.families.design import Design
@@ -30,6 +29,11 @@ class EncoderDecoderShape:
     heads: int
     mlp_width: int
     count: Callable[[EncoderDecoderShape], dict[str, int]]
+
+    @property
+    def aspect(self) -> float:
+        """The width by layers of a side."""
+        return 2 * self.width / (self.layers + self.decoder_layers)
 
     def blocks(self) -> dict[str, int]:
         """The parameters by block."""
@@ -63,29 +67,15 @@ def encoder_decoder_shape(
     Raises:
         InputError: if there is none.
     """
-    shapes = list(_shapes(vocabulary, design, count, expansion))
-    if not shapes:
-        raise InputError(
-            f"no shape has the width {design.width} with {design.heads} heads",
-            "Let the width be an even multiple of the heads.",
+    shapes = (
+        EncoderDecoderShape(
+            vocabulary=vocabulary,
+            decoder_layers=design.decoder_layers or sizes.layers,
+            count=count,
+            **sizes._asdict(),
         )
-    return shape_within(
-        budget, shapes, lambda shape: octaves(2 * shape.width / (shape.layers + shape.decoder_layers), aspect)
+        for sizes in sizes_of(design, expansion=expansion, max_layers=MAX_LAYERS // 2)
+        if sizes.width % 2 == 0  # Sinusoidal positions are pairs.
     )
-
-
-def _shapes(
-    vocabulary: int, design: Design, count: Callable[[EncoderDecoderShape], dict[str, int]], expansion: float
-) -> Iterator[EncoderDecoderShape]:
-    for layers, width, heads, mlp_width in sizes_of(design, expansion=expansion, max_layers=MAX_LAYERS // 2):
-        # Sinusoidal positions are pairs.
-        if width % 2 == 0:
-            yield EncoderDecoderShape(
-                vocabulary=vocabulary,
-                layers=layers,
-                decoder_layers=design.decoder_layers or layers,
-                width=width,
-                heads=heads,
-                mlp_width=mlp_width,
-                count=count,
-            )
+    rule = "Let the width be an even multiple of the heads."
+    return usual_shape(budget, shapes, design, aspect=aspect, rule=rule)

@@ -6,14 +6,12 @@ arXiv:2205.01068) has them after the residual sum, as the first transformer and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from transformers import GPT2Config, OPTConfig
 
-from luthier import InputError
-from luthier_models.families.sizes import octaves, shape_within, sizes_of
+from luthier_models.families.sizes import sizes_of, usual_shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,6 +37,11 @@ class GptShape:
     mlp_width: int
     tied: bool
     final_norm: bool
+
+    @property
+    def aspect(self) -> float:
+        """The width by layers."""
+        return self.width / self.layers
 
     def blocks(self) -> dict[str, int]:
         """The parameters by block."""
@@ -75,26 +78,18 @@ class _Gpt:
         Raises:
             InputError: if there is none.
         """
-        shapes = list(self._shapes(vocabulary, design))
-        if not shapes:
-            raise InputError(
-                f"no shape has the width {design.width} with {design.heads} heads",
-                "Let the width be a multiple of the heads.",
-            )
-        return shape_within(budget, shapes, lambda shape: octaves(shape.width / shape.layers, self.aspect))
-
-    def _shapes(self, vocabulary: int, design: Design) -> Iterator[GptShape]:
-        for layers, width, heads, mlp_width in sizes_of(design, expansion=4):
-            yield GptShape(
+        shapes = (
+            GptShape(
                 vocabulary=vocabulary,
                 positions=design.max_length + self.unused_positions,
-                layers=layers,
-                width=width,
-                heads=heads,
-                mlp_width=mlp_width,
                 tied=design.tied,
                 final_norm=self.final_norm,
+                **sizes._asdict(),
             )
+            for sizes in sizes_of(design, expansion=4)
+        )
+        rule = "Let the width be a multiple of the heads."
+        return usual_shape(budget, shapes, design, aspect=self.aspect, rule=rule)
 
 
 class Gpt2(_Gpt):

@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from luthier import InputError
-from luthier_models.families.sizes import octaves, shape_within, sizes_of
+from luthier_models.families.sizes import sizes_of, usual_shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -68,6 +67,11 @@ class DecoderShape:
     norms: Callable[[DecoderShape], int] = rms_norms
 
     @property
+    def aspect(self) -> float:
+        """The width by layers."""
+        return self.width / self.layers
+
+    @property
     def head_width(self) -> int:
         """The width of one head."""
         return self.width // self.heads
@@ -111,15 +115,11 @@ class Llama:
         Raises:
             InputError: if there is none.
         """
-        shapes = list(self._shapes(vocabulary, design))
-        if not shapes:
-            raise InputError(
-                f"no shape has the width {design.width} with {design.heads} heads, {design.key_value_heads} of them "
-                "for keys and values",
-                "Let the width be a multiple of the heads, an even width of each head, and the heads a multiple of "
-                "those for keys and values.",
-            )
-        return shape_within(budget, shapes, lambda shape: octaves(shape.width / shape.layers, ASPECT))
+        rule = (
+            "Let the width be a multiple of the heads, an even width of each head, and the heads a multiple of those "
+            "for keys and values."
+        )
+        return usual_shape(budget, self._shapes(vocabulary, design), design, aspect=ASPECT, rule=rule)
 
     def configuration(
         self, shape: DecoderShape, design: Design, tokenizer: PreTrainedTokenizerBase
@@ -144,19 +144,16 @@ class Llama:
         return self.config(**arguments, **self.options(shape))
 
     def _shapes(self, vocabulary: int, design: Design) -> Iterator[DecoderShape]:
-        for layers, width, heads, mlp_width in sizes_of(design, expansion=8 / 3):
-            shared = design.key_value_heads or _key_value_heads(heads)
+        for sizes in sizes_of(design, expansion=8 / 3):
+            shared = design.key_value_heads or _key_value_heads(sizes.heads)
             # Rotary embeddings turn pairs.
-            if (width // heads) % 2 == 0 and heads % shared == 0:
+            if (sizes.width // sizes.heads) % 2 == 0 and sizes.heads % shared == 0:
                 yield DecoderShape(
                     vocabulary=vocabulary,
-                    layers=layers,
-                    width=width,
-                    heads=heads,
                     key_value_heads=shared,
-                    mlp_width=mlp_width,
                     tied=design.tied,
                     norms=self.norms,
+                    **sizes._asdict(),
                 )
 
 

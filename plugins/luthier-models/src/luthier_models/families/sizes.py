@@ -32,6 +32,14 @@ class Shape(Protocol):
         """The sizes in words, for a log."""
 
 
+class ProportionedShape(Shape, Protocol):
+    """The sizes of a transformer."""
+
+    @property
+    def aspect(self) -> float:
+        """The width by layers; of an encoder-decoder, by those of one side."""
+
+
 class Sizes(NamedTuple):
     """What the shapes of all families have; the width is a multiple of the heads."""
 
@@ -42,6 +50,7 @@ class Sizes(NamedTuple):
 
 
 AnyShape = TypeVar("AnyShape", bound=Shape)
+AnyProportioned = TypeVar("AnyProportioned", bound=ProportionedShape)
 
 
 def parameters(shape: Shape) -> int:
@@ -83,6 +92,28 @@ def shape_within(budget: int, shapes: Iterable[AnyShape], oddness: Callable[[Any
         )
     # An octave off the usual proportions weighs as much as a quarter of the budget left unused.
     return min(fitting, key=lambda each: (budget - each[0]) / budget + 0.25 * oddness(each[1]))[1]
+
+
+def usual_shape(
+    budget: int, shapes: Iterable[AnyProportioned], design: Design, *, aspect: float, rule: str
+) -> AnyProportioned:
+    """The shape of at most `budget` parameters that uses most of them, and is about as wide by layers as usual.
+
+    Args:
+        budget: parameters at most.
+        shapes: those that keep to the design.
+        design: what is settled.
+        aspect: the usual width by layers.
+        rule: what a design of the family has to keep to, for one that no shape does.
+
+    Raises:
+        InputError: if there is none.
+    """
+    found = list(shapes)
+    if not found:
+        shared = f", {design.key_value_heads} of them for keys and values" if design.key_value_heads else ""
+        raise InputError(f"no shape has the width {design.width} with {design.heads} heads{shared}", rule)
+    return shape_within(budget, found, lambda shape: octaves(shape.aspect, aspect))
 
 
 def sizes_of(design: Design, *, expansion: float, max_layers: int = MAX_LAYERS) -> Iterator[Sizes]:

@@ -9,27 +9,27 @@ from transformers import LlamaConfig, Olmo2Config, Qwen3Config, SmolLM3Config, S
 from luthier_models.families.gpt import Gpt2, Opt
 from luthier_models.families.llama import Llama, head_norms, layer_norms, projection_norms
 from luthier_models.families.marian import Marian
+from luthier_models.families.modernbert import ModernBert
 from luthier_models.families.t5 import T5
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-    from luthier_models.families.design import Design
     from luthier_models.families.sizes import Shape
 
 
 class Family(Protocol):
     """Models of one form of layers."""
 
-    def shape(self, budget: int, vocabulary: int, design: Design) -> Shape:
+    def shape(self, budget: int, vocabulary: int, design: Any) -> Shape:
         """The shape of at most `budget` parameters that keeps to the design.
 
         Raises:
             InputError: if there is none.
         """
 
-    def configuration(self, shape: Any, design: Design, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-        """The configuration of a model of a shape that the family gave."""
+    def configuration(self, shape: Any, design: Any, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+        """The configuration of a model of a shape that the family gave for this design."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -42,4 +42,5 @@ FAMILIES: dict[str, Family] = {
     "opt": Opt(),
     "t5": T5(),
     "marian": Marian(),
+    "modernbert": ModernBert(),
 }

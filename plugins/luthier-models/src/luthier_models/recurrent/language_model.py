@@ -68,6 +68,11 @@ class RnnPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     # `generate` may not take tokens back: a state cannot be cut.
     _is_stateful = True
 
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        # The state is made by the first call, not by `generate`.
+        return False
+
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.RNNBase):
             cells.initialise(module)
@@ -165,11 +170,6 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         self.model = RnnModel(config)
         self.lm_head = nn.Linear(config.output_size, config.vocab_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        # The state is made by the first call, not by `generate`.
-        return False
 
     def forward(
         self,

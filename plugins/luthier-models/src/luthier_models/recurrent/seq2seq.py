@@ -179,11 +179,6 @@ class RnnForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.output_size, config.vocab_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
 
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        # The state is made by the first call, not by `generate`.
-        return False
-
     def get_input_embeddings(self) -> nn.Module:
         """The embedding of both sides."""
         return self.shared

@@ -49,13 +49,14 @@ class RecurrentShape:
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentWishes:
-    """What of a shape is settled by the user; None leaves it to the budget."""
+    """What is settled by the user; None leaves it to the budget."""
 
     cell: str
     layers: int
     width: int | None = None
     embedding_width: int | None = None
     tied: bool = True
+    dropout: float = 0.0
 
 
 def recurrent_shape(budget: int, vocabulary: int, wishes: RecurrentWishes) -> RecurrentShape:

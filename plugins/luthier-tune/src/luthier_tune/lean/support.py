@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import LlamaModel, MistralModel, Qwen2Model, Qwen3Model
@@ -33,8 +32,6 @@ def obstacle(model: PreTrainedModel) -> str | None:
 
 
 def _obstacles(model: PreTrainedModel) -> Iterator[str]:
-    if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
-        yield "prefix and prompt tuning supply a cache or tokens of their own"
     decoder, config = cast("Any", model).base_model, cast("Any", model.config)
     if type(decoder) not in DECODERS:
         yield f"it is written for {', '.join(kind.__name__ for kind in DECODERS)}, not {type(decoder).__name__}"

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from luthier.frames import SAMPLES, Counts, Outcome, compare
+from luthier.outcomes import SAMPLES, Counts, Outcome, compare
 
 NAN = float("nan")
 

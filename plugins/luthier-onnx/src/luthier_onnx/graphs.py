@@ -1,0 +1,122 @@
+"""The graphs of an ONNX model directory: which files they are, and whether they may be loaded.
+
+A model directory of any form has its graphs at its top, as `*.onnx`. A graph's weights lie in it, or beside it as
+external data: always so from 2 GB on, which is more than a protobuf message holds. Everything else in the
+directory (tokenizer, configurations, the interface) says how the graphs are used, not what they compute: who writes
+a model of the same graphs in another precision copies it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from luthier import InputError
+
+_AGAIN = "Fetch it again from where the model came, or export the model again."
+
+
+def graph_files(directory: Path) -> list[Path]:
+    """The graphs of a model directory, by name.
+
+    Raises:
+        InputError: if there is none.
+    """
+    found = sorted(directory.glob("*.onnx"))
+    if not found:
+        raise InputError(f"{directory} has no ONNX graph (*.onnx)", "Give a directory that an exporter wrote.")
+    return found
+
+
+def companion_files(directory: Path) -> list[Path]:
+    """What a model directory has besides its graphs and their weights, by name.
+
+    Raises:
+        InputError: as `weight_files`.
+    """
+    graphs = graph_files(directory)
+    taken = {*graphs, *(path for graph in graphs for path in weight_files(graph))}
+    return sorted(path for path in directory.rglob("*") if path.is_file() and path not in taken)
+
+
+def weight_files(graph: Path) -> list[Path]:
+    """The files beside a graph that hold its weights, by name; none where it holds them itself.
+
+    Raises:
+        InputError: if the file is no whole ONNX graph; if its external data is absolute, outside of the graph's
+            directory or behind a link; or if that is missing or too short.
+    """
+    ends: dict[str, int] = {}
+    for tensor in _external_tensors(_read(graph).graph):
+        described = {entry.key: entry.value for entry in tensor.external_data}
+        location = described.get("location", "")
+        # Without a length the tensor goes on to the file's end.
+        end = int(described.get("offset", 0)) + int(described.get("length", 0))
+        ends[location] = max(ends.get(location, 0), end)
+    return sorted(_checked(graph, location, end) for location, end in ends.items())
+
+
+def check_graphs(directory: Path) -> list[Path]:
+    """The graphs of a model directory, once it is known that they may be loaded; see `weight_files`.
+
+    Raises:
+        InputError: as `graph_files` and `weight_files`.
+    """
+    graphs = graph_files(directory)
+    for graph in graphs:
+        weight_files(graph)
+    return graphs
+
+
+def _read(graph: Path) -> onnx.ModelProto:
+    if not graph.is_file():
+        raise InputError(f"there is no {graph}", "Give a directory that an exporter wrote.")
+    try:
+        model = onnx.load(graph, load_external_data=False)
+    except DecodeError as error:
+        raise InputError(f"{graph} is no ONNX graph, or not a whole one: {error}", _AGAIN) from error
+    # What a message is cut off after may be a message too, and so may be other files.
+    if not model.ir_version or not model.opset_import or not model.graph.node or not model.graph.output:
+        raise InputError(f"{graph} is no ONNX graph, or not a whole one", _AGAIN)
+    return model
+
+
+def _external_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    for tensor in _tensors(graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            yield tensor
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            tensors: Iterable[onnx.TensorProto] = (attribute.t, *attribute.tensors)
+            yield from tensors
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _checked(graph: Path, location: str, end: int) -> Path:
+    directory = graph.parent
+    path = directory / location
+    inside = directory.resolve()
+    # A link is followed by `resolve`; one to another file of the directory is refused too: nobody writes such.
+    if not location or Path(location).is_absolute() or path.resolve() != inside / location:
+        raise InputError(
+            f"{graph} keeps weights in {location!r}, which is not a file of its own directory",
+            "Do not load it unless you know who wrote it. Where its weights were linked (a hub's cache does so), copy "
+            "the directory with its links followed: cp -rL.",
+        )
+    if not path.is_file():
+        raise InputError(f"{graph} lacks its weights: there is no {path}", _AGAIN)
+    if path.stat().st_size < end:
+        raise InputError(
+            f"{path} is cut off: it has {path.stat().st_size:,} bytes, and the graph's weights go up to {end:,}", _AGAIN
+        )
+    return path
