@@ -5,8 +5,25 @@ from typing import Any
 
 import pytest
 
-from luthier import Model, OnnxModel
+from luthier import Dataset, Model, OnnxModel
 from luthier.testing import make_context
+
+TEXT = "the number of items in a list is read from a file, and written to the table if no value is found"
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    import numpy as np
+    import polars as pl
+
+    directory = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(TEXT.split(), 40)) for _ in range(60)]
+    ids = [f"row-{number}" for number in range(len(texts))]
+    splits = ["valid" if number % 3 == 0 else "train" for number in range(len(texts))]
+    rows = pl.DataFrame({"id": ids, "group": ids, "split": splits, "text": texts})
+    rows.write_parquet(directory / "shard-00000.parquet")
+    return Dataset.at(directory, "language-modelling")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
@@ -17,20 +16,6 @@ from luthier_quantize.fisher import importances, predicted_kl
 from luthier_quantize.grids import k_quant, quantize
 from luthier_quantize.layerwise import LayerByLayer
 from luthier_quantize.second_order import gptq as by_gptq
-
-TEXT = "the number of items in a list is read from a file, and written to the table if no value is found"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Dataset:
-    directory = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    texts = [" ".join(rng.choice(TEXT.split(), 40)) for _ in range(60)]
-    ids = [f"row-{number}" for number in range(len(texts))]
-    splits = ["valid" if number % 3 == 0 else "train" for number in range(len(texts))]
-    rows = pl.DataFrame({"id": ids, "group": ids, "split": splits, "text": texts})
-    rows.write_parquet(directory / "shard-00000.parquet")
-    return Dataset.at(directory, "language-modelling")
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
 
 _SCALE_BITS = 32
+_MATRIX = 2
 
 
 @dataclass(frozen=True, order=True)
@@ -123,10 +124,14 @@ class Calibrated:
         return diverged(self.model, self._load(), self._held_out)
 
     def megabytes(self) -> float:
-        """Of the packed matrices, the other weights in float32, and the tokenizer: an export without its graph."""
-        weights = self.model.named_parameters()
-        size = sum(self.packed[name].size if name in self.packed else 4 * each.numel() for name, each in weights)
-        return (size + companion_bytes(self._source)) / 1e6
+        """Of an export but for its graph: the packed matrices, and what they leave."""
+        return (self.fixed_bytes + sum(each.size for each in self.packed.values())) / 1e6
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Of an export whatever its matrices take: other weights and rotary tables in float32, and the tokenizer."""
+        others = sum(4 * each.numel() for each in self.model.parameters() if each.ndim != _MATRIX)
+        return others + rotary_bytes(self.model) + companion_bytes(self._source)
 
     def write(self, divergence: Divergence) -> None:
         """Write the model with its integers to the step's output, and what was measured to its metrics."""
@@ -165,6 +170,11 @@ class Tables:
     head_weight: str
     head_name: str
 
+    @property
+    def is_tied(self) -> bool:
+        """Whether the head reads the embedding's weight."""
+        return len(self.weights) == 1
+
 
 def tables_of(model: PreTrainedModel) -> Tables:
     """The embedding and the head of a model."""
@@ -196,6 +206,15 @@ def fitting(option: Option, table: Tensor) -> Option | None:
     """The option with the largest blocks, at most its own, that divide the width of a table that is looked up."""
     sizes = [size for size in BLOCK_SIZES if size <= option.block_size and table.shape[1] % size == 0]
     return Option(option.bits, max(sizes)) if sizes else None
+
+
+def rotary_bytes(model: PreTrainedModel) -> int:
+    """The bytes of the tables of sines and cosines that an export has for each position, if the model turns by any."""
+    config: Any = model.config
+    if not getattr(config, "rope_parameters", None):
+        return 0
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(4 * config.max_position_embeddings * width)
 
 
 def companion_bytes(directory: Path) -> int:
