@@ -188,6 +188,40 @@ def test_a_stage_that_a_plugin_adds_has_a_page_too(tmp_path):
     assert "A whole plugin" in (stages / "clean.md").read_text("utf-8")
 
 
+def tables(page: Path) -> list[list[list[str]]]:
+    """The tables of a page, rows of cells, the heading first."""
+    blocks = re.findall(r"(?:^\|.*\|\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [
+        [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in block.splitlines()]
+        for block in blocks
+    ]
+
+
+def named_in(page: Path, heading: str) -> list[list[str]]:
+    """The names in code type of each row, in the columns of that heading."""
+    columns = [(table, table[0].index(heading)) for table in tables(page) if heading in table[0]]
+    return [re.findall(r"`([^`]+)`", row[place]) for table, place in columns for row in table[2:]]
+
+
+def components_of(distribution: str) -> list[str]:
+    return sorted(each.name for each in load_plugins().components if each.distribution == distribution)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "plugins").glob("*/README.md")), ids=lambda page: page.parent.name)
+def test_a_plugin_names_all_its_components_and_no_other(page):
+    named = [name for names in named_in(page, "component") for name in names]
+    assert sorted(named) == components_of(page.parent.name)
+
+
+def test_the_readme_names_every_plugin_with_all_its_components_and_no_other():
+    page = ROOT / "README.md"
+    [table] = [table for table in tables(page) if "components" in table[0]]
+    distributions = [row[0].partition("]")[0].removeprefix("[") for row in table[2:]]
+    assert sorted(distributions) == sorted(path.parent.name for path in (ROOT / "plugins").glob("*/README.md"))
+    for distribution, names in zip(distributions, named_in(page, "components"), strict=True):
+        assert sorted(names) == components_of(distribution), distribution
+
+
 def test_the_guide_names_every_command():
     text = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
     called = re.findall(r"luthier ([a-z]+)(?: ([a-z|]+))?", text)

@@ -332,9 +332,10 @@ def test_a_validator_measures_the_subjects_that_are_asked_for_and_those_of_its_g
     recipe = project / "recipe.yaml"
     text = recipe.read_text().replace("    split: train\n", "    split: train\n    subjects: [candidate]\n")
     recipe.write_text(text)
-    assert set(run().metrics["accuracy"]) == {"accuracy", "base.accuracy"}
+    both = {"accuracy", "initials", "base.accuracy", "base.initials"}
+    assert set(run().metrics["accuracy"]) == both
     recipe.write_text(text.replace("base + 0.5, confidence: 0.95", "0.5"))
-    assert set(run().metrics["accuracy"]) == {"accuracy"}
+    assert set(run().metrics["accuracy"]) == {"accuracy", "initials"}
 
 
 def test_a_metric_may_have_several_bounds(run, project):
@@ -345,6 +346,25 @@ def test_a_metric_may_have_several_bounds(run, project):
         "at least 0.2",
         "at least base (95% confidence)",
     ]
+
+
+def test_a_gate_holds_a_metric_against_another_of_the_same_report(run, project):
+    recipe = project / "recipe.yaml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace("base + 0.5", "candidate.initials - 0.5"))
+    [held] = [gate for gate in run().gates if gate.step == "accuracy"]
+    assert held.bound == "at least candidate.initials - 0.5 (95% confidence)"
+    assert held.passed
+    recipe.write_text(text.replace("base + 0.5", "base.initials + 1.5"))
+    with pytest.raises(GateRefused, match=re.escape("at least base.initials + 1.5")):
+        run()
+
+
+def test_a_validator_that_records_what_it_does_not_say_is_at_fault(run, project):
+    plugin = project / "plugins.d" / "toys.py"
+    plugin.write_text(plugin.read_text().replace('metrics=("accuracy", "initials")', 'metrics=("accuracy",)'))
+    with pytest.raises(LuthierError, match="records initials, which its `metrics` do not name"):
+        run()
 
 
 @pytest.mark.parametrize("subjects", ["[base]", "candidate", "[candidate, champion]"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +50,38 @@ def test_bounds(written: object, subject: str | None, offset: float, text: str) 
     [bound] = parse_gate({"rougeL": {"at_least": written}})
     assert bound == Bound("rougeL", "at_least", subject, offset, None)
     assert bound.text() == text
+
+
+@pytest.mark.parametrize(
+    ("written", "subject", "other", "offset", "text"),
+    [
+        ("candidate.lead_rougeL + 0.05", "candidate", "lead_rougeL", 0.05, "at least candidate.lead_rougeL + 0.05"),
+        ("candidate.mean-kl", "candidate", "mean-kl", 0.0, "at least candidate.mean-kl"),
+        ("base.lead_rougeL-1e-3", "base", "lead_rougeL", -0.001, "at least base.lead_rougeL - 0.001"),
+        ("candidate.base", "candidate", "base", 0.0, "at least candidate.base"),
+        ("base.rougeL + 0.1", "base", "", 0.1, "at least base + 0.1"),
+    ],
+)
+def test_bounds_on_another_metric(written: str, subject: str, other: str, offset: float, text: str) -> None:
+    [bound] = parse_gate({"rougeL": {"at_least": written}})
+    assert bound == Bound("rougeL", "at_least", subject, offset, None, other)
+    assert bound.text() == text
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("lead_rougeL + 0.05", "for another metric of the candidate, write `candidate.lead_rougeL`"),
+        ("candidate", "rougeL of the candidate is held against itself"),
+        ("candidate.rougeL + 0.1", "rougeL of the candidate is held against itself"),
+        ("candidat.lead_rougeL", "did you mean 'candidate'"),
+        ("candidate.", "a bound is a number, `base + 0.1` or `candidate.METRIC + 0.1`"),
+        ("candidate.a.b", "a bound is a number"),
+    ],
+)
+def test_bounds_that_name_no_metric(written: str, message: str) -> None:
+    with pytest.raises(GateSyntax, match=re.escape(message)):
+        parse_gate({"rougeL": {"at_least": written}})
 
 
 def test_a_gate_holds_many_bounds() -> None:
@@ -138,6 +171,32 @@ def test_a_compared_bound() -> None:
     assert decision.bound == pytest.approx(0.3)
     assert decision.bound_text == "at least base + 0.1"
     assert not judge(Bound("rougeL", "at_least", "base", 0.3), measure([0.3, 0.5]), base).passed
+
+
+def test_a_bound_on_another_metric_of_the_candidate() -> None:
+    # The baseline is as good on average, and 0.05 worse on each example but one.
+    mine, lead = [0.2, 0.4, 0.6, 0.3], [0.15, 0.35, 0.55, 0.45]
+    candidate = [*measure(mine), *measure(lead, "lead_rougeL")]
+    bound = Bound("rougeL", "at_least", "candidate", 0.0, 0.95, "lead_rougeL")
+    decision = judge(bound, candidate, candidate)
+    assert decision.bound == pytest.approx(0.375)
+    assert decision.interval == pytest.approx((-0.1, 0.05))
+    assert not decision.passed
+    assert "the interval of its difference from candidate.lead_rougeL is -0.1 to 0.05" in decision.reason
+    assert judge(Bound("rougeL", "at_most", "candidate", 0.1, 0.95, "lead_rougeL"), candidate, candidate).passed
+    # The differences are paired, so their interval is that of one metric minus the other, recorded as one.
+    alone = judge(
+        Bound("d", "at_least", None, 0.0, 0.95), measure([a - b for a, b in zip(mine, lead, strict=True)], "d"), None
+    )
+    assert decision.interval == pytest.approx(alone.interval)
+
+
+def test_another_metric_has_weights_of_its_own() -> None:
+    losses, sizes = [1.0, 2.0, 4.0], [10.0, 20.0, 5.0]
+    candidate = [*measure([2.0, 3.0, 5.0], "ngram", sizes), *measure(losses, "bits", sizes)]
+    decision = judge(Bound("bits", "at_most", "candidate", -1.0, 0.9, "ngram"), candidate, candidate)
+    assert decision.passed
+    assert decision.interval == pytest.approx((-1.0, -1.0))
 
 
 def test_rounding_decides_nothing() -> None:
@@ -255,6 +314,15 @@ def test_a_metric_that_was_not_measured() -> None:
 def test_confidence_needs_examples() -> None:
     with pytest.raises(InputError, match="recorded without examples"):
         judge(Bound("seconds", "at_most", None, 4.0, 0.95), measure([1.0]), None)
+
+
+def test_another_metric_must_have_been_measured_with_examples() -> None:
+    candidate = measure([1.0])
+    with pytest.raises(InputError, match=r"'second', which was not measured of candidate: did you mean 'seconds'"):
+        judge(Bound("rougeL", "at_most", "candidate", 0.0, None, "second"), candidate, candidate)
+    with pytest.raises(InputError, match="seconds was recorded without examples"):
+        judge(Bound("rougeL", "at_most", "candidate", 0.0, 0.95, "seconds"), candidate, candidate)
+    assert judge(Bound("rougeL", "at_most", "candidate", 0.0, None, "seconds"), candidate, candidate).passed
 
 
 def test_examples_must_pair() -> None:

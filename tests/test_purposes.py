@@ -35,15 +35,22 @@ MORE = {
         "length.min_characters": 100,
         "unlike-pages.threshold": 1.0,
     },
-    "characters": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
+    "from-scratch": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
     "translation": {"fresh.parameters": "300K"},
-    "section-heads": {"classification.split": {"valid": 0.2, "test": 0.3}, "frozen.max_epochs": 1},
+    "summaries-from-scratch": {"fresh.parameters": "300K", "rnn-seq2seq.parameters": "300K"},
+    "distillation": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
+    "vocabulary": {
+        "length.min_characters": 100,
+        "near-duplicates.threshold": 1.0,
+        "pages-of-some-length.min_characters": 100,
+        "unlike-pages.threshold": 1.0,
+    },
+    "section-heads": {"classification.split": {"valid": 0.2, "test": 0.3}},
     "encoder-transfer": {
         "fresh.parameters": "100K",
         "fresh.tokenizer": {"kind": "word", "size": 256},
         "second-sections.values": list(SECTIONS),
         "second-task.split": {"valid": 0.2, "test": 0.3},
-        **{f"{name}.max_epochs": 1 for name in ("direct", "transferred")},
     },
     "layers-or-lora": {
         "docstrings.packages": ["click", "rich", "typer", "pydantic", "filelock", "hypothesis", "fsspec", "jinja2"],
@@ -101,8 +108,9 @@ def small(recipe: Path, model: Path, catalogues: Path, manual: Path) -> dict[str
         places = {"debian-descriptions": ("path", catalogues), "manual-pages": ("path", manual)}
         changes |= {f"{name}.{key}": str(value) for key, value in [places.get(step.get("source"), ("", ""))] if key}
         changes |= {f"{name}.{key}": least for key, least in GREATEST.items() if key in step}
-        if "max_minutes" in step:
-            changes |= {f"{name}.max_minutes": None, f"{name}.max_steps": 2}
+        budgets = step.keys() & {"max_minutes", "max_epochs"}
+        if budgets:
+            changes |= {f"{name}.{budget}": None for budget in budgets} | {f"{name}.max_steps": 2}
         if "model" in step:
             changes[f"{name}.model"] = str(model)
     return changes | MORE.get(recipe.stem, {})

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from luthier import shared_settings
 from luthier.core_stages import NAMED_INPUTS, Stage
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from luthier.artifacts import Kind
+
+Answer = TypeVar("Answer")
 
 RESERVED_KEYS = ("id", "from", *NAMED_INPUTS, "gate", "runtime", "executor", "subjects", "environment")
 
@@ -199,12 +201,26 @@ class Component:
         gives = self.declared.gives
         if gives is None or isinstance(gives, str):
             return gives
+        return self._ask("gives", gives, configuration)
+
+    def metrics(self, configuration: Mapping[str, Any]) -> Collection[str] | None:
+        """The names of the metrics that it records with this configuration; None where it does not say.
+
+        Raises:
+            ConfigurationError: if the configuration is refused.
+            PluginError: if what it declares fails.
+        """
+        metrics = self.declared.metrics
+        return self._ask("metrics", metrics, configuration) if callable(metrics) else metrics
+
+    def _ask(self, what: str, declared: Callable[..., Answer], configuration: Mapping[str, Any]) -> Answer:
+        """Call what was declared as a function of the configuration."""
         values = self.configure(configuration)
         try:
-            return gives(**values)
+            return declared(**values)
         except Exception as error:
-            message = f"{self}: its `gives` failed: {type(error).__name__}: {error}"
-            raise PluginError(message, f"See {describe(gives)}.") from error
+            message = f"{self}: its `{what}` failed: {type(error).__name__}: {error}"
+            raise PluginError(message, f"See {describe(declared)}.") from error
 
     def arguments(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """The keyword arguments to call the function with; `configure` says what it raises."""

@@ -43,6 +43,7 @@ class Declaration:
     platform: bool = False
     search: Search | None = None
     processes: bool = False
+    metrics: Collection[str] | Callable[..., Collection[str]] | None = None
 
 
 def component(
@@ -56,6 +57,7 @@ def component(
     platform: bool = False,
     search: Search | None = None,
     processes: bool = False,
+    metrics: Collection[str] | Callable[..., Collection[str]] | None = None,
 ) -> Callable[[Function], Function]:
     """Declare of a component what its signature cannot say. Most components need no declaration.
 
@@ -79,12 +81,15 @@ def component(
         processes: its parameter `processes` says by how many processes its work is done, and it can be called in
             all of them at once, anywhere: a recipe may give its steps an `executor`. See the hook
             `luthier_executors`. Without an executor it is called once, and starts the others by itself.
+        metrics: the names of all metrics that it may record, or a function that is called with the configuration and
+            returns them. With it, a gate on a metric that there will never be is refused while planning, not after
+            the work.
     """
 
     def declare(function: Function) -> Function:
         forms = {name: frozenset(accepted) for name, accepted in (needs or {}).items()}
         function.__luthier__ = Declaration(  # type: ignore[attr-defined]
-            gives, forms, fingerprint, files, check, check_forms, platform, search, processes
+            gives, forms, fingerprint, files, check, check_forms, platform, search, processes, metrics
         )
         return function
 

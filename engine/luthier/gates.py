@@ -1,7 +1,8 @@
 """Gates: a metric held against a bound, with a paired bootstrap where the recipe asks for confidence.
 
-A bound is a number or `SUBJECT ± number`. With `confidence` the whole two-sided interval must lie on the
-right side of the bound, so `confidence: 0.95` leaves 2.5% on the side that matters.
+A bound is a number, `SUBJECT ± number`, or `SUBJECT.METRIC ± number`: another metric, of the candidate or of another
+subject, on the same examples, such as that of a baseline. With `confidence` the whole two-sided interval must lie on
+the right side of the bound, so `confidence: 0.95` leaves 2.5% on the side that matters.
 
 The interval is the percentile bootstrap's (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
 chapter 13), over examples; a comparison draws the same examples for both sides (Koehn, Statistical
@@ -23,12 +24,14 @@ from luthier.suggest import did_you_mean
 
 Relation = Literal["at_least", "at_most"]
 SUBJECTS = ("base", "reference", "champion")
+"""What a metric can be compared with; besides, the candidate has other metrics."""
+CANDIDATE = "candidate"
 RESAMPLES = 2000
 ROUNDING = 1e-12
 """Relative and absolute: `0.3 + 0.1` passes `at_least: 0.4`."""
 
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
-_COMPARISON = re.compile(rf"\s*([A-Za-z_][\w-]*?)\s*(?:([+-])\s*({_NUMBER}))?\s*")
+_COMPARISON = re.compile(rf"\s*([A-Za-z_][\w-]*?)(?:\.([A-Za-z_][\w-]*?))?\s*(?:([+-])\s*({_NUMBER}))?\s*")
 
 
 Problem = tuple[tuple[str | int, ...], str]
@@ -47,22 +50,31 @@ class GateSyntax(InputError):
 
 @dataclass(frozen=True)
 class Bound:
-    """What one metric of the candidate must keep to: `relation` to `subject` (or to zero) + `offset`."""
+    """What one metric of the candidate must keep to: `relation` to `subject` (or to zero) + `offset`.
+
+    `other` is the subject's metric that it is compared with; the same one, if it is empty.
+    """
 
     metric: str
     relation: Relation
     subject: str | None
     offset: float
     confidence: float | None = None
+    other: str = ""
+
+    @property
+    def compared(self) -> str:
+        """What it is compared with, as recipes write it: `base`, `candidate.lead_rougeL`; empty for a number."""
+        return ".".join(filter(None, (self.subject, self.other)))
 
     def text(self) -> str:
         """The bound in words: `at least base + 0.1 (95% confidence)`."""
         if self.subject is None:
             bound = _plain(self.offset)
         elif self.offset == 0:
-            bound = self.subject
+            bound = self.compared
         else:
-            bound = f"{self.subject} {'-' if self.offset < 0 else '+'} {_plain(abs(self.offset))}"
+            bound = f"{self.compared} {'-' if self.offset < 0 else '+'} {_plain(abs(self.offset))}"
         sure = "" if self.confidence is None else f" ({_plain(100 * self.confidence)}% confidence)"
         return f"{self.relation.replace('_', ' ')} {bound}{sure}"
 
@@ -71,8 +83,8 @@ class Bound:
 class Decision:
     """What a gate decided on one bound.
 
-    `bound` is the number that `value` was held against. `interval` is that of the difference from the
-    subject where the bound names one, else that of the value.
+    `bound` is the number that `value` was held against. `interval` is that of the difference from what the
+    bound names, if it names something, else that of the value.
     """
 
     metric: str
@@ -121,30 +133,35 @@ def _parse_rules(place: tuple[str | int, ...], rules: Mapping[str, Any], problem
     for relation in relations:
         if relation in rules:
             try:
-                subject, offset = _parse_bound(rules[relation])
+                subject, other, offset = _parse_bound(metric, rules[relation])
             except ValueError as error:
                 problems.append(((*place, relation), str(error)))
             else:
-                bounds.append(Bound(metric, relation, subject, offset, confidence))
+                bounds.append(Bound(metric, relation, subject, offset, confidence, other))
     if not any(relation in rules for relation in relations):
         problems.append((place, "says neither at_least nor at_most"))
     return bounds
 
 
-def _parse_bound(bound: object) -> tuple[str | None, float]:
-    """The subject and the offset of a bound as written."""
+def _parse_bound(metric: str, bound: object) -> tuple[str | None, str, float]:
+    """The subject, its metric if it is another one, and the offset of a bound as written."""
     if _is_number(bound):
-        return None, float(bound)  # type: ignore[arg-type]
+        return None, "", float(bound)  # type: ignore[arg-type]
     match = _COMPARISON.fullmatch(bound) if isinstance(bound, str) else None
     if match is None:
-        raise ValueError(f"a bound is a number or like `base + 0.1` (of {', '.join(SUBJECTS)}), not {bound!r}")
-    subject, sign, number = match.groups()
-    if subject not in SUBJECTS:
-        raise ValueError(f"no subject {subject!r}{_hint(subject, SUBJECTS)} (there are {', '.join(SUBJECTS)})")
+        raise ValueError(f"a bound is a number, `base + 0.1` or `candidate.METRIC + 0.1`, not {bound!r}")
+    subject, other, sign, number = match.groups(default="")
+    known = (*SUBJECTS, CANDIDATE)
+    if subject not in known:
+        told = _hint(subject, known) or f": for another metric of the candidate, write `candidate.{subject}`"
+        raise ValueError(f"no subject {subject!r}{told} (there are {', '.join(known)})")
+    other = "" if other == metric else other
+    if subject == CANDIDATE and not other:
+        raise ValueError(f"{metric} of the candidate is held against itself; name another metric: `candidate.METRIC`")
     offset = float(f"{sign}{number}") if number else 0.0
     if not math.isfinite(offset):
         raise ValueError(f"{number} is too large")
-    return subject, offset
+    return subject, other, offset
 
 
 def judge(
@@ -158,7 +175,7 @@ def judge(
     Args:
         bound: the bound.
         candidate: the candidate's metrics, as `Report.metric_records()` gives them.
-        other: those of the bound's subject; not looked at where the bound names none.
+        other: those of the bound's subject, which may be the candidate; not looked at where the bound names none.
         seed: of the resampling: the same seed always gives the same decision.
 
     Raises:
@@ -169,7 +186,7 @@ def judge(
     value = float(measured["value"])
     compared = None
     if bound.subject is not None:
-        compared = _find(other or (), bound.metric, bound.subject)
+        compared = _find(other or (), bound.other or bound.metric, bound.subject)
     held = bound.offset + (float(compared["value"]) if compared else 0.0)
     passed = math.isfinite(value) and _keeps(bound.relation, value, held)
     interval = None
@@ -203,7 +220,7 @@ def _reason(bound: Bound, value: float, held: float, passed: bool, interval: tup
     text = f"{bound.metric} is {value:.4g}; {'as it must be' if passed else 'it must be'} {bound.text()}{number}"
     if interval is None:
         return text
-    what = "its interval" if bound.subject is None else f"the interval of its difference from {bound.subject}"
+    what = "its interval" if bound.subject is None else f"the interval of its difference from {bound.compared}"
     return f"{text}; {what} is {interval[0]:.4g} to {interval[1]:.4g}"
 
 
@@ -216,13 +233,14 @@ def _interval(
     sides = [side for side in (measured, compared) if side is not None]
     sizes = {len(side.get("per_example") or ()) for side in sides}
     if 0 in sizes:
+        without = next(side["name"] for side in sides if not side.get("per_example"))
         raise InputError(
-            f"the gate on {bound.metric} asks for confidence, but {bound.metric} was recorded without examples",
-            "Leave `confidence` out, or gate on a metric that its validator records for each example.",
+            f"the gate on {bound.metric} asks for confidence, but {without} was recorded without examples",
+            "Leave `confidence` out, or gate on metrics that their validator records for each example.",
         )
     if len(sizes) > 1:
         raise PluginError(
-            f"{bound.metric} has {' and '.join(map(str, sorted(sizes)))} examples for candidate and {bound.subject}",
+            f"{bound.metric} has {' and '.join(map(str, sorted(sizes)))} examples for candidate and {bound.compared}",
             "A validator must measure every subject on the same examples, in the same order.",
         )
     if len(sides) == 2 and all(_is_plain_mean(side) for side in sides):

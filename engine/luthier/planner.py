@@ -335,6 +335,7 @@ class _Builder:
 
     def _check_bounds(self, step: StepSpec, subjects: Collection[str]) -> None:
         """Refuse a bound that could never be judged, before hours of work."""
+        recorded = step.component.metrics(step.config)
         for bound in bounds(step):
             if bound.subject is not None and bound.subject not in subjects:
                 self._refuse(
@@ -343,6 +344,13 @@ class _Builder:
                     f"which {step.component} is not run on here",
                     f"It is run on: {', '.join(subjects)}. Give the bound as a number.",
                 )
+            for name in dict.fromkeys(filter(None, (bound.metric, bound.other))):
+                if recorded is not None and name not in recorded:
+                    self._refuse(
+                        step,
+                        f"its gate asks for {name!r}, which {step.component} does not measure as it is configured",
+                        did_you_mean(name, recorded) or f"It measures: {', '.join(recorded)}.",
+                    )
 
     def _check_locations(self, step: StepSpec) -> None:
         """Find every path that is not there while planning, not when its step's turn comes."""

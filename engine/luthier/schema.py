@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _ENTRY = re.compile(r"(\*{0,2}\w+(?:\s*,\s*\w+)*)\s*(?:\([^)]*\))?:\s*(.*)")
 _BOUND = {
     "anyOf": [{"type": "number"}, {"type": "string"}],
-    "description": "A number, or SUBJECT ± number: `base + 0.10`.",
+    "description": "A number; SUBJECT ± number: `base + 0.10`; or SUBJECT.METRIC ± number: `candidate.lead_rougeL`.",
 }
 
 

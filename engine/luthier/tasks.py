@@ -171,6 +171,7 @@ class Tasks:
             else:
                 inputs[name] = _artifact(record)
         self._call(component, configuration, inputs)
+        _check_metrics(component, request["config"], context)
         _finish_notes(context, None)
         return {}
 
@@ -249,6 +250,17 @@ def _quarantined_lines(context: Context) -> int:
         return 0
     with path.open("rb") as file:
         return sum(1 for _ in file)
+
+
+def _check_metrics(component: Component, configuration: Mapping[str, Any], context: Context) -> None:
+    """Hold a validator to what it says of its metrics: gates are planned by that."""
+    said = component.metrics(configuration)
+    unsaid = sorted(set(context.metrics) - set(said)) if said is not None else []
+    if unsaid:
+        raise PluginError(
+            f"{describe(component.function)} records {', '.join(unsaid)}, which its `metrics` do not name",
+            "Name every metric that it may record in `@component(metrics=…)`, or leave that out.",
+        )
 
 
 def _finish_notes(context: Context, outcome: Outcome | None) -> None:

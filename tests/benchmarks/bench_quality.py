@@ -147,35 +147,76 @@ ROWS = (
         "sentence_chrf",
         against="of-transformer",
     ),
+    *(
+        Row(
+            "purposes/from-scratch.yaml",
+            purpose,
+            model,
+            "Debian, English",
+            tuner,
+            f"of-{tuner}",
+            "bits_per_byte",
+            against=against,
+            beside=CLASSIC,
+        )
+        for purpose, model, tuner, against in (
+            ("from scratch", "LSTM on bytes, 800K", "recurrent", ""),
+            ("from scratch", "transformer on BPE, 2M", "transformer", ""),
+            ("transformer; before: recurrent", "transformer on BPE, 2M", "transformer", "of-recurrent"),
+        )
+    ),
+    *(
+        Row(
+            "purposes/summaries-from-scratch.yaml",
+            purpose,
+            model,
+            "Debian",
+            tuner,
+            f"of-{tuner}",
+            "rougeL",
+            against=against,
+            beside=LEAD,
+        )
+        for purpose, model, tuner, against in (
+            ("summaries from scratch", "encoder-decoder, 3M", "transformer", ""),
+            ("summaries from scratch", "GRU with attention, 3M", "recurrent", ""),
+            ("recurrent; before: transformer", "GRU with attention, 3M", "recurrent", "of-transformer"),
+        )
+    ),
+    *(
+        Row(
+            "purposes/preferences.yaml",
+            "preferences; before: lora",
+            SMOLLM,
+            f"Debian, {data}",
+            tuner,
+            f"of-{tuner}",
+            "rougeL",
+            against="of-lora",
+            beside=LEAD,
+        )
+        for tuner, data in (("dpo", "pairs"), ("kto", "thumbs"))
+    ),
     Row(
-        "purposes/characters.yaml",
-        "from scratch",
-        "transformer, 1M",
-        "manual pages",
-        "transformer",
-        "of-transformer",
+        "purposes/distillation.yaml",
+        "distillation; before: alone",
+        "transformer on BPE, 500K",
+        "Debian, English",
+        "distilled",
+        "of-distilled",
         "bits_per_byte",
+        against="of-alone",
         beside=CLASSIC,
     ),
     Row(
-        "purposes/characters.yaml",
-        "from scratch",
-        "LSTM, 1M",
+        "purposes/vocabulary.yaml",
+        "new tokens; before: without",
+        "transformer on BPE, 2M",
         "manual pages",
-        "recurrent",
-        "of-recurrent",
+        "with",
+        "of-with",
         "bits_per_byte",
-        beside=CLASSIC,
-    ),
-    Row(
-        "purposes/characters.yaml",
-        "recurrent; before: transformer",
-        "LSTM, 1M",
-        "manual pages",
-        "recurrent",
-        "of-recurrent",
-        "bits_per_byte",
-        against="of-transformer",
+        against="of-without",
         beside=CLASSIC,
     ),
     *(

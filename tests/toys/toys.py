@@ -162,12 +162,15 @@ def onnxruntime_genai(onnx: OnnxModel) -> Memory:
     return Memory(onnx.path / "frozen.json")
 
 
+@component(metrics=("accuracy", "initials"))
 def accuracy(subject: Memory, data: Dataset, ctx: Context, *, split: str = "test") -> None:
-    """The share of right answers."""
+    """The share of right answers, and of those that begin rightly."""
     rows = data.frame(split)
     answers = subject.generate(rows["prompt"].to_list())
     right = [float(answer == wanted) for answer, wanted in zip(answers, rows["completion"], strict=True)]
     ctx.metric("accuracy", sum(right) / len(right), per_example=right)
+    begun = [float(answer[:1] == wanted[:1]) for answer, wanted in zip(answers, rows["completion"], strict=True)]
+    ctx.metric("initials", sum(begun) / len(begun), per_example=begun)
     ctx.table("answers", pl.DataFrame({"prompt": rows["prompt"], "answer": answers}))
 
 

@@ -186,7 +186,7 @@ def rnn_lm(
     trained in pieces of the tuner's `max_length`, each from a state of zeros, and scored whole.
 
     Args:
-        cell: of the layers; PyTorch runs an LSTM's faster than a GRU's on CPUs, for the same parameters.
+        cell: of the layers.
         parameters: the budget: `800K`, `2M`.
         tokenizer: its kind and size.
         layers: how many there are, one reading the outputs of the other.

@@ -57,7 +57,11 @@ def _check_scored(*, data: str, **models: str) -> None:
         )
 
 
-@component(needs={"data": {"prompt-completion", "chat", "language-modelling"}}, check_forms=_check_scored)
+@component(
+    needs={"data": {"prompt-completion", "chat", "language-modelling"}},
+    check_forms=_check_scored,
+    metrics=("perplexity", "bits_per_byte"),
+)
 def perplexity(
     subject: Generator,
     data: Dataset,
@@ -82,8 +86,15 @@ def perplexity(
     measure_perplexity(subject, data, ctx, split=split, max_examples=max_examples)
 
 
+def _bits_per_byte(*, baselines: list[str], **_: object) -> list[str]:
+    return ["bits_per_byte", *(f"{baseline}_bits_per_byte" for baseline in baselines)]
+
+
 @component(
-    needs={"data": {"prompt-completion", "language-modelling"}}, check=_check_baselines, check_forms=_check_scored
+    needs={"data": {"prompt-completion", "language-modelling"}},
+    check=_check_baselines,
+    check_forms=_check_scored,
+    metrics=_bits_per_byte,
 )
 def bits_per_byte(
     subject: Generator,
@@ -118,7 +129,11 @@ def bits_per_byte(
     measure_bits_per_byte(subject, data, ctx, split=split, max_examples=max_examples, baselines=baselines)
 
 
-@component(needs={"data": {"prompt-completion", "chat"}}, check_forms=_check_texts)
+@component(
+    needs={"data": {"prompt-completion", "chat"}},
+    check_forms=_check_texts,
+    metrics=("rouge1", "rouge2", "rougeL", "lead_rougeL"),
+)
 def rouge(
     subject: Generator,
     data: Dataset,
@@ -158,7 +173,7 @@ def rouge(
     )
 
 
-@component(needs={"data": {"prompt-completion", "chat"}}, check_forms=_check_texts)
+@component(needs={"data": {"prompt-completion", "chat"}}, check_forms=_check_texts, metrics=("chrf", "sentence_chrf"))
 def chrf(
     subject: Generator,
     data: Dataset,
@@ -192,7 +207,7 @@ def chrf(
     )
 
 
-@component(needs={"data": {"prompt-completion", "chat"}}, check_forms=_check_texts)
+@component(needs={"data": {"prompt-completion", "chat"}}, check_forms=_check_texts, metrics=("bleu", "sentence_bleu"))
 def bleu(
     subject: Generator,
     data: Dataset,
@@ -227,7 +242,12 @@ def bleu(
     )
 
 
-@component(needs={"data": {"classification", "prompt-completion"}}, check=_check_prompt, check_forms=_check_labelled)
+@component(
+    needs={"data": {"classification", "prompt-completion"}},
+    check=_check_prompt,
+    check_forms=_check_labelled,
+    metrics=("accuracy", "macro_f1", "majority_accuracy", "majority_macro_f1"),
+)
 def classification(
     subject: Generator,
     data: Dataset,
@@ -263,7 +283,11 @@ def classification(
     )
 
 
-@component(needs={"data": {"prompt-completion", "chat", "language-modelling"}}, check_forms=_check_scored)
+@component(
+    needs={"data": {"prompt-completion", "chat", "language-modelling"}},
+    check_forms=_check_scored,
+    metrics=("mean_kl", "top1_agreement", "perplexity_ratio"),
+)
 def parity(
     subject: Generator,
     reference: Generator,
