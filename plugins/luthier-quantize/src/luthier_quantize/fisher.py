@@ -60,7 +60,7 @@ def importances(
             tokens[name].append(squared.mean(1))
 
         def watch(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            output.register_hook(note)
+            output.register_hook(note)  # type: ignore[no-untyped-call]
 
         return watch
 

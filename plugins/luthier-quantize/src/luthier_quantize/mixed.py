@@ -49,7 +49,8 @@ def quantize_mixed(model: Model, data: Dataset, ctx: Context, *, budget: Budget,
     predicted = budget.loss
     for number in range(_ROUNDS):
         choice = _choose(parts, budget.size, calibrated.fixed_bytes, predicted)
-        calibrated.quantize(lambda group, choice=choice: choice[group].option, choice[HEAD].option, importance)
+        options = {name: each.option for name, each in choice.items()}
+        calibrated.quantize(options.__getitem__, options[HEAD], importance)
         divergence = calibrated.measure()
         ctx.log.info(
             "round %d: %d bytes, predicted KL %.4f, measured %.4f",
