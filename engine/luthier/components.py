@@ -106,6 +106,10 @@ class Component:
         forms = self.declared.needs.get(name, frozenset())
         return not forms or not form or form in forms
 
+    def needs_executor(self, config: Mapping[str, Any]) -> bool:
+        """Whether its work is done by several processes, which somebody must start."""
+        return self.declared.processes and config.get("processes", 1) > 1
+
     @property
     def parameters(self) -> list[inspect.Parameter]:
         """The configuration's parameters as the signature has them, annotations not evaluated."""

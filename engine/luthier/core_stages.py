@@ -147,3 +147,6 @@ STAGES: tuple[Stage, ...] = (
 
 DEFAULT_RUNTIMES: Mapping[str, str] = {"model": "transformers", "onnx": "onnxruntime-genai"}
 """The runtime that loads each kind where a recipe's `runtime` does not name another."""
+
+DEFAULT_EXECUTOR = "local"
+"""What starts the processes of a step where a recipe's `executor` does not say otherwise."""

@@ -155,18 +155,18 @@ def luthier_validators() -> Iterable[ComponentFunction]:
 
 @hookspec
 def luthier_executors() -> Iterable[ComponentFunction]:
-    """Give the executors: generator functions that run the processes of a step elsewhere than on this machine.
+    """Give the executors: generator functions that start the processes of a step.
 
     A component that declares `@component(processes=True)` (a tuner, say) has its work done by so many processes as
-    its parameter `processes` says. It starts them by itself, on this machine, unless the recipe names an executor.
-    Then the executor is given the `job`, a `luthier.Job`; it starts that many processes anywhere, lets each make
-    torch's process group, has each call `job.do(rank, send)`, and yields whatever they send, in the order in which
-    each sends it, until all have ended. A process that dies is a `luthier.LuthierError`. Where the generator is
-    closed before it has ended, since one process told of an error, it ends the others. So must the death of the
-    process that it is called in.
+    its parameter `processes` says. The executor is given the `job`, a `luthier.Job`; it starts that many processes
+    anywhere, lets each make torch's process group, has each call `job.do(rank, send)`, and yields whatever they
+    send, in the order in which each sends it, until all have ended. A process that dies is a
+    `luthier.LuthierError`. Where the generator is closed before it has ended, since one process told of an error,
+    it ends the others. So must the death of the process that it is called in.
 
-    A recipe chooses by the reserved key `executor`: a name, or a mapping of `name` and parameters. What is chosen
-    is not in the step's key: it says where the work is done, not what is done.
+    A recipe chooses by the reserved key `executor`: a name, or a mapping of `name` and parameters. Without it, the
+    executor called `local` starts them where there are more than one. What is chosen is not in the step's key: it
+    says where the work is done, not what is done.
     """
     raise NotImplementedError
 
