@@ -60,3 +60,9 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def luthier_samples(tiny: Path, export: Any) -> dict[str, Any]:
     return {"model": Model.at(tiny, "causal-lm", "0" * 64), "onnx": [export(tiny)]}
+
+
+@pytest.fixture(scope="session")
+def luthier_configurations() -> dict[str, dict[str, Any]]:
+    """Little calibration data, for speed; `mixed` has no budget by default."""
+    return {"gptq": {"calibration_tokens": 512}, "mixed": {"calibration_tokens": 512, "max_megabytes": 0.2}}
