@@ -93,6 +93,24 @@ def test_a_store_that_a_process_cannot_reach_is_told(project):
     assert "file system that all the machines share" in heard[0]["remedy"]
 
 
+def test_several_processes_need_somebody_who_starts_them(sing):
+    with pytest.raises(RecipeError, match=r"processes: no executor component is called 'local'.*luthier-tune"):
+        sing("processes: 2")
+    assert sorted(voices(sing("processes: 1"))) == ["0"]
+
+
+@pytest.mark.slow
+def test_the_default_executor_starts_them_on_this_machine(monkeypatch, sing):
+    monkeypatch.setenv("LUTHIER_PLUGINS", "toys,tune")
+    run = sing("processes: 2")
+    expected = {str(rank): {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank} for rank in (0, 1)}
+    assert voices(run) == expected
+    with pytest.raises(luthier.LuthierError, match="process 1 of 2 exited with status 7 in the middle of its work"):
+        sing("processes: 2", "fail: exit")
+    with pytest.raises(luthier.LuthierError, match="the last voice is hoarse"):
+        sing("processes: 2", "fail: refuse")
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [

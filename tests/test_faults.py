@@ -78,6 +78,31 @@ def test_a_killed_parent_leaves_no_worker(command, project):
     assert run.data.seconds > 0
 
 
+def ranks_of(project: Path) -> list[psutil.Process]:
+    """The processes of jobs that were started in the project."""
+    running = psutil.process_iter(["cmdline", "cwd"])
+    return [
+        each
+        for each in running
+        if "luthier_tune.rank" in (each.info["cmdline"] or []) and each.info["cwd"] == str(project)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_of_a_job_outlives_the_command(command, project, sent):
+    steps = "  - architecture: parrot\n  - tune: choir\n    processes: 2\n    fail: sleep\n"
+    (project / "choir.yaml").write_text(f"luthier: 1\nsteps:\n{steps}")
+    process = command("run", "choir.yaml", LUTHIER_PLUGINS="toys,tune")
+    assert wait_until(lambda: len(list(project.glob(".luthier/work/*/checkpoint/said/*.json"))) == 2, 180)
+    assert len(ranks_of(project)) == 2
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (-signal.SIGKILL if sent == signal.SIGKILL else 130), errors
+    assert "Traceback" not in errors
+    assert wait_until(lambda: not ranks_of(project))
+
+
 def test_two_runs_of_one_recipe_at_once_share_the_work(command, project, undisturbed):
     both = [command("run", "recipe.yaml", *SLOWLY) for _ in range(2)]
     for process in both:

@@ -191,14 +191,22 @@ def test_the_table_has_a_row_of_every_recipe_and_names_steps_that_there_are() ->
         assert {name for row in rows_of(recipe) for name in (row.tuner, row.validator, row.against) if name} <= ids
 
 
-def test_the_table_takes_the_place_of_the_last_one(tmp_path: Path) -> None:
+def test_rows_have_names_of_their_own() -> None:
+    names = [(row.purpose, row.model, row.data) for row in bench.ROWS]
+    assert len(set(names)) == len(names)
+
+
+def test_a_measured_row_takes_the_place_of_its_last_and_leaves_the_others(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text((HERE.parents[1] / "docs" / "quality.md").read_text(encoding="utf-8"), encoding="utf-8")
-    before = page.read_text(encoding="utf-8")
-    for value in ("1.0", "2.0"):
-        bench.write(bench.markdown([[value] * len(bench.HEADINGS)]), page)
-    after = page.read_text(encoding="utf-8")
-    assert "| 2.0 |" in after
-    assert "| 1.0 |" not in after
-    assert after.partition(bench.BEGIN)[0] == before.partition(bench.BEGIN)[0]
-    assert after.partition(bench.END)[2] == before.partition(bench.END)[2]
+    page.write_text(f"above\n{bench.BEGIN}\nNot measured yet.\n{bench.END}\nbelow\n", encoding="utf-8")
+
+    def line(row: Any, value: str) -> list[str]:
+        # An empty cell, as where nothing stands beside the metric, must survive being read again.
+        return [row.purpose, row.model, row.data, value, *[""] * (len(bench.HEADINGS) - 5), "2026-11-27"]
+
+    first, second, third = bench.ROWS[:3]
+    bench.write([line(third, "1.0"), line(first, "1.0")], page)
+    bench.write([line(second, "2.0"), line(first, "2.0")], page)
+    text = page.read_text(encoding="utf-8")
+    assert bench.written(text) == [line(first, "2.0"), line(second, "2.0"), line(third, "1.0")]
+    assert (text.partition(bench.BEGIN)[0], text.partition(bench.END)[2]) == ("above\n", "\nbelow\n")

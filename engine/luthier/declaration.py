@@ -78,9 +78,9 @@ def component(
             do not go together.
         platform: the result depends on the processor architecture or operating system.
         search: by what its results compare; with it, recipes may give lists of values for its parameters.
-        processes: its parameter `processes` says by how many processes its work is done, and it can be called in
-            all of them at once, anywhere: a recipe may give its steps an `executor`. See the hook
-            `luthier_executors`. Without an executor it is called once, and starts the others by itself.
+        processes: its parameter `processes` says by how many processes its work is done. It can be called in all of
+            them at once, anywhere. What starts them is the executor that the recipe names for the step, or the
+            default one; see the hook `luthier_executors`.
         metrics: the names of all metrics that it may record, or a function that is called with the configuration and
             returns them. With it, a gate on a metric that there will never be is refused while planning, not after
             the work.

@@ -131,6 +131,19 @@ def luthier_exporters() -> Iterable[ComponentFunction]:
 
 
 @hookspec
+def luthier_quantizers() -> Iterable[ComponentFunction]:
+    """Give the quantizers: a model or an ONNX model in, the same with fewer bits a weight out.
+
+    A quantizer asks for `model` or for `onnx` and gives the same kind, in the same form; it asks for `data`
+    (calibration) and `ctx` if it wants, and writes the whole result into `ctx.output`. What the first one of a recipe
+    was given is the `reference` that validators compare with. One that takes a `model` writes the weights as they are
+    after quantization, in floating point, so that every runtime shows what was lost; how an exporter learns of their
+    integers is between the two.
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def luthier_runtimes() -> Iterable[ComponentFunction]:
     """Give the runtimes: functions that load a model and return a `luthier.Generator`.
 
@@ -153,18 +166,18 @@ def luthier_validators() -> Iterable[ComponentFunction]:
 
 @hookspec
 def luthier_executors() -> Iterable[ComponentFunction]:
-    """Give the executors: generator functions that run the processes of a step elsewhere than on this machine.
+    """Give the executors: generator functions that start the processes of a step.
 
     A component that declares `@component(processes=True)` (a tuner, say) has its work done by so many processes as
-    its parameter `processes` says. It starts them by itself, on this machine, unless the recipe names an executor.
-    Then the executor is given the `job`, a `luthier.Job`; it starts that many processes anywhere, lets each make
-    torch's process group, has each call `job.do(rank, send)`, and yields whatever they send, in the order in which
-    each sends it, until all have ended. A process that dies is a `luthier.LuthierError`. Where the generator is
-    closed before it has ended, since one process told of an error, it ends the others. So must the death of the
-    process that it is called in.
+    its parameter `processes` says. The executor is given the `job`, a `luthier.Job`; it starts that many processes
+    anywhere, lets each make torch's process group, has each call `job.do(rank, send)`, and yields whatever they
+    send, in the order in which each sends it, until all have ended. A process that dies is a
+    `luthier.LuthierError`. Where the generator is closed before it has ended, since one process told of an error,
+    it ends the others. So must the death of the process that it is called in.
 
-    A recipe chooses by the reserved key `executor`: a name, or a mapping of `name` and parameters. What is chosen
-    is not in the step's key: it says where the work is done, not what is done.
+    A recipe chooses by the reserved key `executor`: a name, or a mapping of `name` and parameters. Without it, the
+    executor called `local` starts them where there are more than one. What is chosen is not in the step's key: it
+    says where the work is done, not what is done.
     """
     raise NotImplementedError
 

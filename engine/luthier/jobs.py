@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from luthier.core_stages import DEFAULT_EXECUTOR
 from luthier.errors import InputError, PluginError
 from luthier.failures import as_error, failure
 from luthier.plugins import Registry, load_plugins
@@ -48,21 +49,29 @@ class Job:
         """The step's checkpoint, a directory that all processes see and that outlives them."""
         return Path(self.request["checkpoint"])
 
-    def do(self, rank: int, send: Callable[[Mapping[str, Any]], None]) -> None:
+    def do(
+        self,
+        rank: int,
+        send: Callable[[Mapping[str, Any]], None],
+        join: Callable[[], object] | None = None,
+    ) -> None:
         """Call the step's component in this process, which is one of those that the job is done by.
 
-        Before, torch's process group must have been made, of all the processes, unless the component uses none.
-        Nothing is raised: an error of the component is a message too.
+        Nothing is raised: an error of the component, or of `join`, is a message too.
 
         Args:
             rank: of this process, from 0.
             send: takes the messages that the executor yields, JSON-like mappings; from any thread.
+            join: makes torch's process group, of all the processes; not needed where the executor did so before.
         """
         heard = send if rank == 0 else _ignore
         registry = load_plugins(local=[Path(path) for path in self.local_plugins])
         try:
             with tempfile.TemporaryDirectory(prefix="luthier-") as scratch, log_to(heard):
-                Tasks(registry, heard).carry_out(self._part(rank, registry, Path(scratch)))
+                part = self._part(rank, registry, Path(scratch))
+                if join:
+                    join()
+                Tasks(registry, heard).carry_out(part)
         except (Exception, SystemExit) as error:
             send({**failure(error, registry.sources), "rank": rank})
         else:
@@ -94,12 +103,12 @@ def _ignore(message: Message) -> None:
 
 
 def spread(registry: Registry, emit: Send, local_plugins: Sequence[Path], request: Mapping[str, Any]) -> None:
-    """Have a request done by the processes of the executor that it names, and pass on what they tell.
+    """Have a request done by the processes of the executor that it names, or the default one; pass on what they tell.
 
     Raises:
         LuthierError: the first error of one of them, or the executor's own.
     """
-    chosen = request["executor"]
+    chosen = request.get("executor") or {"name": DEFAULT_EXECUTOR, "config": {}}
     executor = registry.find("executor", chosen["name"])
     local = tuple(str(path.absolute()) for path in local_plugins)
     worker = registry.find(request["stage"], request["component"])

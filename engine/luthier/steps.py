@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.components import RESERVED_KEYS, Component, ConfigurationError, Problem, plain_value
-from luthier.core_stages import NAMED_INPUTS, SUBJECTS, Stage
+from luthier.core_stages import DEFAULT_EXECUTOR, NAMED_INPUTS, SUBJECTS, Stage
 from luthier.errors import LuthierError
 from luthier.nodes import Node, Position, follow, shown
 from luthier.plugins import Registry, UnknownStage
@@ -46,7 +46,7 @@ class StepSpec:
         named: for each named input (`teacher`) the id of the step that gives it.
         gate: the bounds as written; None without.
         runtime: the runtime that its subjects are loaded with; None for the kind's default.
-        executor: what its processes are run by; None if the component starts them by itself, on this machine.
+        executor: what starts its processes; None for the default one, where there are several.
         subjects: what a validator measures, of those that there are.
         environment: `own` or `main`; empty for what the plugin declares.
         position: where it begins in the file; None in a recipe that was built in Python.
@@ -119,6 +119,9 @@ class StepReader:
             config = self._configure(component, step, config_nodes, self._key)
         if config is None:
             return stage
+        if "executor" not in reserved:
+            configs = [each.config for each in space.candidates] if space else [config]
+            self._check_default_executor(component, configs, step)
         located = config_nodes | {key: reserved[key] for key in named}
         positions = {key: node.place for key, node in located.items() if node.place and not node.override}
         return StepSpec(
@@ -236,6 +239,15 @@ class StepReader:
             self._add(node, f"{self._key}.executor", f"{component} runs where the worker does, so it has none{told}")
             return None
         return self._chosen(node, "executor")
+
+    def _check_default_executor(self, component: Component, configs: list[dict[str, Any]], step: Node) -> None:
+        """See that there is something that starts several processes, where they are asked for."""
+        if not any(map(component.needs_executor, configs)):
+            return
+        try:
+            self._registry.find("executor", DEFAULT_EXECUTOR)
+        except LuthierError as error:
+            self._add(step.value.get("processes", step), f"{self._key}.processes", error.message, error.remedy)
 
     def _chosen(self, node: Node, kind: str) -> ComponentSpec | None:
         """A component in a reserved key: `KIND: NAME`, or `KIND: {name: NAME, PARAMETER: VALUE}`."""

@@ -147,7 +147,7 @@ class Tasks:
         """What gives a model or an ONNX model: it writes a directory."""
         component, configuration = self._component(request)
         context = self._context(request, component)
-        if self._spread and request.get("executor"):
+        if self._spread and (request.get("executor") or component.needs_executor(request["config"])):
             self._spread(request)
             return {}  # The first of the processes has written everything.
         inputs = {name: _artifact(record) for name, record in request["inputs"].items()}

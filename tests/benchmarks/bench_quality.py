@@ -1,7 +1,7 @@
 """What each purpose reaches: the recipes are run, and a table is written of them.
 
     make bench-quality                            all; prints the table and writes it into docs/quality.md
-    bench_quality.py --only manual-pages …        some; prints their rows
+    bench_quality.py --only manual-pages …        some; the rows of the others stay as they were measured before
 
 Every step is cached in the recipes' store, so a second run prints at once. `before` is the base model on the same
 examples unless the row says otherwise; the interval is that of the difference, by the gates' paired bootstrap.
@@ -13,7 +13,6 @@ import argparse
 import os
 import platform
 import runpy
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +38,7 @@ HEADINGS = (
     "after",
     "difference (95%)",
     "beside",
+    "measured",
 )
 
 
@@ -54,6 +54,8 @@ class Row:
         metric: of it; it must be recorded for single examples, or the row has no interval.
         against: another validator's step, whose candidate is `before`; by default the base model.
         beside: other metrics of the same report, by what they are called.
+
+    No two rows are alike in purpose, model and data: these three find a row in the page again.
     """
 
     recipe: str
@@ -265,8 +267,12 @@ def cells(row: Row, run: luthier.Run) -> list[str]:
     examples = f"{run.metrics[row.tuner]['examples']:,.0f}"
     minutes = f"{(run.seconds(row.tuner) or 0) / 60:.1f}"
     difference = f"{value - old:+.3f} ({low:+.3f} to {high:+.3f})"
-    described = [row.purpose, row.model, row.data, examples, minutes, row.metric]
-    return [*described, f"{old:.3f}", f"{value:.3f}", difference, beside]
+    day = run.data.started[:10]
+    return [*_described(row), examples, minutes, row.metric, f"{old:.3f}", f"{value:.3f}", difference, beside, day]
+
+
+def _described(row: Row) -> list[str]:
+    return [row.purpose, row.model, row.data]
 
 
 def _records(run: luthier.Run, validator: str, subject: str) -> Sequence[Mapping[str, Any]]:
@@ -295,12 +301,25 @@ def markdown(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write(table: str, page: Path = PAGE) -> None:
-    """Put the table between the page's markers, with the machine and the day."""
-    where = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, {time.strftime('%d %B %Y')}"
-    head, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    tail = rest.partition(END)[2]
-    page.write_text(f"{head}{BEGIN}\n`make bench-quality`, {where}.\n\n{table}\n{END}{tail}", encoding="utf-8")
+def written(page: str) -> list[list[str]]:
+    """The rows that the page's table has."""
+    lines = (line for line in page.partition(BEGIN)[2].partition(END)[0].splitlines() if line.startswith("|"))
+    return [line.strip("| ").split(" | ") for line in lines][2:]
+
+
+def merged(measured: Iterable[list[str]], before: Iterable[list[str]]) -> list[list[str]]:
+    """The rows of both in the order of `ROWS`: measured now, or else before."""
+    known = {tuple(line[:3]): line for line in (*before, *measured)}
+    return [known[key] for row in ROWS if (key := tuple(_described(row))) in known]
+
+
+def write(rows: Iterable[list[str]], page: Path = PAGE) -> None:
+    """Put rows into the table between the page's markers, with the machine."""
+    where = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
+    text = page.read_text(encoding="utf-8")
+    head, _, rest = text.partition(BEGIN)
+    table = markdown(merged(rows, written(text)))
+    page.write_text(f"{head}{BEGIN}\n`make bench-quality`, {where}.\n\n{table}\n{END}{rest.partition(END)[2]}", "utf-8")
 
 
 def main() -> None:
@@ -313,10 +332,9 @@ def main() -> None:
         runpy.run_path(str(EXAMPLES / "purposes" / "catalogues.py"), run_name="__main__")
     chosen = [row for row in ROWS if {row.path.stem, row.path.parent.name} & set(wanted)]
     runs = {path: finished(path) for path in dict.fromkeys(row.path for row in chosen)}
-    table = markdown(cells(row, runs[row.path]) for row in chosen)
-    print(table)
-    if wanted == names:
-        write(table)
+    rows = [cells(row, runs[row.path]) for row in chosen]
+    print(markdown(rows))
+    write(rows)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def choir(model: Model, ctx: Context, *, processes: int = 2, fail: str = "") -> 
     """Each of the processes says where it is; the first waits for the others and writes down what they said.
 
     Args:
-        fail: what befalls the last process: `refuse`, `value` or `exit`.
+        fail: what befalls the last process: `refuse`, `value`, `exit` or `sleep`.
     """
     import os
 
@@ -118,6 +118,8 @@ def choir(model: Model, ctx: Context, *, processes: int = 2, fail: str = "") -> 
             raise InputError("the last voice is hoarse", "Give it honey.")
         if fail == "exit":
             os._exit(7)
+        if fail == "sleep":
+            time.sleep(3600)
         raise ValueError("the last voice is hoarse")
     while ctx.rank == 0 and len(list(said.glob("*.json"))) < processes:
         time.sleep(0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from contextlib import closing
 
 import pytest
@@ -62,6 +63,42 @@ def test_an_address_where_nobody_listens_is_told_at_once(tmp_path):
             next(run(Job(2, "cpu", {"checkpoint": str(tmp_path)}), address, CPU))
     assert "ray start --head" in told.value.remedy
     assert "`local`" in told.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is no head node of Ray"),
+        (b"", "is no head node of Ray"),
+        (None, "did not answer"),
+    ],
+)
+def test_an_address_where_something_else_listens_is_told_at_once(tmp_path, monkeypatch, answer, told):
+    """Ray itself tries for four minutes, and then ends the process."""
+    from luthier_ray import cluster
+
+    monkeypatch.setattr(cluster, "_KNOCK_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(100)
+                if answer is None:
+                    done.wait(10)
+                else:
+                    connection.sendall(answer)
+
+        done = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        try:
+            with pytest.raises(InputError, match=f"no Ray cluster can be reached at '127.0.0.1:.*{told}"):
+                next(cluster.run(Job(2, "cpu", {"checkpoint": str(tmp_path)}), "auto", CPU))
+        finally:
+            done.set()
+            thread.join()
 
 
 def test_statistics_of_use_are_not_sent():

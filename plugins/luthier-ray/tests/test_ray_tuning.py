@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -64,6 +66,7 @@ def tune(tmp_path, model, monkeypatch):
         recipe.write_text(RECIPE.format(model=model, more=more, steps=steps))
         return luthier.run(recipe, display=False, jobs=1, device="cpu", **options)
 
+    call.model = model
     return call
 
 
@@ -107,3 +110,57 @@ def kill_one_once(project: Path) -> None:
     workers = [each for each in psutil.process_iter() if any("RayTrainWorker" in word for word in each.cmdline())]
     second = max(workers, key=lambda each: each.create_time())
     os.kill(second.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def command(tune, tmp_path):
+    """Start a run of the recipe in the test's folder as a command of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def call(more: str, steps: int) -> subprocess.Popen[str]:
+        (tmp_path / "recipe.yaml").write_text(RECIPE.format(model=tune.model, more=more, steps=steps))
+        arguments = ["run", "recipe.yaml", "--device", "cpu", "--jobs", "1"]
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from luthier.cli import main; main()", *arguments],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield call
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def of_ray() -> set[int]:
+    """The processes of any Ray: its servers, its agents, its workers."""
+    found = set()
+    for each in psutil.process_iter(["cmdline", "name"]):
+        words = [each.info["name"] or "", *(each.info["cmdline"] or [])]
+        if any(mark in word for word in words for mark in ("raylet", "gcs_server", "ray::", "/ray/_private/")):
+            found.add(each.pid)
+    return found
+
+
+def wait_until(condition, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not condition():
+        time.sleep(0.1)
+    return bool(condition())
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_ended_ends_its_cluster(command, tmp_path, sent):
+    before = of_ray()
+    process = command(ON_RAY, steps=100_000)
+    assert wait_until(lambda: list(tmp_path.glob(".luthier/work/*/checkpoint/training.safetensors")), 400)
+    assert of_ray() - before
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert wait_until(lambda: not of_ray() - before, 60)

@@ -227,12 +227,6 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(tmp_path, tiny, exa
     assert "activations: recompute" in caught.value.remedy
 
 
-def test_torchrun_is_refused_where_each_process_would_train_the_whole(tmp_path, tiny, examples, monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
-    with pytest.raises(InputError, match="this tuner trains in one"):
-        tuned(tmp_path, tiny, examples)
-
-
 def test_a_disk_that_fills_up_is_one_clear_error(tmp_path, monkeypatch):
     cache = make_cache(tmp_path)
 

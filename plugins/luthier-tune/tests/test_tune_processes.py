@@ -1,123 +1,210 @@
-"""Several processes compute what one would."""
+"""Several processes compute what one would, and end together."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import psutil
 import pytest
-import torch
 from safetensors.torch import load_file
 
 import luthier_tune
-from luthier import InputError, LuthierError
+from luthier import InputError, Job, LuthierError
 from luthier.artifacts import build_manifest
 from luthier.testing import arguments, make_context
-from luthier_tune.adapters import AdapterSettings
-from luthier_tune.distillation import Mixture
+from luthier_tune.activations import ActivationCache
 from luthier_tune.distributed import Group
-from luthier_tune.options import Training
-from luthier_tune.processes import _decode, _encode
-from luthier_tune.prompt_tuning import PromptSettings
-from luthier_tune.rescaling import FactorSettings
 
 CONFIG = {"learning_rate": 5e-3, "valid_examples": 3, "warmup_steps": 1, "checkpoint_minutes": 0.0, "evaluate_every": 2}
 # Of 20 examples: every other step has a single one, and the second process nothing to do.
 BATCHES = {"batch_size": 19, "max_steps": 6}
 
 
-def tune(tuner, directory, model, data, on_step=lambda step: None, **config):
+def alone(tuner, directory, model, data, **config):
     ctx = make_context(directory, seed=3)
-    emit = ctx._emit
-
-    def listen(event):
-        emit(event)
-        on_step(event["done"])
-
-    ctx._emit = listen
     tuner(model, data, ctx, **arguments(tuner, **(CONFIG | config)))
     return ctx
 
 
-def curve(ctx):
-    return pl.read_parquet(ctx.notes / "tables" / "learning-curve.parquet")
+def job(tuner, directory, model, data, processes=2, device="cpu", **config) -> Job:
+    """What the engine gives an executor."""
+    ctx = make_context(directory)
+    inputs = {
+        name: {"kind": each.kind, "form": each.form, "path": str(each.path), "hash": each.hash}
+        for name, each in {"model": model, "data": data}.items()
+    }
+    request = {
+        "task": "directory",
+        "stage": "tune",
+        "component": tuner.__name__,
+        "config": CONFIG | config | {"processes": processes},
+        "inputs": inputs,
+        "output": str(ctx.output),
+        "notes": str(ctx.notes),
+        "checkpoint": str(ctx.checkpoint),
+        "seed": 3,
+        "device": device,
+    }
+    return Job(processes, device, request)
 
 
-def identity(ctx):
-    return build_manifest(ctx.output, "model", "causal-lm").hash
+def together(tuner, directory, model, data, on_step=lambda step: None, **options) -> list[dict]:
+    """Have a tuner's work done by processes of this machine; gives what they tell."""
+    told = []
+    for message in luthier_tune.local(job(tuner, directory, model, data, **options)):
+        told.append(message)
+        if message["type"] == "progress":
+            on_step(message["done"])
+        if message["type"] == "error":
+            raise LuthierError(message["message"], message["remedy"])
+    return told
+
+
+def curve(directory):
+    return pl.read_parquet(directory / "notes" / "tables" / "learning-curve.parquet")
+
+
+def metrics(directory):
+    return {each["name"]: each for each in json.loads((directory / "notes" / "metrics.json").read_text())}
+
+
+def identity(directory):
+    return build_manifest(directory / "output", "model", "causal-lm").hash
+
+
+@pytest.fixture(autouse=True)
+def only_these_plugins(monkeypatch):
+    monkeypatch.setenv("LUTHIER_PLUGINS", "models,tune")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
 
 
 def test_two_processes_compute_what_one_would_also_after_one_died(tmp_path, tiny, examples):
     options = {"rank": 4, **BATCHES}
-    threads = torch.get_num_threads()
-    one = tune(luthier_tune.lora, tmp_path / "one", tiny, examples, **options)
-    two = tune(luthier_tune.lora, tmp_path / "two", tiny, examples, processes=2, **options)
+    one = alone(luthier_tune.lora, tmp_path / "one", tiny, examples, **options)
+    told = together(luthier_tune.lora, tmp_path / "two", tiny, examples, **options)
+    assert sorted(message["rank"] for message in told if message["type"] == "done") == [0, 1]
+    assert [message["done"] for message in told if message["type"] == "progress"] == [1, 2, 3, 4, 5, 6]
     for name in ("loss", "gradient_norm", "tokens", "examples", "learning_rate"):
-        assert curve(two)[name].to_list() == pytest.approx(curve(one)[name].to_list(), rel=1e-5)
+        expected = curve(tmp_path / "one")[name].to_list()
+        assert curve(tmp_path / "two")[name].to_list() == pytest.approx(expected, rel=1e-5)
+    got = metrics(tmp_path / "two")
     for name, metric in one.metrics.items():
-        assert two.metrics[name].value == pytest.approx(metric.value, rel=1e-5)
-    assert two.metrics["valid_loss"].per_example == pytest.approx(one.metrics["valid_loss"].per_example, rel=1e-5)
+        assert got[name]["value"] == pytest.approx(metric.value, rel=1e-5)
+    assert got["valid_loss"]["per_example"] == pytest.approx(one.metrics["valid_loss"].per_example, rel=1e-5)
     expected = load_file(one.output / "adapter" / "adapter_model.safetensors")
-    got = load_file(two.output / "adapter" / "adapter_model.safetensors")
-    for name, value in expected.items():
-        torch.testing.assert_close(got[name], value, atol=1e-4, rtol=1e-3)
+    for name, value in load_file(tmp_path / "two" / "output" / "adapter" / "adapter_model.safetensors").items():
+        assert value.numpy() == pytest.approx(expected[name].numpy(), rel=1e-3, abs=1e-4)
 
-    def kill_the_other(step):
+    def kill_the_second(step):
         if step == 3:
-            (child,) = psutil.Process().children()
-            child.kill()
+            children = sorted(psutil.Process().children(), key=lambda each: each.create_time())
+            children[1].kill()
 
-    with pytest.raises(LuthierError, match="process 2 of 2 of the training ended with status -9") as died:
-        tune(luthier_tune.lora, tmp_path / "died", tiny, examples, kill_the_other, processes=2, **options)
-    assert "goes on from the last checkpoint" in died.value.remedy
-    again = tune(luthier_tune.lora, tmp_path / "died", tiny, examples, processes=2, **options)
-    assert again.events[0]["done"] > 2
-    assert identity(again) == identity(two)
+    with pytest.raises(LuthierError, match="process 1 of 2 was killed, as the system does where memory runs") as died:
+        together(luthier_tune.lora, tmp_path / "died", tiny, examples, kill_the_second, **options)
+    assert "run again to go on from it" in died.value.remedy
     assert psutil.Process().children() == []
-    assert torch.get_num_threads() == threads
+    again = together(luthier_tune.lora, tmp_path / "died", tiny, examples, **options)
+    assert next(message["done"] for message in again if message["type"] == "progress") > 2
+    assert identity(tmp_path / "died") == identity(tmp_path / "two")
+    assert psutil.Process().children() == []
 
 
-def test_minutes_end_for_all_processes_at_once(tmp_path, tiny, examples, monkeypatch):
-    now = iter(range(1_000_000))
-    monkeypatch.setattr("luthier_tune.training.time.monotonic", lambda: next(now) / 10)
-    ctx = tune(luthier_tune.full, tmp_path, tiny, examples, processes=2, max_minutes=0.1)
-    assert 5 < ctx.metrics["steps"].value < 60
-    assert ctx.events[-1]["total"] == ctx.metrics["steps"].value
+def test_kept_activations_are_shared_by_the_processes(tmp_path, tiny, examples):
+    options = {"top": 1, "activations": "float32", "learning_rate": 3e-3, **BATCHES}
+    one = alone(luthier_tune.layers, tmp_path / "one", tiny, examples, **options)
+    together(luthier_tune.layers, tmp_path / "two", tiny, examples, **options)
+    losses = curve(tmp_path / "one")["loss"].to_list()
+    assert curve(tmp_path / "two")["loss"].to_list() == pytest.approx(losses, rel=1e-5)
+    expected = one.metrics["valid_loss"].value
+    assert metrics(tmp_path / "two")["valid_loss"]["value"] == pytest.approx(expected, rel=1e-5)
+    # All 20 and 3 examples are there, whichever process computed them.
+    kept = tmp_path / "two" / "checkpoint" / "activations"
+    assert (kept / "float32").stat().st_size == (tmp_path / "one" / "checkpoint/activations/float32").stat().st_size
+    assert (kept / "index").read_bytes().count(b"\2") >= 20 + 3
 
 
-def test_cached_activations_are_for_one_process(tmp_path, tiny, examples):
-    with pytest.raises(LuthierError, match="`processes` is 2, and this tuner trains in one"):
-        tune(luthier_tune.layers, tmp_path, tiny, examples, processes=2, max_steps=1, top=1)
+def test_another_process_that_makes_the_file_of_activations_too_takes_nothing_away(tmp_path, monkeypatch):
+    import logging
+
+    import torch
+
+    def cache():
+        return ActivationCache(tmp_path, [3, 2], 4, "float32", logging.getLogger("test"))
+
+    ours, others = cache(), cache()
+    states = torch.randn(3, 4)
+    ours.put(0, states)
+    monkeypatch.setattr(Path, "is_file", lambda path: False)  # as if it had looked before we wrote
+    others.put(1, states[:2])
+    monkeypatch.undo()
+    assert torch.equal(ours.get(0), states)
+    assert torch.equal(ours.get(1), states[:2])
+
+
+def test_an_error_of_the_processes_is_told(tmp_path, tiny, examples):
+    wrong = job(luthier_tune.lora, tmp_path, tiny, examples, max_steps=1, targets=["q_prj"])
+    messages = list(luthier_tune.local(wrong))
+    assert messages[-1]["type"] == "error"
+    assert "`targets` names 'q_prj'" in messages[-1]["message"]
+    assert messages[-1]["refused"]
+    assert psutil.Process().children() == []
 
 
 def test_more_processes_than_devices_are_refused(tmp_path, tiny, examples, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    ctx = make_context(tmp_path, device="cuda")
+    ctx.processes = 2
     with pytest.raises(InputError, match="'cuda:1' was asked for, but PyTorch finds 1 CUDA devices"):
-        luthier_tune.full(
-            tiny,
-            examples,
-            make_context(tmp_path, device="cuda"),
-            **arguments(luthier_tune.full, processes=2, max_steps=1),
-        )
+        luthier_tune.full(tiny, examples, ctx, **arguments(luthier_tune.full, processes=2, max_steps=1))
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        AdapterSettings(rank=3, alpha=2.0, targets=["q_proj"], ranks={"q_proj": 2}),
-        Mixture(temperature=2.0, teacher_weight=0.5),
-        FactorSettings(),
-        PromptSettings(tokens=4),
-        Training(max_minutes=0.1),
-        None,
-    ],
-)
-def test_what_a_process_is_given_arrives_whole(value):
-    assert _decode(json.loads(json.dumps(_encode(value)))) == value
+def test_processes_that_nobody_started_are_refused(tmp_path, tiny, examples):
+    with pytest.raises(InputError, match="`processes` is 2, and 1 are there"):
+        alone(luthier_tune.full, tmp_path, tiny, examples, processes=2, max_steps=1)
+
+
+def test_an_error_waits_for_the_death_that_caused_it():
+    """Who dies breaks the connections of the others, whose errors may be heard first."""
+    import queue
+
+    from luthier_tune.launching import _messages
+
+    class Rank:
+        def __init__(self, death=None):
+            self._death = death
+
+        def death(self):
+            return self._death
+
+    broken = {"type": "error", "exit_code": 3, "message": "RuntimeError: Connection closed by peer", "rank": 0}
+    heard = queue.Queue()
+    for each in [(0, {"type": "log"}), (0, broken), (0, None), (1, None)]:
+        heard.put(each)
+    told = _messages([Rank(), Rank(LuthierError("process 1 of 2 was killed"))], heard)
+    assert next(told) == {"type": "log"}
+    with pytest.raises(LuthierError, match="process 1 of 2 was killed"):
+        next(told)
+    refused = {"type": "error", "exit_code": 1, "message": "the data is empty", "rank": 1}
+    for each in [(0, broken), (1, refused)]:
+        heard.put(each)
+    assert next(_messages([Rank(), Rank()], heard)) == refused
+    for each in [(0, broken), (0, None), (1, None)]:
+        heard.put(each)
+    assert list(_messages([Rank(), Rank()], heard)) == [broken]
+
+
+@pytest.mark.slow
+def test_minutes_end_for_all_processes_at_once(tmp_path, tiny, examples):
+    told = together(luthier_tune.full, tmp_path, tiny, examples, max_minutes=0.02)
+    steps = [message["done"] for message in told if message["type"] == "progress"]
+    assert steps[-1] == metrics(tmp_path)["steps"]["value"] == len(steps)
 
 
 def test_items_are_dealt_out():
@@ -128,7 +215,7 @@ def test_items_are_dealt_out():
 
 @pytest.mark.slow
 def test_torchrun_starts_the_processes(tmp_path, tiny, examples):
-    one = tune(luthier_tune.lora, tmp_path / "one", tiny, examples, rank=4, **BATCHES)
+    alone(luthier_tune.lora, tmp_path / "one", tiny, examples, rank=4, **BATCHES)
     script = tmp_path / "script.py"
     script.write_text(f"""
 import pathlib, luthier_tune
@@ -142,6 +229,6 @@ luthier_tune.lora(
 """)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     subprocess.run(command, check=True)
-    losses = pl.read_parquet(tmp_path / "two" / "notes" / "tables" / "learning-curve.parquet")["loss"]
-    assert losses.to_list() == pytest.approx(curve(one)["loss"].to_list(), rel=1e-5)
+    losses = curve(tmp_path / "two")["loss"]
+    assert losses.to_list() == pytest.approx(curve(tmp_path / "one")["loss"].to_list(), rel=1e-5)
     assert (tmp_path / "two" / "output" / "model.safetensors").exists()

@@ -24,6 +24,9 @@ from luthier_ray.resources import Resources, check_room
 
 _POLL_SECONDS = 0.5
 _KNOCK_SECONDS = 10.0
+_HTTP2_HEADER, _HTTP2_KIND, _HTTP2_SETTINGS = 9, 3, b"\x04"
+"""The bytes of a frame's header, where in it the kind is, and the kind that a server must begin with."""
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _HTTP2_SETTINGS + bytes(5)
 _GRACE_SECONDS = 10.0
 """How long a process's error waits for news of another one's death, which may be its cause: Ray looks every 2 s."""
 
@@ -48,12 +51,16 @@ def run(job: Job, address: str, resources: Resources) -> Iterator[Mapping[str, A
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[None]:
     """Be a driver of the cluster. When a driver leaves or dies, Ray ends all that it started."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or address
     try:
         _knock(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SystemExit) as error:
+        # Where the head node goes away while Ray looks for it, Ray exits.
+        told = "it does not answer" if isinstance(error, SystemExit) else str(error).strip().splitlines()[0]
         raise InputError(
-            f"no Ray cluster can be reached at {address!r}: {str(error).strip().splitlines()[0]}",
+            f"no Ray cluster can be reached at {address!r}: {told}",
             "Start one (`ray start --head`), name its address (`executor: {name: ray, address: HOST:6379}`, or "
             "RAY_ADDRESS), or give the address `local` to use this machine alone.",
         ) from error
@@ -64,14 +71,23 @@ def _connected(address: str) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """See whether anybody listens where an address has a port: Ray itself tries for minutes.
+    """See whether a head node answers where an address has a port: Ray itself tries for four minutes, and then exits.
 
     Raises:
-        OSError: if nobody does.
+        OSError: if nobody listens there, or somebody who does not speak gRPC, which is HTTP/2 (RFC 9113, 3.4), as a
+            head node does.
     """
     host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+    if not host or not port.isdigit() or os.environ.get("RAY_USE_TLS", "0") == "1":
+        return
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS) as connection:
+        connection.sendall(_HTTP2_GREETING)
+        try:
+            answer = connection.recv(_HTTP2_HEADER)
+        except TimeoutError as error:
+            raise OSError(f"what listens there did not answer within {_KNOCK_SECONDS:g} s") from error
+    if answer[_HTTP2_KIND:][:1] != _HTTP2_SETTINGS:
+        raise OSError("what listens there is no head node of Ray")
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
 """Tuners on packed sequences: adapters, all weights or some layers, factors, a soft prompt, and by a teacher.
 
+And the executor that starts their processes on this machine.
+
 Importing this module loads no heavy library; the components import their implementations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
@@ -14,7 +16,7 @@ from luthier import InputError, component, hookimpl
 from luthier_tune.options import BY_VALID_LOSS, Training, check_budget, check_factors, check_layers
 
 if TYPE_CHECKING:
-    from luthier import Context, Dataset, Model
+    from luthier import Context, Dataset, Job, Model
 
 PROMPTED = {"prompt-completion", "chat"}
 TEXTS = PROMPTED | {"language-modelling"}
@@ -142,7 +144,13 @@ def full(
     tune(model, data, ctx, training)
 
 
-@component(needs={"model": FORMS, "data": LEARNABLE}, check=check_layers, check_forms=check_task, search=BY_VALID_LOSS)
+@component(
+    needs={"model": FORMS, "data": LEARNABLE},
+    check=check_layers,
+    check_forms=check_task,
+    search=BY_VALID_LOSS,
+    processes=True,
+)
 def layers(
     model: Model,
     data: Dataset,
@@ -267,6 +275,22 @@ def distill(
     adapter = AdapterSettings(rank=rank) if rank else None
     mixture = Mixture(temperature=temperature, teacher_weight=teacher_weight)
     tune(model, teacher, data, ctx, mixture=mixture, adapter=adapter, settings=training)
+
+
+def local(job: Job) -> Iterator[Mapping[str, Any]]:
+    """Run the processes of a step on this machine: where no executor is named, this is the one.
+
+    They share the threads that the step has. On CUDA each has a device of its own.
+    """
+    from luthier_tune.launching import run
+
+    yield from run(job)
+
+
+@hookimpl
+def luthier_executors() -> list[Callable[..., Any]]:
+    """Give the executor."""
+    return [local]
 
 
 @hookimpl

@@ -3,7 +3,8 @@
 Two sparse files hold a row of numbers for each token of each example, one in float16 and one in float32; an
 example is in one of them. A third file has an entry for each example, written last: which of the two, and a
 checksum. What a kill or a loss of power left unfinished has no entry or fails its checksum, and is computed
-again.
+again. So is what another process has begun to write, or a network's file system does not show yet: several may
+use the same files.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ class ActivationCache:
         path = self._path(kind)
         try:
             if not path.is_file():
-                with path.open("wb") as file:
+                # Appending: another process that does the same may have written numbers since.
+                with path.open("ab") as file:
                     file.truncate(self._starts[-1] * self._width * _KINDS[kind].itemsize)
             with path.open("r+b") as file:
                 file.seek(start * self._width * _KINDS[kind].itemsize)

@@ -19,7 +19,7 @@ from luthier_models.prompts import PromptEncoder
 from luthier_tune.adapter_files import adapter_tensors, save_adapter
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
-from luthier_tune.processes import on_processes
+from luthier_tune.processes import in_processes
 from luthier_tune.targets import adaptable, check_names, matches
 from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
 
@@ -55,7 +55,7 @@ class AdapterSettings:
         return self.loraplus_ratio if ".lora_B." in parameter else 1.0
 
 
-@on_processes
+@in_processes
 def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, settings: Training) -> None:
     """Train adapters on the data, and write the merged model and the adapter to `ctx.output`.
 

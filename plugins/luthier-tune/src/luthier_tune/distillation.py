@@ -20,7 +20,7 @@ from luthier_models.loading import load_by_config
 from luthier_models.prompts import PromptEncoder, load_tokenizer
 from luthier_tune.adapters import adapted_student
 from luthier_tune.loss import CHUNK, CompletionLoss, chunked_sum, states_and_head
-from luthier_tune.processes import on_processes
+from luthier_tune.processes import in_processes
 from luthier_tune.task import check_start, fit, read_examples
 from luthier_tune.whole import whole_student
 
@@ -44,7 +44,7 @@ class Mixture:
     teacher_weight: float
 
 
-@on_processes
+@in_processes
 def tune(
     model: Model,
     teacher: Model,

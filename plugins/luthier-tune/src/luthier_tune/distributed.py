@@ -7,7 +7,7 @@ computed, but for the order of additions. So the weights, the losses and every d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -75,6 +75,12 @@ class Group:
         together = torch.tensor(values, dtype=torch.float64, device=device)
         distributed.all_reduce(together)
         return [float(value) for value in together]
+
+    def first_then_others(self, work: Callable[[], Item], device: torch.device) -> Item:
+        """What `work` gives in each process; the others begin when the first has done it."""
+        done = [work()] if self.leads else []
+        self.sums([0.0], device)
+        return done[0] if done else work()
 
     def first(self, value: float, device: torch.device) -> float:
         """The number that the first process has: for decisions by the clock, which each reads for itself."""

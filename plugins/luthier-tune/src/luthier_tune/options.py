@@ -34,9 +34,9 @@ class Training:
             training, or the `last`.
         patience: training stops after so many measurements in a row that are no better than the best before.
         checkpoint_minutes: minutes between checkpoints, from which a killed step goes on.
-        processes: over how many processes each batch is divided, on CPUs, or on CUDA devices with one each: of this
-            machine, or where the step's `executor` says. The losses are those of one process, but for the order of
-            additions.
+        processes: over how many processes each batch is divided, on CPUs, or on CUDA devices with one each: on
+            this machine, or where the step's `executor` says. The losses are those of one process, but for the
+            order of additions.
     """
 
     learning_rate: Annotated[float, Gt(0)] = 5e-4
@@ -90,16 +90,13 @@ def check_one_process(*, processes: int, **_: object) -> None:
         )
 
 
-def check_layers(
-    *, top: int | None, names: list[str], rank: int | None = None, processes: int = 1, **others: Any
-) -> None:
-    """Refuse two ways to say which layers are trained, adapters in none, several processes, and more than one budget.
+def check_layers(*, top: int | None, names: list[str], rank: int | None = None, **others: Any) -> None:
+    """Refuse two ways to say which layers are trained, adapters in none, and more than one budget.
 
     Raises:
         InputError: naming what was given.
     """
     check_budget(**others)
-    check_one_process(processes=processes)
     if top is not None and names:
         raise InputError("`top` and `names` both say which layers are trained", "Keep one of them.")
     if top == 0 and rank is not None:

@@ -25,7 +25,7 @@ from luthier_tune.adapter_files import write_config
 from luthier_tune.examples import random_for
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
-from luthier_tune.processes import on_processes
+from luthier_tune.processes import in_processes
 from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class PromptSettings:
     text: str = ""
 
 
-@on_processes
+@in_processes
 def tune(model: Model, data: Dataset, ctx: Context, prompt: PromptSettings, settings: Training) -> None:
     """Train a soft prompt on the data, and write the model that reads it to `ctx.output`.
 

@@ -16,7 +16,7 @@ from luthier_models.loading import load_causal_lm
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.adapters import merging_student
 from luthier_tune.loss import CompletionLoss
-from luthier_tune.processes import on_processes
+from luthier_tune.processes import in_processes
 from luthier_tune.targets import adaptable, check_names
 from luthier_tune.task import Student, check_start, fit, read_examples
 
@@ -35,7 +35,7 @@ class FactorSettings:
     feedforward: list[str] = field(default_factory=list)
 
 
-@on_processes
+@in_processes
 def tune(model: Model, data: Dataset, ctx: Context, factors: FactorSettings, settings: Training) -> None:
     """Train factors on the data, and write the model with them multiplied in to `ctx.output`.
 

@@ -18,9 +18,11 @@ from luthier_tune.activations import ActivationCache
 from luthier_tune.adapters import AdapterSettings, inject, save_merged
 from luthier_tune.budget import known_steps
 from luthier_tune.cached_loss import CachedLoss
+from luthier_tune.distributed import Group
 from luthier_tune.head_only import head_loss
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
+from luthier_tune.processes import in_processes
 from luthier_tune.split import SplitModel, layer_list, split
 from luthier_tune.targets import adaptable, check_names, matches
 from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
@@ -45,6 +47,7 @@ class LayerSettings:
     activations: Precision | Literal["recompute"] = "float16"
 
 
+@in_processes
 def tune(model: Model, data: Dataset, ctx: Context, chosen: LayerSettings, settings: Training) -> None:
     """Train the chosen layers on the data, and write the model to `ctx.output`.
 
@@ -76,8 +79,12 @@ def objective_of(
     if chosen.activations == "recompute":
         return CompletionLoss(student.packed)
     examples = [*train, *valid]
-    frozen = not any(parameter.requires_grad for parameter in student.packed.model.base_model.parameters())
-    found = (_on_head if frozen else _on_layers)(student.packed, examples, chosen.activations, ctx)
+    model = student.packed.model
+    # The head of a language model reads a row for each target, not for each example.
+    alone = is_classifier(model) and not any(parameter.requires_grad for parameter in model.base_model.parameters())
+    kept = partial(_on_head if alone else _on_layers, student.packed, examples, chosen.activations, ctx)
+    # The first process makes the files; all of them write into them and read what any has written.
+    found = Group.current().first_then_others(kept, student.packed.device)
     if found is None:
         return CompletionLoss(student.packed)
     objective, cache = found

@@ -70,7 +70,7 @@ class Trainer(Generic[Example]):
         if settings.processes not in (1, self._group.size):
             raise InputError(
                 f"`processes` is {settings.processes}, and {self._group.size} are there",
-                "Leave it out: this tuner trains in one process, or under what else started it.",
+                "Leave it out, or run the step from a recipe, which starts them.",
             )
         if self._group.size == 1:
             refuse_torchrun()

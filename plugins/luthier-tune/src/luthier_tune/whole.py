@@ -9,7 +9,7 @@ from luthier_models.loading import load_by_config
 from luthier_models.prompts import PromptEncoder
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
-from luthier_tune.processes import on_processes
+from luthier_tune.processes import in_processes
 from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from luthier_tune.options import Training
 
 
-@on_processes
+@in_processes
 def tune(model: Model, data: Dataset, ctx: Context, settings: Training) -> None:
     """Train every weight on the data, and write the model to `ctx.output`.
 
