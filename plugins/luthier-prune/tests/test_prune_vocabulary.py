@@ -306,7 +306,7 @@ def test_texts_of_many_lengths_are_cut_alike_by_genai(llama, pruned, tmp_path):
     from luthier_onnx.runtime import GenaiGenerator
 
     ctx = make_context(tmp_path)
-    export(Model.at(pruned.output, "causal-lm"), ctx, precision="fp32")
+    export(Model.at(pruned.output, "causal-lm"), ctx)
     theirs = genai.Tokenizer(genai.Model(str(ctx.output)))
     ours = load_tokenizer(pruned.output)
     chosen = random.Random(1)
