@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -232,7 +233,10 @@ def luthier_tuners():
 )
 def test_a_sharded_model_learns_what_a_whole_one_does(tmp_path, tiny, examples, on_cpus, tuner, options):
     whole = alone(tuner, tmp_path / "one", tiny, examples, **{**options, "fsdp": None}, **BATCHES)
-    together(tuner, tmp_path / "two", tiny, examples, local_plugins=on_cpus, **options, **BATCHES)
+    told = together(tuner, tmp_path / "two", tiny, examples, local_plugins=on_cpus, **options, **BATCHES)
+    [sizes] = [re.findall(r"\d+", each["message"]) for each in told if "is sharded over" in each.get("message", "")]
+    _, part, everything = map(int, sizes)
+    assert part < 0.51 * everything, "each process has half of the weights"
     for name in ("loss", "gradient_norm"):
         expected = curve(tmp_path / "one")[name].to_list()
         assert curve(tmp_path / "two")[name].to_list() == pytest.approx(expected, rel=1e-4)

@@ -112,6 +112,11 @@ def whole(tensor: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
+def part_of(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor: all, unless it is cut."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def part_like(value: Tensor, other: Tensor) -> Tensor:
     """What this process keeps of a tensor that all have: a part, if it has a part of the other one."""
     value = value.to(other.device)

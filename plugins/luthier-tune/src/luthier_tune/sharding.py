@@ -21,7 +21,7 @@ from luthier import InputError
 from luthier_models.loading import resolve_device
 from luthier_models.packing import PackedModel
 from luthier_tune import options
-from luthier_tune.distributed import Group
+from luthier_tune.distributed import Group, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +74,12 @@ def sharded(student: Student, settings: Fsdp | None, ctx: Context) -> Student:
     names = {id(parameter): name for name, parameter in student.parameters.items()}
     ours = {place: names[id(each)] for place, each in student.packed.model.named_parameters() if id(each) in names}
     cut: Mapping[str, Parameter] = fsdp2_canonicalize_names(dict(twin.named_parameters()))
+    ctx.log.info(
+        "the model is sharded over %d processes: %d of its %d bytes are in this one",
+        group.size,
+        sum(part_of(each).nbytes for each in cut.values()),
+        sum(each.nbytes for each in cut.values()),
+    )
     return replace(
         student,
         packed=_ShardedModel(twin, device, isolates=isolates),

@@ -129,7 +129,7 @@ class Trainer(Generic[Example]):
         for members, batch in self._batches(self._group.share(examples)):
             loss = self.objective.loss(batch) / terms
             # Gradients of a cut model are averaged over the processes, and what only fills up is of no account.
-            (loss * self._gradient_factor * bool(members)).backward()
+            (loss * self._gradient_factor * bool(members)).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach()) if members else 0.0
         if not self._is_cut:
             self._add_up_gradients()
