@@ -21,7 +21,7 @@ from luthier.scaffold import Naming, find_stage, has_template, write
 from luthier.stages import PluginStage
 
 NAMES = [stage.label for stage in STAGES if has_template(stage)]
-HEAVY = {"architecture", "tune", "export", "runtime"}
+HEAVY = {"architecture", "tune", "export", "quantize", "runtime"}
 
 
 @pytest.fixture

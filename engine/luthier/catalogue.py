@@ -67,6 +67,7 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
     "luthier-ray": ("executor:ray",),
     "luthier-onnx": ("export:genai", "runtime:onnxruntime", "runtime:onnxruntime-genai"),
     "luthier-optimum": ("export:optimum",),
+    "luthier-quantize": ("quantize:int8", "quantize:int4", "quantize:gptq", "quantize:mixed"),
     "luthier-validate": (
         "validate:perplexity",
         "validate:bits-per-byte",

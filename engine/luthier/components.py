@@ -23,6 +23,8 @@ from luthier.searchable import search_problem
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from luthier.artifacts import Kind
+
 Answer = TypeVar("Answer")
 
 RESERVED_KEYS = ("id", "from", *NAMED_INPUTS, "gate", "runtime", "executor", "subjects", "environment")
@@ -74,6 +76,14 @@ class Component:
     def name(self) -> str:
         """The function's name, with hyphens."""
         return component_name(self.function)
+
+    @property
+    def kind(self) -> Kind | None:
+        """The kind of artifact that it gives; None where recipes do not list its stage."""
+        gives = self.stage.gives
+        if gives != "same":
+            return gives
+        return "model" if "model" in self.inputs else "onnx"
 
     @property
     def doc(self) -> str:
@@ -349,7 +359,7 @@ def _wrong_ways(component: Component) -> Iterator[tuple[str, str]]:
 
 def _processes_problem(component: Component) -> str:
     """What is wrong with a component's declaring that it is called in several processes; empty if nothing is."""
-    if component.stage.gives not in ("model", "onnx") or "ctx" not in component.inputs:
+    if component.kind not in ("model", "onnx") or "ctx" not in component.inputs:
         return "only what makes a model, and asks for `ctx`, is called in several"
     parameter = next((each for each in component.parameters if each.name == "processes"), None)
     if parameter is None or parameter.default is parameter.empty:

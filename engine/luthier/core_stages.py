@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from luthier.artifacts import Kind
 
 SUBJECTS = ("candidate", "base", "reference")
-"""What validators measure: the newest model, what the architecture gave, the last model before export."""
+"""What validators measure: the newest model, what the architecture gave, the last one before export or quantizing."""
 
 
 NAMED_INPUTS: Mapping[str, Kind] = {"teacher": "model", "other": "dataset"}
@@ -25,8 +25,9 @@ class Stage:
     Attributes:
         name: its key in recipes (`clean`); empty for one that recipes do not list as steps.
         hook: the registration hook (`luthier_cleaners`).
-        gives: the kind of artifact that a step of it makes: `dataset`, `model`, `onnx` or `report`; None for
-            one that recipes do not list.
+        gives: the kind of artifact that a step of it makes: `dataset`, `model`, `onnx` or `report`; `same`, of the
+            core's alone, for that of the `model` or `onnx` that the component takes; None for one that recipes do
+            not list.
         title: what it is, for people.
         needs: inputs that a component must ask for.
         one_of: inputs of which it must ask for exactly one.
@@ -34,17 +35,19 @@ class Stage:
         contract: the version of what the engine promises it; part of every step's key.
         key: the reserved key of other stages' steps that names a component of it (`runtime`), where recipes do not
             list it.
+        lossy: the model that the first such step of a recipe is given is the `reference`.
     """
 
     name: str
     hook: str
-    gives: Kind | None
+    gives: Kind | Literal["same"] | None
     title: str
     needs: tuple[str, ...] = ()
     one_of: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     contract: int = 1
     key: str = ""
+    lossy: bool = False
 
     @property
     def label(self) -> str:
@@ -74,6 +77,8 @@ class Stage:
     @property
     def given(self) -> str:
         """What a component of it gives, for people."""
+        if self.gives == "same":
+            return " or ".join(self.one_of)
         return self.gives or {"runtime": "a Generator", "executor": "messages"}[self.key]
 
     @property
@@ -109,6 +114,15 @@ STAGES: tuple[Stage, ...] = (
     Stage("tune", "luthier_tuners", "model", "Tuners", needs=("model",), optional=("data", "teacher", "ctx")),
     Stage(
         "export", "luthier_exporters", "onnx", "Exporters: model to ONNX", needs=("model",), optional=("data", "ctx")
+    ),
+    Stage(
+        "quantize",
+        "luthier_quantizers",
+        "same",
+        "Quantizers: fewer bits a weight",
+        one_of=("model", "onnx"),
+        optional=("data", "ctx"),
+        lossy=True,
     ),
     Stage(
         "validate",

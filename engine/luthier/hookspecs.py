@@ -120,6 +120,19 @@ def luthier_exporters() -> Iterable[ComponentFunction]:
 
 
 @hookspec
+def luthier_quantizers() -> Iterable[ComponentFunction]:
+    """Give the quantizers: a model or an ONNX model in, the same with fewer bits a weight out.
+
+    A quantizer asks for `model` or for `onnx` and gives the same kind, in the same form; it asks for `data`
+    (calibration) and `ctx` if it wants, and writes the whole result into `ctx.output`. What the first one of a recipe
+    was given is the `reference` that validators compare with. One that takes a `model` writes the weights as they are
+    after quantization, in floating point, so that every runtime shows what was lost; how an exporter learns of their
+    integers is between the two.
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def luthier_runtimes() -> Iterable[ComponentFunction]:
     """Give the runtimes: functions that load a model and return a `luthier.Generator`.
 

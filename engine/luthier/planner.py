@@ -98,16 +98,17 @@ class _Builder:
         if "frame" in step.component.inputs:
             self._add_frame(step, inputs, form)
             return
-        assert step.stage.gives is not None
-        task = _TASKS.get(step.stage.gives, "directory")
-        self._append(Node((step,), task, step.stage.gives, form, inputs, environment=self._environment(step)))
-        if step.stage.gives == "report":
+        kind = step.component.kind
+        assert kind is not None
+        task = _TASKS.get(kind, "directory")
+        self._append(Node((step,), task, kind, form, inputs, environment=self._environment(step)))
+        if kind == "report":
             self._check_bounds(step, ["candidate"])
         self._note_base(step.component.inputs)
 
     def add_unread(self, stage: Stage | None) -> None:
         """Let what follows find what a step that could not be read would have given."""
-        if stage is None:
+        if stage is None or stage.gives == "same":
             self._unknown = True
         elif stage.gives not in (None, "report"):
             self._append(Node((), "directory", stage.gives, ""))
@@ -119,7 +120,8 @@ class _Builder:
             self._base, self._reference = self.nodes[-1], None
 
     def _append(self, node: Node) -> None:
-        if node.kind == "onnx" and self._reference is None:
+        lossy = node.kind == "onnx" or any(step.stage.lossy for step in node.parts)
+        if lossy and self._reference is None:
             self._reference = node.inputs.get("model") or self._newest.get("model")
         self.nodes.append(node)
         self._newest[node.kind] = node
@@ -280,7 +282,7 @@ class _Builder:
             return "documents"
         # What takes its own kind keeps the form.
         taken = (node for name, node in inputs.items() if name not in NAMED_INPUTS)
-        same = next((node for node in taken if node.kind == step.stage.gives), None)
+        same = next((node for node in taken if node.kind == step.component.kind), None)
         return same.form if same else step.component.name
 
     def _add_validator(self, step: StepSpec) -> None:
@@ -298,7 +300,7 @@ class _Builder:
                     self._refuse(
                         step,
                         f"{step.component} compares with the model before export, but nothing was exported",
-                        "Put an `export` step before it.",
+                        "Put an `export` step before it, or a `quantize` step.",
                     )
                 return
             inputs["reference"] = self._reference

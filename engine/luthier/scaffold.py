@@ -22,11 +22,12 @@ YAML_WORDS = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", 
 """Names that are something else in YAML: in recipes, or for the editors and tools that still read YAML 1.1."""
 
 _TORCH = ("torch>=2.6", "transformers>=5.0,<6")
-_NEEDS_TINY_MODEL = ("tune", "export", "runtime")
+_NEEDS_TINY_MODEL = ("tune", "export", "quantize", "runtime")
 _HEAVY: Mapping[str, tuple[str, ...]] = {
     "architecture": (*_TORCH, "tokenizers>=0.22"),
     "tune": _TORCH,
     "export": (*_TORCH, "onnx>=1.19", "onnxruntime-genai>=0.18,<0.19"),
+    "quantize": (*_TORCH, "annotated-types>=0.7", "safetensors>=0.5"),
     "runtime": _TORCH,
 }
 """What a stage's component imports, besides luthier and polars."""

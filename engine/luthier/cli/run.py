@@ -285,11 +285,9 @@ def _tell_outcome(run: Run, session: Session, *, nothing_to_do: bool) -> None:
     if run.state == "done" and any(step.kind in ("model", "onnx") and step.artifact for step in run.steps):
         home = "" if _is_default_home(session.store.root) else f" --home {shlex.quote(str(session.store.root))}"
         typer.echo(f'try it: {_this_command()} generate {run.id} "…"{home}')
-        for step in session.recipe.steps:
-            if step.stage.name == "format" and "prompt" in step.config:
-                typer.echo(
-                    f"  with a prompt as it learnt them: {json.dumps(step.config['prompt'], ensure_ascii=False)}"
-                )
+        formats = [step.config for step in session.recipe.steps if step.stage.name == "format"]
+        for prompt in dict.fromkeys(config["prompt"] for config in formats if "prompt" in config):
+            typer.echo(f"  with a prompt as it learnt them: {json.dumps(prompt, ensure_ascii=False)}")
 
 
 def _this_command() -> str:

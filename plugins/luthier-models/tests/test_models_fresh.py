@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, LlamaConfig
 
-from luthier import Dataset, InputError
+from luthier import Dataset, InputError, LuthierError
 from luthier.components import ConfigurationError, read_component
 from luthier.core_stages import STAGES
 from luthier.testing import arguments, make_context
@@ -23,6 +23,7 @@ from luthier_models.families.llama import DecoderShape, Llama
 from luthier_models.families.sizes import parameters, parse_count
 from luthier_models.families.table import FAMILIES
 from luthier_models.loading import load_by_config
+from luthier_models.memory import available_bytes
 from luthier_models.packing import PackedModel, pack
 from luthier_models.vocabularies import SPECIAL, train_tokenizer
 
@@ -302,6 +303,18 @@ def test_planning_knows_every_family_and_its_form():
     assert {name for name in TRAITS if component.form({"family": name}) == "encoder"} == {"modernbert"}
     assert component.form({}) == "causal-lm"
     assert component.form({"positions": "relative"}) == "seq2seq-lm"
+
+
+def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_made(tmp_path, data, monkeypatch, caplog):
+    assert available_bytes(torch.device("cpu")) > 0
+    monkeypatch.setattr("luthier_models.untrained.available_bytes", lambda _: 1_000_000)
+    caplog.set_level("INFO")
+    ctx = make_context(tmp_path)
+    with pytest.raises(LuthierError, match=r"parameters needs 0\.00 GB of memory, and 0\.00 GB are free") as error:
+        fresh(data, ctx, parameters="1M")
+    assert "Lower `parameters`" in error.value.remedy
+    assert "embedding" in caplog.text  # The arithmetic is told first.
+    assert not list(ctx.output.iterdir())
 
 
 def test_data_without_training_texts_is_refused(tmp_path, data):

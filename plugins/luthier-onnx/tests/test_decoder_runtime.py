@@ -21,7 +21,7 @@ COMPLETIONS = ["The number of items in the list.", "négatif", "it to a file."]
 @pytest.fixture(scope="module")
 def directory(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ctx = make_context(tmp_path_factory.mktemp("export"))
-    genai(Model.at(tiny_llama, "causal-lm"), ctx, precision="fp32")
+    genai(Model.at(tiny_llama, "causal-lm"), ctx)
     shutil.copy(tiny_llama / "config.json", ctx.output / "config.json")
     return ctx.output
 

@@ -22,7 +22,7 @@ COMPLETIONS = ["The number of items in the list.", LONG[:300], "négatif"]
 @pytest.fixture(scope="module")
 def exported(tiny_llama, tmp_path_factory) -> Path:
     ctx = make_context(tmp_path_factory.mktemp("export"))
-    genai(Model.at(tiny_llama, "causal-lm"), ctx, precision="fp32")
+    genai(Model.at(tiny_llama, "causal-lm"), ctx)
     return ctx.output
 
 

@@ -18,7 +18,7 @@ def luthier_samples(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) 
 
     def exported(room: str) -> Path:
         ctx = make_context(tmp_path_factory.mktemp(room))
-        genai(model, ctx, precision="fp32")
+        genai(model, ctx)
         return ctx.output
 
     model = Model.at(tiny_llama, "causal-lm", "0" * 64)

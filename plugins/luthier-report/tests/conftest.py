@@ -37,7 +37,7 @@ steps:
     rank: 16
     max_minutes: 4
   - export: genai
-    precision: int8
+  - quantize: int8
   - validate: rouge
     gate: {rougeL: {at_least: base + 0.10, confidence: 0.95}}
   - validate: parity
@@ -272,10 +272,13 @@ def model_part(builder: RunBuilder) -> None:
         metrics={"steps": 180, "train_loss": 2.1, "valid_loss": 2.37},
     )
     builder.give(lora, "model", "causal-lm", {"model.safetensors": b"t" * 2_690_000, "config.json": b"{}"})
-    genai = builder.step("genai", "export", "genai", seconds=31.0, config={"precision": "int8"})
+    genai = builder.step("genai", "export", "genai", seconds=31.0)
     builder.note(genai)
+    builder.give(genai, "onnx", "genai", {"model.onnx": b"o" * 9000, "model.onnx.data": b"o" * 2_690_000})
+    packed = builder.step("int8", "quantize", "int8", seconds=12.0, config={"block_size": 64})
+    builder.note(packed)
     builder.give(
-        genai,
+        packed,
         "onnx",
         "genai",
         {"model.onnx": b"o" * 9000, "model.onnx.data": b"o" * 1_700_000, "README.md": b"the base's card"},

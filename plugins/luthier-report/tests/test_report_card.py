@@ -103,14 +103,14 @@ def test_a_model_without_export_has_the_snippet_of_transformers(builder: Any) ->
 
 
 def test_the_card_replaces_a_file_and_never_writes_through_a_link(whole_run: Run) -> None:
-    stored = whole_run.store.objects_directory / whole_run.step("genai").artifact / "content" / "README.md"
+    stored = whole_run.store.objects_directory / whole_run.step("int8").artifact / "content" / "README.md"
     card = whole_run.model_path / "README.md"
     card.unlink()
     os.link(stored, card)
     render(whole_run.path)
     assert stored.read_bytes() == b"the base's card"
     assert card.read_text(encoding="utf-8").startswith("---\n")
-    assert whole_run.store.verify(whole_run.step("genai").artifact)
+    assert whole_run.store.verify(whole_run.step("int8").artifact)
 
 
 def test_a_refused_run_gets_no_card(builder: Any, parts: dict[str, Callable[..., None]]) -> None:

@@ -130,8 +130,16 @@ def test_an_empty_split_is_an_error_with_the_number_of_groups(make_dataset: Make
 
 
 def test_no_rows_at_all_is_an_error(make_dataset: MakeDataset, ctx: Context) -> None:
-    with pytest.raises(InputError, match="is empty: 0 rows"):
-        summarize(make_dataset({"text": ["t"], "summary": [""]}), ctx)
+    with pytest.raises(InputError, match="there are no rows"):
+        summarize(make_dataset({"text": [], "summary": []}), ctx)
+
+
+def test_rows_of_which_none_makes_an_example_are_an_error_that_blames_no_share(
+    make_dataset: MakeDataset, ctx: Context
+) -> None:
+    with pytest.raises(InputError, match="summarization: none of the 2 rows makes an example") as error:
+        summarize(make_dataset({"text": ["t", "u"], "summary": ["", None]}), ctx)
+    assert "salt" not in error.value.remedy
 
 
 def test_lumpy_shares_are_warned_of(make_dataset: MakeDataset, ctx: Context, caplog: pytest.LogCaptureFixture) -> None:

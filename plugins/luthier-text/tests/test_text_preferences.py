@@ -69,7 +69,7 @@ def test_a_judgement_is_true_or_false_a_number_or_a_text(answers, ctx, label, li
         ("thumb", None, "the column 'thumb' is String, neither true and false nor numbers"),
         ("thumb", ["good", "yes"], "liked: none of 'good', 'yes' is in the column 'thumb'"),
         ("thumbs", None, "no column 'thumbs'; did you mean 'thumb'?"),
-        ("nothing", None, "the split .train. is empty"),
+        ("nothing", None, "none of the 6 rows makes an example"),
     ],
 )
 def test_what_cannot_be_read_is_told(answers, ctx, label, liked, expected) -> None:

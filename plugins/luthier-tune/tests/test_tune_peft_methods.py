@@ -127,7 +127,7 @@ def test_a_soft_prompt_is_exported_as_it_is(tmp_path, tiny, examples):
     onnx = pytest.importorskip("luthier_onnx")
     tuned_model = Model.at(tuned(tmp_path / "tuned", "soft-prompt", tiny, examples, tokens=5).output, "causal-lm")
     ctx = make_context(tmp_path / "exported", seed=3)
-    onnx.genai(tuned_model, ctx, **arguments(onnx.genai, precision="fp32"))
+    onnx.genai(tuned_model, ctx)
     runtimes = [
         onnx.onnxruntime_genai(OnnxModel.at(ctx.output, "genai"), make_context(tmp_path / "a")),
         transformers(tuned_model, make_context(tmp_path / "b")),

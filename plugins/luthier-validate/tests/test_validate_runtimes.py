@@ -1,4 +1,4 @@
-"""The validators on a model that PyTorch and ONNX Runtime run; needs luthier-models and luthier-onnx."""
+"""The validators on a model that PyTorch and ONNX Runtime run; needs luthier-models, -onnx and -quantize."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import pytest
 
 pytest.importorskip("luthier_models")
 pytest.importorskip("luthier_onnx")
+pytest.importorskip("luthier_quantize")
 
-from luthier import Model
+from luthier import Model, OnnxModel
 from luthier.testing import make_context
 from luthier_models.runtime import TransformersGenerator
 from luthier_models.testing import write_tiny_model
 from luthier_onnx import genai
 from luthier_onnx.runtime import GenaiGenerator
+from luthier_quantize import int4, int8
 from luthier_validate import chrf, classification, parity, perplexity, rouge
 
 ROWS = [
@@ -31,7 +33,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_both_runtimes_measure_the_same(tiny, pairs, tmp_path):
     export = make_context(tmp_path / "export")
-    genai(Model.at(tiny, "causal-lm"), export, precision="fp32")
+    genai(Model.at(tiny, "causal-lm"), export)
     data = pairs(*ROWS)
     subject, reference = GenaiGenerator(export.output), TransformersGenerator(tiny)
     found = []
@@ -52,11 +54,13 @@ def test_both_runtimes_measure_the_same(tiny, pairs, tmp_path):
 
 def test_quantization_shows(tiny, pairs, tmp_path):
     data, reference = pairs(*ROWS), TransformersGenerator(tiny)
+    export = make_context(tmp_path / "export")
+    genai(Model.at(tiny, "causal-lm"), export)
     found = {}
-    for precision in ("int8", "int4"):
-        export = make_context(tmp_path / precision)
-        genai(Model.at(tiny, "causal-lm"), export, precision=precision)
-        ctx = make_context(tmp_path / f"{precision}-parity")
-        parity(GenaiGenerator(export.output), reference, data, ctx)
-        found[precision] = ctx.metrics["mean_kl"].value
+    for quantize in (int8, int4):
+        name = quantize.__name__
+        packed, ctx = make_context(tmp_path / name), make_context(tmp_path / f"{name}-parity")
+        quantize(OnnxModel.at(export.output, "genai"), packed)
+        parity(GenaiGenerator(packed.output), reference, data, ctx)
+        found[name] = ctx.metrics["mean_kl"].value
     assert 0 < found["int8"] < 0.05 < found["int4"]

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import torch
 
+from luthier import LuthierError
 from luthier_models.corpus import split_texts
 from luthier_models.families.design import TRAITS
 from luthier_models.families.sizes import parameters
 from luthier_models.families.table import FAMILIES
 from luthier_models.loading import AUTO_CLASSES
+from luthier_models.memory import available_bytes
 from luthier_models.normalise import save_model
 from luthier_models.vocabularies import train_tokenizer
 
@@ -41,12 +43,33 @@ def write_fresh(
 def write_untrained(
     data: Dataset, ctx: Context, family: Family, *, form: str, budget: int, design: Any, vocabulary: Vocabulary
 ) -> None:
-    """As `write_fresh`, of any family, with a design of its own kind; `form` is that of its models."""
+    """As `write_fresh`, of any family, with a design of its own kind; `form` is that of its models.
+
+    Raises:
+        InputError: as `write_fresh` does.
+        LuthierError: if there is not enough memory for the weights.
+    """
     tokenizer = train_tokenizer(split_texts(data, "train"), vocabulary, closes_texts=form != "causal-lm")
     shape = family.shape(budget, len(tokenizer), design)
+    record_shape(shape, ctx)
+    check_memory(parameters(shape))
     config = family.configuration(shape, design, tokenizer)
     save_model(initialised(config, form, ctx.seed), tokenizer, ctx.output)
-    record_shape(shape, ctx)
+
+
+def check_memory(parameters: int) -> None:
+    """Refuse a model whose weights would not fit into memory; made all the same, it would take the machine along.
+
+    Raises:
+        LuthierError: with both sizes. It is no `InputError`, since what is free changes.
+    """
+    need, free = 4 * parameters, available_bytes(torch.device("cpu"))
+    if need > free:
+        raise LuthierError(
+            f"a model of {parameters:,} parameters needs {need / 1e9:,.2f} GB of memory, and {free / 1e9:,.2f} GB are "
+            "free",
+            "Lower `parameters`, `layers` or `width`. Training in full takes four times as much and more.",
+        )
 
 
 def initialised(config: PreTrainedConfig, form: str, seed: int) -> PreTrainedModel:

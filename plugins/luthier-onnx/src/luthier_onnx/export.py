@@ -6,90 +6,47 @@ import contextlib
 import inspect
 import io
 import json
-import math
 import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxruntime_genai.models import builder
-from transformers import AutoConfig
 
-from luthier import InputError, LuthierError, PluginError
+from luthier import InputError
 from luthier_models.prompts import PromptEncoder
-from luthier_onnx import check_quantization
-from luthier_onnx.embedding import share_int8_embedding
-from luthier_onnx.runtime import GenaiGenerator
+from luthier_onnx.packed import read_packed
+from luthier_onnx.packing import pack_exactly
+from luthier_onnx.trial import report_trial
 
 if TYPE_CHECKING:
     from luthier import Context
 
-_METHODS = {"rtn": "default", "k-quant": "k_quant"}
-_TRIAL = ("Say hello.", "Hello, and welcome.")
+_BUILDER_OPTIONS = ["hf_token=false", "hf_remote=false"]
 
 
-@dataclass(frozen=True)
-class Quantization:
-    """How the weights of matrix products are kept; see the component `genai`."""
-
-    precision: str = "int8"
-    block_size: int = 32
-    method: str = "rtn"
-    head: str = "int8"
-    sensitive_int8: bool = False
-    share_embedding: bool = True
-
-    def __post_init__(self) -> None:
-        check_quantization(**vars(self))
-
-    @property
-    def has_int8_head(self) -> bool:
-        """Whether the head's weights are int8."""
-        return self.precision == "int8" or (self.precision == "int4" and self.head == "int8")
-
-    def builder_options(self) -> list[str]:
-        """The builder's `KEY=VALUE` options."""
-        options = ["hf_token=false", "hf_remote=false"]
-        if self.precision != "fp32":
-            options += [f"block_size={self.block_size}", f"algo_config={_METHODS[self.method]}"]
-        if self.precision == "int4":
-            raised = {"last_matmul": self.head == "int8", "mixed_layers": self.sensitive_int8}
-            if any(raised.values()):
-                names = [f"{name}:int8" for name, wanted in raised.items() if wanted]
-                options.append(f"matmul_mixed_precision={','.join(names)}")
-            if self.head == "int8" or not self.share_embedding:
-                # Else the builder would put the embedding into int4, whatever the head is.
-                options.append("shared_embeddings=false")
-        return options
-
-
-def export_genai(model: Path, ctx: Context, quantization: Quantization) -> None:
+def export_genai(model: Path, ctx: Context) -> None:
     """Write the model in `model` to `ctx.output` for onnxruntime-genai, and try it out.
 
+    Matrices that a quantizer left integers for are packed as those; everything else is float32.
+
     Raises:
-        InputError: if the builder does not know the architecture, or cannot read the model.
+        InputError: if the builder does not know the architecture, or cannot read the model; if the integers are not
+            those of its weights.
         PluginError: if what was exported does not load or gives no finite numbers.
     """
     check_architecture(model)
     encoder = PromptEncoder.from_directory(model)
+    packed = read_packed(model)
     ctx.progress(0, 2)
-    build(model, ctx, quantization)
-    if quantization.share_embedding and quantization.has_int8_head and _ties_embeddings(model):
-        shared = share_int8_embedding(ctx.output)
-        ctx.log.info("the embedding %s the head's int8 weights", "shares" if shared else "does not share")
+    build(model, ctx)
+    if packed:
+        pack_exactly(ctx.output, packed)
     write_end_tokens(ctx.output, encoder.end_tokens)
     ctx.progress(1, 2)
-    try_out(ctx.output)
-    size = sum(path.stat().st_size for path in ctx.output.rglob("*") if path.is_file())
-    ctx.metric("megabytes", size / 1e6)
-    ctx.progress(2, 2, megabytes=size / 1e6)
-
-
-def _ties_embeddings(model: Path) -> bool:
-    # As transformers reads it: the file may leave out what is the architecture's default.
-    return bool(AutoConfig.from_pretrained(model, local_files_only=True).tie_word_embeddings)
+    report_trial(ctx)
+    ctx.progress(2, 2)
 
 
 def supported_architectures() -> list[str]:
@@ -126,21 +83,20 @@ def check_architecture(model: Path) -> None:
         )
 
 
-def build(model: Path, ctx: Context, quantization: Quantization) -> None:
+def build(model: Path, ctx: Context) -> None:
     """Run the builder into `ctx.output`; what it prints goes to the log.
 
     Raises:
         InputError: if it cannot read or convert the model.
     """
     with tempfile.TemporaryDirectory(dir=ctx.checkpoint) as cache, _quietly(ctx):
-        where = ("", str(model), str(ctx.output), quantization.precision, "cpu", cache)
+        where = ("", str(model), str(ctx.output), "fp32", "cpu", cache)
         try:
-            options = builder.parse_extra_options(*where, quantization.builder_options())
-            builder.create_model(*where, **options)
+            builder.create_model(*where, **builder.parse_extra_options(*where, _BUILDER_OPTIONS))
         except (NotImplementedError, OSError, ValueError) as error:
             raise InputError(
-                f"onnxruntime-genai's builder cannot export {model} as {quantization.precision}: {error}",
-                "Check the model's files with `architecture: pretrained`, or try another precision.",
+                f"onnxruntime-genai's builder cannot export {model}: {error}",
+                "Check the model's files with `architecture: pretrained`.",
             ) from error
 
 
@@ -153,22 +109,6 @@ def write_end_tokens(directory: Path, end_tokens: set[int]) -> None:
     if tokens:
         settings["model"]["eos_token_id"] = tokens[0] if len(tokens) == 1 else tokens
     path.write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
-
-
-def try_out(directory: Path) -> None:
-    """Load an exported model and score one completion with it.
-
-    Raises:
-        PluginError: if it does not load, or a log-probability is not finite.
-    """
-    remedy = "Try another precision, block_size or method, and report this to luthier-onnx."
-    try:
-        generator = GenaiGenerator(directory)
-        [score] = generator.score([_TRIAL[0]], [_TRIAL[1]])
-    except (LuthierError, RuntimeError) as error:
-        raise PluginError(f"the exported model does not run: {error}", remedy) from error
-    if not all(map(math.isfinite, score.log_probabilities)):
-        raise PluginError("the exported model gives numbers that are not finite", remedy)
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def model_card(run: Run) -> str:
         "formatters": [(step, flatten(configuration_of(step))) for step in _of(run, "format")],
         "splits": splits(run),
         "tuned": [(step, flatten(configuration_of(step))) for step in _of(run, "tune")],
-        "exported": [(step, flatten(configuration_of(step))) for step in _of(run, "export")],
+        "exported": [(step, flatten(configuration_of(step))) for step in _of(run, "export", "quantize")],
         "comparisons": [one for one in compared if one.rows],
         "subject_titles": SUBJECT_TITLES,
         "limitations": limitations(run, compared, data),
@@ -143,8 +143,8 @@ def _plain(text: str) -> str:
     return " ".join(_values.displayable(text).split())
 
 
-def _of(run: Run, stage: str) -> list[StepResult]:
-    return [step for step in run.steps if step.stage == stage]
+def _of(run: Run, *stages: str) -> list[StepResult]:
+    return [step for step in run.steps if step.stage in stages]
 
 
 def _newest_model(run: Run) -> StepResult:

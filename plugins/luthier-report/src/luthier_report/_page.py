@@ -20,6 +20,9 @@ from luthier_report._recipe import recipe_text
 from luthier_report._sizes import is_speed, model_sizes, speeds, step_times
 from luthier_report._verdict import STATE_TITLES, headline
 
+MODEL_STAGES = ("architecture", "tune", "export", "quantize")
+"""The stages whose steps make models, for the section on the model."""
+
 FILTERS = (
     "number",
     "signed",
@@ -66,7 +69,7 @@ def page_context(run: Run) -> dict[str, Any]:
         "data": data,
         "bias": [step for step in data if step.stage == "bias"],
         "splits": splits(run),
-        "models": [_model_step(run, step) for step in run.steps if step.stage in ("architecture", "tune", "export")],
+        "models": [_model_step(run, step) for step in run.steps if step.stage in MODEL_STAGES],
         "others": [_model_step(run, step) for step in run.steps if _is_other(step)],
         "comparisons": compared,
         "subject_titles": SUBJECT_TITLES,
@@ -82,7 +85,7 @@ def page_context(run: Run) -> dict[str, Any]:
 
 def _is_other(step: StepResult) -> bool:
     """A step of a stage that a plugin brought, which counted no documents."""
-    return step.stage not in ("architecture", "tune", "export", "validate") and not step.counts and step.state == "done"
+    return step.stage not in (*MODEL_STAGES, "validate") and not step.counts and step.state == "done"
 
 
 def _model_step(run: Run, step: StepResult) -> dict[str, Any]:

@@ -25,11 +25,13 @@ def assign(data: Dataset, split: Split, ctx: Context, formatter: str, rows: pl.E
         rows: which rows count; all by default.
 
     Raises:
-        InputError: if the column is not there, or a split is empty.
+        InputError: if the column is not there, no row counts, or a split is empty.
     """
     require_columns(data, [split.by], f"{formatter}: split.by", accept="scalar")
     scanned = data.scan() if rows is None else data.scan().filter(rows)
     frame = scanned.select("id", pl.col("group"), pl.col(split.by).cast(pl.String).alias("by")).collect()
+    if frame.is_empty():
+        raise _nothing_to_split(data, formatter)
     by = frame["by"].fill_null(frame["group"]).to_list()
     components = linked(by, frame["group"].to_list())
     sides = {name: side_of(name, split) for name in set(components)}
@@ -49,6 +51,17 @@ def side_of(group: str, split: Split) -> str:
     if place < split.test:
         return "test"
     return "valid" if place < split.test + split.valid else "train"
+
+
+def _nothing_to_split(data: Dataset, formatter: str) -> InputError:
+    rows = data.scan().select(pl.len()).collect().item()
+    if not rows:
+        return InputError(f"{formatter}: there are no rows", "Look at what the steps before it dropped.")
+    return InputError(
+        f"{formatter}: none of the {rows} rows makes an example: in each, something that it needs is missing, empty or "
+        "not of its form",
+        f"Look at the columns that its parameters name; `luthier plugins show format:{formatter}` says what it needs.",
+    )
 
 
 def _check_shares(assigned: pl.DataFrame, split: Split, ctx: Context) -> None:

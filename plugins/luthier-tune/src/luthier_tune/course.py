@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 
 from luthier import InputError
+from luthier_models.memory import available_bytes
 from luthier_tune.budget import RECENT_STEPS, known_steps, settled_total, steps_left, total_with_cooldown_at
 from luthier_tune.checkpoint import Progress, check_space
 from luthier_tune.distributed import Group
 from luthier_tune.divergence import diverged
-from luthier_tune.memory import available_bytes, estimate, explained, shortage
+from luthier_tune.memory import estimate, explained, shortage
 from luthier_tune.validation import BestWeights, Measured, steps_between
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from luthier_tune.options import Training
 
 Example = TypeVar("Example")
+
+NOTICEABLE = 1e-3
+"""By what share the validation loss must have risen to be warned of; another seed makes more of a difference."""
 
 
 class Course(Generic[Measured]):
@@ -217,9 +221,9 @@ class Course(Generic[Measured]):
             self._ctx.log.info("the weights of step %d are the best, and are kept", best["step"])
         assert self.last is not None
         first, loss = progress.validation[0], self.last.summary()["loss"]
-        if first["step"] == 0 and loss > first["loss"]:
+        if first["step"] == 0 and loss > first["loss"] * (1 + NOTICEABLE):
             self._ctx.log.warning(
-                "training made the validation loss worse (%.3g, from %.3g): lower the learning rate, or see whether "
+                "training made the validation loss worse (%.4g, from %.4g): lower the learning rate, or see whether "
                 "the validation examples are like those of training",
                 loss,
                 first["loss"],

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import psutil
 import torch
 
 from luthier import LuthierError
@@ -27,10 +25,6 @@ Example = TypeVar("Example")
 
 _TIGHT = 0.8
 """The share of the memory from which training is warned of: allocators and temporary results need some, too."""
-_CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 
 
@@ -117,26 +111,6 @@ def saved_bytes(objective: Loss[Any, Any], batch: Any) -> int:
     ):
         objective.loss(batch)
     return sum(kept.values())
-
-
-def available_bytes(device: torch.device) -> int:
-    """The memory that this process may still take on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return min([int(psutil.virtual_memory().available), *_left_in_cgroups()])
-
-
-def _left_in_cgroups() -> Iterator[int]:
-    """What the limits of a container leave, where there are any."""
-    for limit, usage in _CGROUPS:
-        try:
-            allowed, used = Path(limit).read_text(encoding="ascii"), Path(usage).read_text(encoding="ascii")
-        except OSError:
-            continue
-        if allowed.strip().isdigit():
-            yield max(0, int(allowed) - int(used))
 
 
 def shortage(need: Estimate, available: int, settings: Training) -> str:

@@ -33,13 +33,15 @@ class Tensor:
 
 
 def read_tensors(directory: Path) -> list[Tensor]:
-    """All tensors of a model directory, by name; a few kilobytes are read.
+    """All weights of a model directory, by name; a few kilobytes are read.
+
+    What else lies there as safetensors, an adapter or integers for an export, are the same weights once more.
 
     Raises:
         InputError: if there are no safetensors, or a header is damaged.
     """
     found: dict[str, Tensor] = {}
-    for path in sorted(directory.glob("*.safetensors")):
+    for path in sorted(directory.glob("model*.safetensors")):
         for name, record in _header(path).items():
             if name != "__metadata__":
                 found[name] = Tensor(name, tuple(record["shape"]), _BITS.get(record["dtype"], 8))

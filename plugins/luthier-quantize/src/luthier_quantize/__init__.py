@@ -1,0 +1,147 @@
+"""Quantizers: fewer bits a weight, for ONNX Runtime's CPU provider.
+
+Importing this module loads no heavy library; the components import their implementations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Gt
+
+from luthier import InputError, component, hookimpl
+
+if TYPE_CHECKING:
+    from luthier import Context, Dataset, Model, OnnxModel
+
+CALIBRATING = {"prompt-completion", "chat", "language-modelling"}
+"""The forms of examples that calibration reads."""
+
+
+@component(needs={"onnx": {"genai"}})
+def int8(onnx: OnnxModel, ctx: Context, *, block_size: Literal[16, 32, 64, 128, 256] = 64) -> None:
+    """Keep the weights of an exported model in 8 bits, for a quarter of the size and nearly the same quality.
+
+    Every matrix is rounded to nearest on a symmetric grid, one scale a block, the embedding too; where it is tied to
+    the head, both read one matrix. Products round their inputs to 8 bits as they run. No data is needed. The result
+    is loaded and run once before it counts.
+
+    Args:
+        block_size: so many weights of a row share one scale in float32: blocks of 64 take 8.5 bits a weight.
+    """
+    from luthier_quantize.weights import Choice, quantize_weights
+
+    quantize_weights(
+        onnx.path, ctx, matrices=Choice("symmetric", 8, block_size), tables=Choice("symmetric", 8, block_size)
+    )
+
+
+@component(needs={"onnx": {"genai"}})
+def int4(
+    onnx: OnnxModel,
+    ctx: Context,
+    *,
+    method: Literal["rtn", "k-quant", "hqq"] = "k-quant",
+    block_size: Literal[16, 32, 64, 128, 256] = 32,
+    head: Literal["int8", "int4"] = "int8",
+) -> None:
+    """Keep the weights of an exported model in 4 bits, without data; small models lose much by it.
+
+    Blocks have a scale in float32 and a zero point of 4 bits. Let a `parity` gate decide whether the result is good
+    enough: with calibration data, `gptq` and `mixed` lose several times less. The result is loaded and run once
+    before it counts.
+
+    Args:
+        method: how scale and zero point of a block are found: `rtn` from its smallest and largest value, `k-quant` by
+            a search for the least squared error, `hqq` for the least error in a norm that outliers weigh less in.
+        block_size: so many weights of a row share one scale: blocks of 32 take 5.1 bits a weight.
+        head: of the head and the embedding, which are one matrix where the model ties them. `int8` takes blocks of
+            64.
+    """
+    from luthier_quantize.weights import Choice, quantize_weights
+
+    matrices = Choice(method, 4, block_size)
+    quantize_weights(
+        onnx.path, ctx, matrices=matrices, tables=Choice("symmetric", 8, 64) if head == "int8" else matrices
+    )
+
+
+@component(needs={"model": {"causal-lm"}, "data": CALIBRATING})
+def gptq(
+    model: Model,
+    data: Dataset,
+    ctx: Context,
+    *,
+    block_size: Literal[16, 32, 64, 128] = 32,
+    head: Literal["int8", "int4"] = "int8",
+    calibration_tokens: Annotated[int, Ge(512)] = 32_768,
+) -> None:
+    """Keep the weights of a model in 4 bits, chosen on calibration data so that its outputs change least (GPTQ).
+
+    Layer by layer and column by column, what the rounding of one column does to a product's output is undone by the
+    columns that are left (arXiv:2210.17323); a token counts by how much the predictions depend on it (as in
+    arXiv:2505.07004). Blocks have a scale and a zero point, found by the search of `k-quant`. It runs before the
+    export: the model keeps its form, with the weights that its integers stand for, and `export: genai` packs exactly
+    these integers. `mean_kl` and `top1_agreement` tell how far the model is from what it was, on the split `valid`,
+    and `megabytes` what an export takes but for its graph.
+
+    Args:
+        block_size: so many weights of a row share one scale: blocks of 32 take 5.1 bits a weight.
+        head: of the head and the embedding that it may be tied to: `int8` in blocks of 64, or `int4` in blocks of 32.
+        calibration_tokens: how much of the split `train` is looked at; a fourth as much of `valid` is measured on.
+    """
+    from luthier_quantize.calibrated import HEADS, Option, quantize_by_gptq
+
+    option = Option(4, block_size)
+    quantize_by_gptq(model, data, ctx, option=option, head=HEADS[head], tokens=calibration_tokens)
+
+
+def check_budget(*, max_kl: float | None, max_megabytes: float | None, **_: object) -> None:
+    """Refuse a budget that is none, or two; takes the whole configuration of `mixed`.
+
+    Raises:
+        InputError: saying what to set.
+    """
+    if (max_kl is None) == (max_megabytes is None):
+        raise InputError(
+            "`mixed` needs one budget: `max_kl` or `max_megabytes`",
+            "Set `max_kl: 0.05` for the smallest model within a loss, or `max_megabytes: 110` for the best one within "
+            "a size.",
+        )
+
+
+@component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check=check_budget)
+def mixed(
+    model: Model,
+    data: Dataset,
+    ctx: Context,
+    *,
+    max_kl: Annotated[float, Gt(0)] | None = None,
+    max_megabytes: Annotated[float, Gt(0)] | None = None,
+    calibration_tokens: Annotated[int, Ge(512)] = 32_768,
+) -> None:
+    """Choose 4 or 8 bits for each matrix by what it costs in KL, within a size or a loss, and quantize as `gptq` does.
+
+    For every group of products of one input, and for the head, the KL that each option leads to is predicted from
+    calibration data: from the option's rounding errors, the inputs of the products, and the Fisher information of
+    their outputs. The options are 4 bits in blocks of 64 or 32 (4.6 and 5.1 bits a weight), and 8 bits in blocks of 64
+    (8.5). Bits go to where a byte saves most. With `max_kl` the choice is set right by what is measured, in at most
+    three rounds, and is the one of the last round. What was chosen, and what each option would have cost, is in the
+    table `mixed`; `predicted_kl` stands beside the measured `mean_kl` of the split `valid`.
+
+    Args:
+        max_kl: in nats a token, on the split `valid`: the smallest model that keeps to it.
+        max_megabytes: of the export, but for its graph: the best model that keeps to it.
+        calibration_tokens: how much of the split `train` is looked at; a fourth as much of `valid` is measured on.
+    """
+    from luthier_quantize.mixed import Budget, quantize_mixed
+
+    size = None if max_megabytes is None else int(max_megabytes * 1e6)
+    quantize_mixed(model, data, ctx, budget=Budget(max_kl, size), tokens=calibration_tokens)
+
+
+@hookimpl
+def luthier_quantizers() -> list[Callable[..., Any]]:
+    """Give the quantizers."""
+    return [int8, int4, gptq, mixed]

@@ -1,0 +1,101 @@
+"""`int8` and `int4` on exported graphs, without data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from luthier import InputError, OnnxModel
+from luthier.artifacts import hash_file, list_files
+from luthier.testing import make_context
+from luthier_models.runtime import TransformersGenerator
+from luthier_onnx.runtime import GenaiGenerator
+from luthier_quantize import int4, int8
+from luthier_validate.divergence import kl_divergences
+
+PROMPTS = ["Return the number of items.", "Open the file and read it."]
+COMPLETIONS = ["The number of items in the list.", "Raise an error if the value is not a number."]
+
+
+def quantized(component, onnx_model: OnnxModel, directory: Path, **configuration) -> Path:
+    ctx = make_context(directory)
+    component(onnx_model, ctx, **configuration)
+    size = sum(path.stat().st_size for path in list_files(ctx.output)) / 1e6
+    assert ctx.metrics["megabytes"].value == pytest.approx(size)
+    return ctx.output
+
+
+def mean_kl(reference: Path, exported: Path) -> float:
+    ours, theirs = (
+        np.concatenate(list(runtime(path).logits(PROMPTS, COMPLETIONS)))
+        for runtime, path in ((GenaiGenerator, exported), (TransformersGenerator, reference))
+    )
+    return float(kl_divergences(theirs, ours).mean())
+
+
+def bits_of(directory: Path) -> dict[str, set[int]]:
+    """The bits of the weights, by operator; 32 for those that are left in floating point."""
+    found: dict[str, set[int]] = {}
+    for node in onnx.load(directory / "model.onnx", load_external_data=False).graph.node:
+        if node.op_type in ("MatMul", "MatMulNBits", "GatherBlockQuantized") or "embed_tokens/Gather" in node.name:
+            bits = [each.i for each in node.attribute if each.name == "bits"]
+            if node.op_type != "Reshape":
+                found.setdefault(node.op_type, set()).update(bits or [32])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("component", "configuration", "bits", "bound"),
+    [
+        (int8, {}, {"MatMulNBits": {8}, "GatherBlockQuantized": {8}}, 0.02),
+        (int8, {"block_size": 16}, {"MatMulNBits": {8}, "GatherBlockQuantized": {8}}, 0.02),
+        (int4, {"method": "rtn"}, {"MatMulNBits": {4, 8}, "GatherBlockQuantized": {8}}, 3),
+        (int4, {"method": "hqq"}, {"MatMulNBits": {4, 8}, "GatherBlockQuantized": {8}}, 3),
+        (int4, {"head": "int4"}, {"MatMulNBits": {4}, "GatherBlockQuantized": {4}}, 3),
+        # One block of 64 a row: an odd number of zero points of 4 bits.
+        (int4, {"head": "int4", "block_size": 64}, {"MatMulNBits": {4}, "GatherBlockQuantized": {4}}, 3),
+    ],
+)
+def test_every_matrix_is_packed_and_the_result_is_close(
+    tiny, untied, export, tmp_path, component, configuration, bits, bound
+):
+    model = untied if configuration.get("method") == "hqq" else tiny
+    result = quantized(component, export(model), tmp_path, **configuration)
+    assert bits_of(result) == bits
+    assert 0 < mean_kl(model, result) < bound
+
+
+def test_a_tied_embedding_is_kept_once(tiny, untied, export, tmp_path):
+    once, twice = (
+        (quantized(int8, export(each), tmp_path / str(number)) / "model.onnx.data").stat().st_size
+        for number, each in enumerate((tiny, untied))
+    )
+    config = json.loads((tiny / "config.json").read_text())
+    table = config["vocab_size"] * config["hidden_size"]
+    assert 1.0 * table < twice - once < 1.15 * table
+
+
+def test_nothing_but_the_graph_changes_and_the_bytes_are_always_the_same(tiny, export, tmp_path):
+    before = {path.name: hash_file(path) for path in list_files(export(tiny).path)}
+    first, second = (
+        {path.name: hash_file(path) for path in list_files(quantized(int4, export(tiny), tmp_path / name))}
+        for name in ("a", "b")
+    )
+    assert first == second
+    assert set(first) == set(before)
+    assert {name for name in before if before[name] != first[name]} == {"model.onnx", "model.onnx.data"}
+
+
+def test_what_is_quantized_is_not_quantized_again(tiny, export, tmp_path):
+    packed = quantized(int8, export(tiny), tmp_path / "first")
+    with pytest.raises(InputError, match="no matrix in float32"):
+        quantized(int4, OnnxModel.at(packed, "genai"), tmp_path / "second")
+
+
+def test_blocks_that_do_not_fit_are_refused(tiny, export, tmp_path):
+    with pytest.raises(InputError, match="blocks of 128 do not divide"):
+        quantized(int8, export(tiny), tmp_path, block_size=128)
