@@ -113,7 +113,7 @@ def make(name: str, model: Model, train: list[Pair], valid: list[Pair], director
     ctx = make_context(directory / name, seed=SEED)
     training = Training(learning_rate=rate, max_epochs=2)
     if isinstance(settings, AdapterSettings):
-        student: Student = adapted_student(model, settings, ctx)
+        student: Student = adapted_student(model, settings, ctx, ctx.device)
         objective = CompletionLoss(student.packed)
     else:
         student = partial_student(model, settings, ctx)

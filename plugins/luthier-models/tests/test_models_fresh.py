@@ -245,6 +245,14 @@ def test_a_budget_is_used_and_never_exceeded(budget, vocabulary):
         assert parameters(shape) > 0.6 * budget
 
 
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("layers", [1, 2, 12])
+@pytest.mark.parametrize("budget", [5_000_000, 100_000_000])
+def test_a_budget_is_used_also_where_the_layers_are_settled(family, layers, budget):
+    shape = FAMILIES[family].shape(budget, 4096, Design(layers=layers))
+    assert 0.6 * budget < parameters(shape) <= budget  # Widths are multiples of 32.
+
+
 def test_smollm2_has_the_parameters_that_are_known():
     known = DecoderShape(vocabulary=49152, layers=30, width=576, heads=9, key_value_heads=3, mlp_width=1536)
     assert parameters(known) == 134_515_008

@@ -137,7 +137,7 @@ def test_no_rows_at_all_is_an_error(make_dataset: MakeDataset, ctx: Context) -> 
 def test_rows_of_which_none_makes_an_example_are_an_error_that_blames_no_share(
     make_dataset: MakeDataset, ctx: Context
 ) -> None:
-    with pytest.raises(InputError, match="summarization: none of the 2 rows makes an example") as error:
+    with pytest.raises(InputError, match="none of the 2 rows makes an example") as error:
         summarize(make_dataset({"text": ["t", "u"], "summary": ["", None]}), ctx)
     assert "salt" not in error.value.remedy
 

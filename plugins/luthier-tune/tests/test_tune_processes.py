@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+import luthier
 import luthier_tune
 from luthier import InputError, Job, LuthierError
 from luthier.artifacts import build_manifest
@@ -30,7 +32,7 @@ def alone(tuner, directory, model, data, **config):
     return ctx
 
 
-def job(tuner, directory, model, data, processes=2, device="cpu", **config) -> Job:
+def job(tuner, directory, model, data, processes=2, device="cpu", local_plugins=(), **config) -> Job:
     """What the engine gives an executor."""
     ctx = make_context(directory)
     inputs = {
@@ -49,7 +51,7 @@ def job(tuner, directory, model, data, processes=2, device="cpu", **config) -> J
         "seed": 3,
         "device": device,
     }
-    return Job(processes, device, request)
+    return Job(processes, device, request, tuple(map(str, local_plugins)))
 
 
 def together(tuner, directory, model, data, on_step=lambda step: None, **options) -> list[dict]:
@@ -198,6 +200,106 @@ def test_an_error_waits_for_the_death_that_caused_it():
     for each in [(0, broken), (0, None), (1, None)]:
         heard.put(each)
     assert list(_messages([Rank(), Rank()], heard)) == [broken]
+
+
+@pytest.fixture
+def on_cpus(tmp_path, monkeypatch):
+    """What lets processes shard a model over CPUs, which torch can do and users have no reason to."""
+    plugin = tmp_path / "on_cpus.py"
+    plugin.write_text("""
+import luthier_tune.options
+from luthier import hookimpl
+
+luthier_tune.options.SHARDED_ON = ("cuda", "cpu")
+
+@hookimpl
+def luthier_tuners():
+    return []
+""")
+    monkeypatch.setenv("LUTHIER_PLUGINS", "models,tune,on_cpus")
+    return [plugin]
+
+
+@pytest.mark.parametrize(
+    ("tuner", "options"),
+    [
+        (luthier_tune.full, {"fsdp": {}, "learning_rate": 1e-3}),
+        pytest.param(
+            luthier_tune.lora,
+            {"rank": 4, "fsdp": {"activation_checkpointing": True, "reshard_after_forward": False}},
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_sharded_model_learns_what_a_whole_one_does(tmp_path, tiny, examples, on_cpus, tuner, options):
+    whole = alone(tuner, tmp_path / "one", tiny, examples, **{**options, "fsdp": None}, **BATCHES)
+    told = together(tuner, tmp_path / "two", tiny, examples, local_plugins=on_cpus, **options, **BATCHES)
+    [sizes] = [re.findall(r"\d+", each["message"]) for each in told if "is sharded over" in each.get("message", "")]
+    _, part, everything = map(int, sizes)
+    assert part < 0.51 * everything, "each process has half of the weights"
+    for name in ("loss", "gradient_norm"):
+        expected = curve(tmp_path / "one")[name].to_list()
+        assert curve(tmp_path / "two")[name].to_list() == pytest.approx(expected, rel=1e-4)
+    got = metrics(tmp_path / "two")
+    for name, metric in whole.metrics.items():
+        assert got[name]["value"] == pytest.approx(metric.value, rel=1e-4)
+    expected = load_file(whole.output / "model.safetensors")
+    written = load_file(tmp_path / "two" / "output" / "model.safetensors")
+    assert written.keys() == expected.keys()
+    for name, value in written.items():
+        assert value.numpy() == pytest.approx(expected[name].numpy(), rel=1e-3, abs=1e-4)
+    config = json.loads((tmp_path / "two" / "output" / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"]
+
+
+@pytest.mark.slow
+def test_a_sharded_training_goes_on_after_a_kill(tmp_path, tiny, examples, on_cpus):
+    options = {"fsdp": {}, "learning_rate": 1e-3, "local_plugins": on_cpus, **BATCHES}
+    together(luthier_tune.full, tmp_path / "undisturbed", tiny, examples, **options)
+
+    def kill_one(step):
+        if step == 3:
+            psutil.Process().children()[0].kill()
+
+    with pytest.raises(LuthierError, match="was killed"):
+        together(luthier_tune.full, tmp_path / "died", tiny, examples, kill_one, **options)
+    again = together(luthier_tune.full, tmp_path / "died", tiny, examples, **options)
+    assert next(message["done"] for message in again if message["type"] == "progress") > 2
+    assert identity(tmp_path / "died") == identity(tmp_path / "undisturbed")
+
+
+def test_sharding_is_for_gpus(tmp_path, tiny, examples):
+    ctx = make_context(tmp_path)
+    with pytest.raises(InputError, match="shards a model over GPUs, and the device is cpu") as told:
+        luthier_tune.full(tiny, examples, ctx, **arguments(luthier_tune.full, processes=2, fsdp={}))
+    assert "`processes` alone trains on CPUs" in told.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"fsdp": {}}, "`processes` is 1"),
+        ({"processes": 2, "fsdp": {"auto_wrap_policy": "size_based_wrap"}}, "`min_num_params` and"),
+        ({"processes": 2, "fsdp": {"reshard_after_foward": True}}, "did you mean 'reshard_after_forward'"),
+        ({"processes": 2, "fsdp": {"cpu_offload": "yes"}}, "fsdp.cpu_offload"),
+    ],
+)
+def test_a_wrong_sharding_is_found_while_planning(tmp_path, monkeypatch, config, told):
+    recipe = {
+        "luthier": 1,
+        "steps": [
+            {"source": "jsonl", "path": "rows.jsonl"},
+            {"format": "prompt-completion", "prompt": "{a}", "completion": "{b}"},
+            {"architecture": "pretrained", "model": "."},
+            {"tune": "lora", **config},
+        ],
+    }
+    monkeypatch.setenv("LUTHIER_PLUGINS", "text,models,tune")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"a": "1", "b": "2"}\n')
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    with pytest.raises(LuthierError, match=told):
+        luthier.plan(tmp_path / "recipe.yaml")
 
 
 @pytest.mark.slow

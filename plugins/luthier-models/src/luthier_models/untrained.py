@@ -51,7 +51,7 @@ def write_untrained(
     """
     tokenizer = train_tokenizer(split_texts(data, "train"), vocabulary, closes_texts=form != "causal-lm")
     shape = family.shape(budget, len(tokenizer), design)
-    record_shape(shape, ctx)
+    record_shape(shape, budget, ctx)
     check_memory(parameters(shape))
     config = family.configuration(shape, design, tokenizer)
     save_model(initialised(config, form, ctx.seed), tokenizer, ctx.output)
@@ -80,11 +80,12 @@ def initialised(config: PreTrainedConfig, form: str, seed: int) -> PreTrainedMod
     return model
 
 
-def record_shape(shape: Shape, ctx: Context) -> None:
-    """The arithmetic, for the report."""
+def record_shape(shape: Shape, budget: int, ctx: Context) -> None:
+    """The arithmetic, for the log and the report."""
     blocks = shape.blocks()
     ctx.metric("parameters", parameters(shape))
     ctx.metric("vocabulary", shape.vocabulary)
     ctx.table("parameters", pl.DataFrame({"block": list(blocks), "parameters": list(blocks.values())}))
     arithmetic = " + ".join(f"{count:,} {name}" for name, count in blocks.items() if count)
-    ctx.log.info("%s: %s = %s parameters", shape.describe(), arithmetic, f"{parameters(shape):,}")
+    told = f"{arithmetic} = {parameters(shape):,} parameters, of {budget:,} at most"
+    ctx.log.info("%s: %s", shape.describe(), told)

@@ -56,9 +56,9 @@ def side_of(group: str, split: Split) -> str:
 def _nothing_to_split(data: Dataset, formatter: str) -> InputError:
     rows = data.scan().select(pl.len()).collect().item()
     if not rows:
-        return InputError(f"{formatter}: there are no rows", "Look at what the steps before it dropped.")
+        return InputError("there are no rows", "Look at what the steps before it dropped.")
     return InputError(
-        f"{formatter}: none of the {rows} rows makes an example: in each, something that it needs is missing, empty or "
+        f"none of the {rows} rows makes an example: in each, something that it needs is missing, empty or "
         "not of its form",
         f"Look at the columns that its parameters name; `luthier plugins show format:{formatter}` says what it needs.",
     )

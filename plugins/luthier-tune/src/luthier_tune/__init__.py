@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval, MinLen
 
 from luthier import InputError, component, hookimpl
-from luthier_tune.options import BY_VALID_LOSS, Training, check_budget, check_factors, check_layers
+from luthier_tune.options import BY_VALID_LOSS, Fsdp, Training, check_budget, check_factors, check_layers, check_sharded
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Job, Model
@@ -57,7 +57,7 @@ def check_task(*, model: str, data: str, teacher: str | None = None) -> None:
 
 @component(
     needs={"model": FORMS, "data": LEARNABLE},
-    check=check_budget,
+    check=check_sharded,
     check_forms=check_task,
     search=BY_VALID_LOSS,
     processes=True,
@@ -76,6 +76,7 @@ def lora(
     dora: bool = False,
     init: Literal["zero", "pissa"] = "zero",
     loraplus_ratio: Annotated[float, Ge(1)] = 1.0,
+    fsdp: Fsdp | None = None,
     training: Training = Training(),
 ) -> None:
     """Train low-rank adapters (LoRA) on the completions, and merge them into the model.
@@ -102,6 +103,9 @@ def lora(
             weights themselves (PiSSA, arXiv:2404.02948). The adapter that is kept is for the weights as they
             were, at twice the rank.
         loraplus_ratio: how many times faster the adapters' second matrices learn (LoRA+, arXiv:2402.12354).
+        fsdp: shard the model over the GPUs of the processes, `{}` or with keys of accelerate's plugin for FSDP version
+            2: `reshard_after_forward`, `auto_wrap_policy`, `transformer_cls_names_to_wrap`, `min_num_params`,
+            `mixed_precision_policy`, `cpu_offload`, `activation_checkpointing`.
     """
     from luthier_tune.adapters import AdapterSettings, tune
 
@@ -116,12 +120,12 @@ def lora(
         init=init,
         loraplus_ratio=loraplus_ratio,
     )
-    tune(model, data, ctx, adapter, training)
+    tune(model, data, ctx, adapter=adapter, fsdp=fsdp, settings=training)
 
 
 @component(
     needs={"model": FORMS, "data": LEARNABLE},
-    check=check_budget,
+    check=check_sharded,
     check_forms=check_task,
     search=BY_VALID_LOSS,
     processes=True,
@@ -131,17 +135,22 @@ def full(
     data: Dataset,
     ctx: Context,
     *,
+    fsdp: Fsdp | None = None,
     training: Training = Training(learning_rate=5e-5, warmup_steps=20, weight_decay=0.01, checkpoint_minutes=5.0),
 ) -> None:
     """Train all weights: a fresh model from scratch, or a pretrained one in full.
 
     A fresh model wants a learning rate of about 1e-3. Packing, budgets, checkpoints and reproducibility are
     those of `lora`. Memory: four times the weights, for the gradients and AdamW's two moments, besides the
-    activations; a checkpoint takes three times the weights.
+    activations; a checkpoint takes three times the weights. With `fsdp` the processes share all of it but the
+    activations.
+
+    Args:
+        fsdp: as that of `lora`.
     """
     from luthier_tune.whole import tune
 
-    tune(model, data, ctx, training)
+    tune(model, data, ctx, fsdp=fsdp, settings=training)
 
 
 @component(

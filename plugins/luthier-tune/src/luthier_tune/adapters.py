@@ -20,6 +20,7 @@ from luthier_tune.adapter_files import adapter_tensors, save_adapter
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
 from luthier_tune.processes import in_processes
+from luthier_tune.sharding import check_sharding, loading_device, sharded
 from luthier_tune.targets import adaptable, check_names, matches
 from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from luthier import Context, Dataset, Model
-    from luthier_tune.options import Training
+    from luthier_tune.options import Fsdp, Training
 
 # PiSSA's fast decomposition; at 16 rounds its authors find the same training loss as with the exact one.
 _PISSA: Any = "pissa_niter_16"
@@ -56,7 +57,9 @@ class AdapterSettings:
 
 
 @in_processes
-def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, settings: Training) -> None:
+def tune(
+    model: Model, data: Dataset, ctx: Context, *, adapter: AdapterSettings, fsdp: Fsdp | None, settings: Training
+) -> None:
     """Train adapters on the data, and write the merged model and the adapter to `ctx.output`.
 
     Raises:
@@ -64,20 +67,21 @@ def tune(model: Model, data: Dataset, ctx: Context, adapter: AdapterSettings, se
             training diverges.
     """
     check_start(settings, ctx)
+    check_sharding(fsdp, ctx)
     encoder = PromptEncoder.from_directory(model.path)
     train, valid = read_examples(data, encoder, settings, ctx.seed)
-    student = adapted_student(model, adapter, ctx)
+    student = sharded(adapted_student(model, adapter, ctx, loading_device(fsdp, ctx)), fsdp, ctx)
     fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)
     student.write_to(ctx.output)
 
 
-def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context) -> Student:
-    """The model with adapters to be trained; what is written holds them merged, and in `adapter/` by themselves.
+def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context, device: str) -> Student:
+    """The model, on a device, with adapters to be trained; what is written holds them merged, and in `adapter/` alone.
 
     Raises:
         InputError: if the device or the layers to adapt cannot be used.
     """
-    base: Any = load_by_config(model.path, device=ctx.device)
+    base: Any = load_by_config(model.path, device=device)
     adapted = inject(base, adapter, ctx.seed)
     initial = adapter_tensors(adapted) if adapter.init == "pissa" else None
     return merging_student(base, adapted, model, ctx, initial=initial, rate_of=adapter.rate_of)

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from luthier import LuthierError
+from luthier_tune.distributed import part_like, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,9 +152,14 @@ def check_space(directory: Path, parameters: Mapping[str, Parameter], *, best: b
         )
 
 
-def detached(parameters: Mapping[str, Parameter]) -> dict[str, Tensor]:
-    """The values of parameters, as they are written."""
-    return {name: parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
+def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """Tensors as they are written, whole. Of those that are cut each process gives its part, whether it keeps any."""
+    found = {}
+    for name, tensor in tensors.items():
+        value = whole(tensor)
+        if keep:
+            found[name] = value.cpu().contiguous()
+    return found
 
 
 def save_checkpoint(
@@ -162,20 +168,26 @@ def save_checkpoint(
     optimizer: Optimizer,
     progress: Progress,
     configuration: Mapping[str, Any],
+    *,
+    leads: bool = True,
 ) -> None:
-    """Write a checkpoint in place of the last one.
+    """Write a checkpoint in place of the last one. All processes call it.
 
     Args:
+        leads: whether this one writes it.
         configuration: what the training was made with, as JSON: a checkpoint of another one is not used.
 
     Raises:
         LuthierError: if the disk is full.
     """
-    tensors = {f"parameter.{name}": value for name, value in detached(parameters).items()}
+    tensors: dict[str, Tensor] = {f"parameter.{name}": value for name, value in parameters.items()}
     for name, parameter in parameters.items():
         for moment in _MOMENTS:
             if moment in optimizer.state[parameter]:
-                tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment].cpu().contiguous()
+                tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
+    tensors = gathered(tensors, keep=leads)
+    if not leads:
+        return
     metadata = {
         "version": str(_VERSION),
         "progress": json.dumps(asdict(progress)),
@@ -208,9 +220,9 @@ def load_checkpoint(
     progress = Progress(**json.loads(metadata["progress"]))
     for name, parameter in parameters.items():
         with torch.no_grad():
-            parameter.copy_(tensors[f"parameter.{name}"])
+            parameter.copy_(part_like(tensors[f"parameter.{name}"], parameter))
         state: dict[str, Any] = {"step": torch.tensor(float(progress.step), device=parameter.device)}
-        state |= {moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in _MOMENTS}
+        state |= {moment: part_like(tensors[f"{moment}.{name}"], parameter) for moment in _MOMENTS}
         optimizer.state[parameter] = state
     return progress
 

@@ -110,17 +110,19 @@ class Course(Generic[Measured]):
     def _is_out_of_patience(self) -> bool:
         return self._settings.patience is not None and self.progress.since_best >= self._settings.patience
 
-    def check_resources(self, objective: Loss[Example, Any], examples: Sequence[Example]) -> None:
+    def check_resources(self, objective: Loss[Example, Any] | None, examples: Sequence[Example]) -> None:
         """Refuse or warn of what memory and disk will not hold, before the work.
 
         Args:
-            objective: what is minimised.
+            objective: what is minimised; None if its memory cannot be estimated.
             examples: those to train on.
 
         Raises:
             LuthierError: if the memory or the disk does not suffice.
         """
         check_space(self._ctx.checkpoint, self._parameters, best=self._best is not None)
+        if objective is None:
+            return
         with explained("in a first forward pass", self._settings):
             of_each = math.ceil(self._settings.batch_size / self._group.size)
             need = estimate(objective, self._parameters, examples, of_each)
@@ -201,17 +203,23 @@ class Course(Generic[Measured]):
             )
         if self._valid and progress.validation[-1]["step"] != progress.step:
             self._validate()
+        elif self._valid and self.last is None:
+            # A run that was killed measured it. All processes are still there to measure together.
+            self.last = self._measure()
 
-    def choose_weights(self) -> None:
-        """Let the parameters, and `last`, be those that `keep` asks for."""
+    def choose_weights(self, whole: Mapping[str, Parameter] | None = None) -> None:
+        """Let the parameters, and `last`, be those that `keep` asks for; after `finish`.
+
+        Args:
+            whole: what gets their values, if the parameters are parts of a model that is cut.
+        """
         if not self._valid:
             return
         progress, best = self.progress, self.progress.best
         if self._best and best and best["step"] != progress.step:
-            self.last = self._best.restore(best["step"])
+            self.last = self._best.restore(best["step"], self._parameters if whole is None else whole)
             self._ctx.log.info("the weights of step %d are the best, and are kept", best["step"])
-        elif self.last is None:
-            self.last = self._measure()
+        assert self.last is not None
         first, loss = progress.validation[0], self.last.summary()["loss"]
         if first["step"] == 0 and loss > first["loss"] * (1 + NOTICEABLE):
             self._ctx.log.warning(
@@ -235,9 +243,10 @@ class Course(Generic[Measured]):
             self._refuse_divergence(f"the validation loss is {summary['loss']}")
         progress.validation.append({"step": progress.step, **summary, "seconds": time.monotonic() - started})
         best = self._best_step
-        if self._best and self._group.leads and progress.step in best and progress.step != progress.total:
-            self._best.save(progress.step, self.last)
-            self._best.keep_only(best | self._checkpointed_best)
+        if self._best and progress.step in best and progress.step != progress.total:
+            self._best.save(progress.step, self.last, leads=self._group.leads)
+            if self._group.leads:
+                self._best.keep_only(best | self._checkpointed_best)
 
     def _settle(self) -> bool:
         """Settle the total of a budget in minutes, as soon as the fall of the rate takes all that is left."""

@@ -64,7 +64,7 @@ def tune(
     check_start(settings, ctx)
     check_vocabularies(model.path, teacher.path)
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
-    student = adapted_student(model, adapter, ctx) if adapter else whole_student(model, ctx)
+    student = adapted_student(model, adapter, ctx, ctx.device) if adapter else whole_student(model, ctx.device, ctx.log)
     guide = batched(load_by_config(teacher.path, device=ctx.device))
     objective = DistillationLoss(student.packed, guide, mixture)
     # Before a checkpoint is loaded, so that a run that goes on tells the same.

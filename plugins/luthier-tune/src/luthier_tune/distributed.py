@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import distributed
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from luthier import InputError
 
@@ -57,6 +58,14 @@ class Group:
         """The part of the items that is this process's."""
         return items[self.rank :: self.size]
 
+    def most(self, value: int, device: torch.device) -> int:
+        """The largest of the numbers of all processes."""
+        if self.size == 1:
+            return value
+        largest = torch.tensor(value, device=device)
+        distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+        return int(largest)
+
     def add_up(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by its sum over the processes."""
         if self.size == 1:
@@ -95,6 +104,25 @@ def refuse_torchrun() -> None:
     """
     if distributed.is_torchelastic_launched() and not distributed.is_initialized():
         raise InputError("several processes were started, and this tuner trains in one", "Run it without torchrun.")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor without its gradient; if each process has a part of it, put together. Then all must call it."""
+    value = tensor.detach()
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def part_of(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor: all, unless it is cut."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def part_like(value: Tensor, other: Tensor) -> Tensor:
+    """What this process keeps of a tensor that all have: a part, if it has a part of the other one."""
+    value = value.to(other.device)
+    if not isinstance(other, DTensor):
+        return value
+    return distribute_tensor(value, other.device_mesh, other.placements, src_data_rank=None)
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:

@@ -93,7 +93,8 @@ def summed_loss(packed: BatchedModel, row: Batch) -> Tensor:
 
 def target_losses(packed: BatchedModel, row: Batch) -> Tensor:
     """The cross entropy of each target, (targets,), without gradients."""
-    with torch.inference_mode():
+    # Not in inference mode: weights of a cut model that are gathered in it cannot be trained with afterwards.
+    with torch.no_grad():
         states, head = states_and_head(packed, row)
         parts = zip(torch.split(states, CHUNK), torch.split(row.labels, CHUNK), strict=True)
         return torch.cat([cross_entropy(head(part).float(), labels, reduction="none") for part, labels in parts])

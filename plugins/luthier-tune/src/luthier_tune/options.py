@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
@@ -54,6 +54,58 @@ class Training:
     patience: Annotated[int, Ge(1)] | None = None
     checkpoint_minutes: Annotated[float, Ge(0)] = 1.0
     processes: Annotated[int, Ge(1)] = 1
+
+
+SHARDED_ON = ("cuda",)
+"""The devices that a model is sharded over. The tests, which have no GPU, add `cpu`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fsdp:
+    """Fully sharded data parallelism; the fields are those of accelerate's `FullyShardedDataParallelPlugin`, version 2.
+
+    Attributes:
+        reshard_after_forward: drop the gathered weights of a layer after its forward pass, and gather them again in
+            the backward pass: less memory, more traffic.
+        auto_wrap_policy: what is gathered at once: a layer as the architecture has them, modules of at least
+            `min_num_params` parameters, or the whole model.
+        transformer_cls_names_to_wrap: the classes of the layers; if not given, those that the architecture names.
+        min_num_params: for `size_based_wrap`.
+        mixed_precision_policy: compute and add up gradients in `bf16`; weights and moments stay as they are.
+        cpu_offload: keep weights, gradients and moments on the CPU between uses.
+        activation_checkpointing: compute the activations of a layer again in the backward pass.
+    """
+
+    reshard_after_forward: bool = True
+    auto_wrap_policy: Literal["transformer_based_wrap", "size_based_wrap", "no_wrap"] = "transformer_based_wrap"
+    transformer_cls_names_to_wrap: list[str] = field(default_factory=list)
+    min_num_params: Annotated[int, Ge(1)] | None = None
+    mixed_precision_policy: Literal["bf16"] | None = None
+    cpu_offload: bool = False
+    activation_checkpointing: bool = False
+
+
+def check_sharded(*, fsdp: Fsdp | None, processes: int, **others: Any) -> None:
+    """Refuse to shard over one process, keys of `fsdp` that do not go together, and what `check_budget` refuses.
+
+    Raises:
+        InputError: naming them.
+    """
+    check_budget(**others)
+    if fsdp is None:
+        return
+    if processes == 1:
+        raise InputError("`fsdp` shards a model over processes, and `processes` is 1", "Raise it: one for each GPU.")
+    by_size = fsdp.auto_wrap_policy == "size_based_wrap"
+    if by_size != (fsdp.min_num_params is not None):
+        raise InputError(
+            "fsdp: `min_num_params` and `auto_wrap_policy: size_based_wrap` go together", "Give both, or neither."
+        )
+    if fsdp.transformer_cls_names_to_wrap and fsdp.auto_wrap_policy != "transformer_based_wrap":
+        raise InputError(
+            "fsdp: `transformer_cls_names_to_wrap` goes with `auto_wrap_policy: transformer_based_wrap`",
+            "Keep one of them.",
+        )
 
 
 def check_budget(

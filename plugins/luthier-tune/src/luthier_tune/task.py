@@ -41,12 +41,15 @@ class Student:
         parameters: what of it is trained, by name.
         write: writes the model into a directory, as later steps read it; after it, the model is used up.
         rate_of: how many times the learning rate the parameter of a name learns at; once, if not given.
+        whole: if the parameters are parts of a model that is cut: those of the model that is written, by the same
+            names, which get the values in the end; none in processes but the first. None if they are the same.
     """
 
     packed: BatchedModel
     parameters: Mapping[str, Parameter]
     write: Callable[[Path], None]
     rate_of: Callable[[str], float] | None = None
+    whole: Mapping[str, Parameter] | None = None
 
     def write_to(self, directory: Path) -> None:
         """Write the model; on a full disk, say so.
@@ -90,6 +93,7 @@ def fit(
         ctx=ctx,
         rate_of=student.rate_of,
         aside=aside,
+        whole=student.whole,
     )
     trainer.run()
     record(trainer.course, train, ctx)

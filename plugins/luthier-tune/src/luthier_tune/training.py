@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
 from luthier import InputError
 from luthier_tune.budget import learning_rate
-from luthier_tune.checkpoint import Progress, load_checkpoint, relevant, save_checkpoint
+from luthier_tune.checkpoint import Progress, gathered, load_checkpoint, relevant, save_checkpoint
 from luthier_tune.course import Course
-from luthier_tune.distributed import Finished, Group, refuse_torchrun
+from luthier_tune.distributed import Finished, Group, whole
 from luthier_tune.examples import batch_of_step, random_for
 from luthier_tune.memory import explained
 from luthier_tune.validation import Losses
@@ -40,6 +40,7 @@ class Trainer(Generic[Example]):
         ctx: seed, checkpoints and progress.
         rate_of: how many times the learning rate the parameter of a name learns at; once, if not given.
         aside: seconds that the caller measured for before, and will again afterwards; a budget in minutes has them.
+        whole: where the values go in the end, if the parameters are parts of a model that is cut; see `Student`.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Trainer(Generic[Example]):
         ctx: Context,
         rate_of: Callable[[str], float] | None = None,
         aside: float = 0.0,
+        whole: Mapping[str, Parameter] | None = None,
     ) -> None:
         self.objective = objective
         self.parameters = dict(parameters)
@@ -66,14 +68,13 @@ class Trainer(Generic[Example]):
             weight_decay=settings.weight_decay,
             fused=objective.device.type in ("cpu", "cuda"),
         )
+        self._whole = whole
         self._group = Group.current()
         if settings.processes not in (1, self._group.size):
             raise InputError(
                 f"`processes` is {settings.processes}, and {self._group.size} are there",
                 "Leave it out, or run the step from a recipe, which starts them.",
             )
-        if self._group.size == 1:
-            refuse_torchrun()
         self.course = Course(
             settings,
             ctx,
@@ -103,7 +104,8 @@ class Trainer(Generic[Example]):
             LuthierError: if the memory or the disk does not suffice.
             Finished: in the processes but the first, when training is done.
         """
-        self.course.check_resources(self.objective, self.train)
+        # What is gathered of a cut model, and when, no first pass can tell.
+        self.course.check_resources(None if self._is_cut else self.objective, self.train)
         self._begin()
         saved = time.monotonic()
         while not self.course.is_finished:
@@ -112,10 +114,11 @@ class Trainer(Generic[Example]):
                 self._checkpoint()
                 saved = time.monotonic()
         self.course.finish()
+        self._put_together()
         if not self._group.leads:
             raise Finished
         self._group = Group()
-        self.course.choose_weights()
+        self.course.choose_weights(self._whole)
         return self.progress
 
     def train_on(self, examples: Sequence[Example]) -> tuple[float, float]:
@@ -123,14 +126,15 @@ class Trainer(Generic[Example]):
         terms = sum(map(self.objective.terms, examples))
         total = 0.0
         self.optimizer.zero_grad(set_to_none=True)
-        own = self._group.share(examples)
-        for _, batch in self.objective.batches(own) if own else ():
+        for members, batch in self._batches(self._group.share(examples)):
             loss = self.objective.loss(batch) / terms
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        self._add_up_gradients()
+            # Gradients of a cut model are averaged over the processes, and what only fills up is of no account.
+            (loss * self._gradient_factor * bool(members)).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach()) if members else 0.0
+        if not self._is_cut:
+            self._add_up_gradients()
         (total,) = self._group.sums([total], self.objective.device)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_gradient_norm)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_gradient_norm))
         if math.isfinite(total) and math.isfinite(float(norm)):
             self.optimizer.step()
         return total, float(norm)
@@ -140,12 +144,43 @@ class Trainer(Generic[Example]):
         self.objective.module.train(False)
         means, sizes = [0.0] * len(examples), [0.0] * len(examples)
         numbers = self._group.share(range(len(examples)))
-        own = [examples[number] for number in numbers]
-        for members, batch in self.objective.batches(own) if own else ():
-            for member, values in zip(members, self.objective.losses(batch), strict=True):
+        for members, batch in self._batches([examples[number] for number in numbers]):
+            found = self.objective.losses(batch)
+            for member, values in zip(members, found, strict=bool(members)):
                 means[numbers[member]], sizes[numbers[member]] = float(values.double().mean()), len(values)
         together = self._group.sums([*means, *sizes], self.objective.device)
         return Losses(together[: len(examples)], [int(size) for size in together[len(examples) :]])
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether each process has a part of every weight only, so that all must compute together."""
+        return self._whole is not None
+
+    @property
+    def _gradient_factor(self) -> float:
+        return float(self._group.size) if self._is_cut else 1.0
+
+    def _batches(self, own: Sequence[Example]) -> Iterator[tuple[list[int], Any]]:
+        """Batches of this process's examples; of a cut model as many as any process has, the last without members."""
+        batches = self.objective.batches(own) if own else iter(())
+        if not self._is_cut:
+            yield from batches
+            return
+        ready = list(batches)
+        missing = self._group.most(len(ready), self.objective.device) - len(ready)  # before anybody computes
+        yield from ready
+        for _ in range(missing):
+            yield from (([], batch) for _, batch in self.objective.batches(self.train[:1]))
+
+    def _put_together(self) -> None:
+        """Give the whole model, which the first process has, the values of a cut one."""
+        if self._whole is None:
+            return
+        values = gathered(self.parameters, keep=self._group.leads)
+        self.parameters = dict(self._whole)
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(values[name])
 
     def _add_up_gradients(self) -> None:
         """Let each process have the gradients of all; one without examples has none of its own."""
@@ -231,10 +266,12 @@ class Trainer(Generic[Example]):
 
     def _checkpoint(self) -> None:
         self.course.count_seconds()
-        if not self._group.leads:
-            return
-        save_checkpoint(self.ctx.checkpoint, self.parameters, self.optimizer, self.progress, self._configuration())
-        self.course.checkpointed()
+        leads = self._group.leads
+        save_checkpoint(
+            self.ctx.checkpoint, self.parameters, self.optimizer, self.progress, self._configuration(), leads=leads
+        )
+        if leads:
+            self.course.checkpointed()
 
 
 def _groups(parameters: Mapping[str, Parameter], rate_of: Callable[[str], float] | None) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 from safetensors import safe_open
 
-from luthier_tune.checkpoint import detached, write_tensors
+from luthier_tune.checkpoint import gathered, write_tensors
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
@@ -91,18 +91,22 @@ class BestWeights(Generic[Measured]):
         """Where the weights of a step are kept."""
         return self._directory / f"best-{int(step)}.safetensors"
 
-    def save(self, step: float, measured: Measured) -> None:
+    def save(self, step: float, measured: Measured, *, leads: bool) -> None:
         """Keep the weights as they are, and what was measured of them.
+
+        All processes call it, and the one that `leads` writes.
 
         Raises:
             LuthierError: if the disk is full.
         """
-        write_tensors(self.path(step), detached(self._parameters), {"measured": json.dumps(asdict(measured))})
+        tensors = gathered(self._parameters, keep=leads)
+        if leads:
+            write_tensors(self.path(step), tensors, {"measured": json.dumps(asdict(measured))})
 
-    def restore(self, step: float) -> Measured:
-        """Put the kept weights of a step back; gives what was measured of them."""
+    def restore(self, step: float, parameters: Mapping[str, Parameter]) -> Measured:
+        """Put the kept weights of a step into parameters; gives what was measured of them."""
         with safe_open(str(self.path(step)), framework="pt") as file, torch.no_grad():
-            for name, parameter in self._parameters.items():
+            for name, parameter in parameters.items():
                 parameter.copy_(file.get_tensor(name))
             return self._kind(**json.loads(file.metadata()["measured"]))
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from transformers import ModernBertConfig
 
-from luthier import InputError
-from luthier_models.families.sizes import octaves, shape_within, sizes_of
+from luthier_models.families.sizes import sizes_of, usual_shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +31,11 @@ class EncoderShape:
     width: int
     heads: int
     mlp_width: int
+
+    @property
+    def aspect(self) -> float:
+        """The width by layers."""
+        return self.width / self.layers
 
     def blocks(self) -> dict[str, int]:
         """The parameters by block."""
@@ -62,12 +66,8 @@ class ModernBert:
             for layers, width, heads, mlp_width in sizes_of(design, expansion=3 / 2)
             if (width // heads) % 2 == 0  # Rotary embeddings turn pairs.
         ]
-        if not shapes:
-            raise InputError(
-                f"no shape has the width {design.width} with {design.heads} heads",
-                "Let the width be a multiple of the heads, and that of each head even.",
-            )
-        return shape_within(budget, shapes, lambda shape: octaves(shape.width / shape.layers, ASPECT))
+        rule = "Let the width be a multiple of the heads, and that of each head even."
+        return usual_shape(budget, shapes, design, aspect=ASPECT, rule=rule)
 
     def configuration(
         self, shape: EncoderShape, design: Design, tokenizer: PreTrainedTokenizerBase

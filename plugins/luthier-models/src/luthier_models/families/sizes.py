@@ -99,6 +99,8 @@ def usual_shape(
 ) -> AnyProportioned:
     """The shape of at most `budget` parameters that uses most of them, and is about as wide by layers as usual.
 
+    Where the design settles the number of layers, what is usual is no question any more: the widest shape is taken.
+
     Args:
         budget: parameters at most.
         shapes: those that keep to the design.
@@ -113,7 +115,7 @@ def usual_shape(
     if not found:
         shared = f", {design.key_value_heads} of them for keys and values" if design.key_value_heads else ""
         raise InputError(f"no shape has the width {design.width} with {design.heads} heads{shared}", rule)
-    return shape_within(budget, found, lambda shape: octaves(shape.aspect, aspect))
+    return shape_within(budget, found, lambda shape: 0.0 if design.layers else octaves(shape.aspect, aspect))
 
 
 def sizes_of(design: Design, *, expansion: float, max_layers: int = MAX_LAYERS) -> Iterator[Sizes]:
