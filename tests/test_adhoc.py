@@ -249,6 +249,21 @@ def test_the_form_of_a_models_directory_is_what_its_configuration_says(tmp_path,
     assert luthier.find_model(str(tmp_path)).form == form
 
 
+@pytest.mark.parametrize(
+    ("files", "form"),
+    [
+        ({"genai_config.json": "{}", "model.onnx": ""}, "genai"),
+        ({"interface.json": '{"form": "encoder-decoder"}', "config.json": "{}", "encoder.onnx": ""}, "encoder-decoder"),
+        ({"model.onnx": "", "config.json": "{}"}, "decoder"),
+    ],
+)
+def test_the_form_of_an_exported_model_is_what_its_interface_says(tmp_path, files, form):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = luthier.find_model(str(tmp_path))
+    assert (found.kind, found.form) == ("onnx", form)
+
+
 def test_a_configuration_that_is_no_object_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("[")
     with pytest.raises(InputError, match="is no JSON object"):

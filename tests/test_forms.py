@@ -28,6 +28,11 @@ def rehearse(model, data, ctx):
     "Learn by heart."
     ctx.output.joinpath("clown.json").write_text("{}")
 
+@component(gives={"talker": "radio", "mime": "film"}, needs={"model": {"talker", "mime"}})
+def record(model, ctx):
+    "Where it depends on what is recorded."
+    ctx.output.joinpath("record.onnx").write_text("{}")
+
 def applause(*, subject, data):
     together(model=subject, data=data)
 
@@ -43,6 +48,10 @@ def verses(frame):
 @hookimpl
 def luthier_architectures():
     return [clown]
+
+@hookimpl
+def luthier_exporters():
+    return [record]
 
 @hookimpl
 def luthier_tuners():
@@ -76,6 +85,12 @@ def test_the_form_follows_from_the_configuration_and_is_kept(plan, run):
         nodes = [planned.node for planned in plan(steps.format(speaks))]
         assert [node.form for node in nodes if node.kind == "model"] == [form, form]
     assert run().model().form == "mime"
+
+
+@pytest.mark.parametrize(("speaks", "form"), [("true", "radio"), ("false", "film")])
+def test_the_form_follows_from_that_of_an_input(plan, speaks, form):
+    *_, record = plan(f"  - architecture: clown\n    speaks: {speaks}\n  - export: record\n")
+    assert record.node.form == form
 
 
 def test_forms_that_do_not_go_together_are_refused_while_planning(plan):

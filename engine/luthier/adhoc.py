@@ -219,6 +219,8 @@ def _names_run(name: str, runs: Sequence[str]) -> bool:
 def _model_at(path: Path) -> Artifact:
     if (path / "genai_config.json").exists():
         return ARTIFACTS["onnx"].at(path, "genai")
+    if (path / "interface.json").exists():
+        return ARTIFACTS["onnx"].at(path, str(_record(path / "interface.json").get("form", "")))
     if (path / "model.onnx").exists():
         return ARTIFACTS["onnx"].at(path, "decoder")
     if (path / "config.json").exists():
@@ -230,14 +232,18 @@ def _model_at(path: Path) -> Artifact:
 
 
 def _form_of(config: Path) -> str:
-    try:
-        record = json.loads(config.read_text(encoding="utf-8"))
-        pairs, classes = record.get("is_encoder_decoder"), record.get("architectures") or ()
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{config} is no JSON object: {error}", "Restore it from where the model came.") from error
-    if any(str(name).endswith("ForSequenceClassification") for name in classes):
+    record = _record(config)
+    if any(str(name).endswith("ForSequenceClassification") for name in record.get("architectures") or ()):
         return "sequence-classifier"
-    return "seq2seq-lm" if pairs else "causal-lm"
+    return "seq2seq-lm" if record.get("is_encoder_decoder") else "causal-lm"
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {**record}
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is no JSON object: {error}", "Restore it from where the model came.") from error
 
 
 def generate(

@@ -196,7 +196,10 @@ class Model(Artifact):
 
 @dataclass(frozen=True)
 class OnnxModel(Artifact):
-    """A directory with an ONNX graph and what its runtime needs. `form` names the layout: `genai`."""
+    """A directory with ONNX graphs and what their runtime needs.
+
+    `form` names the layout: `genai`, `decoder`, `encoder-decoder`.
+    """
 
     kind: ClassVar[Kind] = "onnx"
 

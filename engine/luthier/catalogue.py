@@ -66,7 +66,7 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
     "luthier-preference": ("tune:dpo", "tune:kto"),
     "luthier-prune": ("prune:layers", "prune:width", "prune:vocabulary", "prune:weights"),
     "luthier-ray": ("executor:ray",),
-    "luthier-onnx": ("export:genai", "runtime:onnxruntime", "runtime:onnxruntime-genai"),
+    "luthier-onnx": ("export:genai", "export:dynamo", "runtime:onnxruntime", "runtime:onnxruntime-genai"),
     "luthier-optimum": ("export:optimum",),
     "luthier-quantize": ("quantize:int8", "quantize:int4", "quantize:gptq", "quantize:mixed"),
     "luthier-validate": (

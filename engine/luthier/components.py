@@ -195,8 +195,12 @@ class Component:
                 raise PluginError(message, f"See {describe(self.declared.check)}.") from error
         return values
 
-    def form(self, configuration: Mapping[str, Any]) -> str | None:
-        """The form of what it gives with this configuration; None where it declares none.
+    def form(self, configuration: Mapping[str, Any], given: Sequence[str] = ()) -> str | None:
+        """The form of what it gives with this configuration; None where it declares none, or it cannot be known.
+
+        Args:
+            configuration: what the user gave.
+            given: the forms of its inputs.
 
         Raises:
             ConfigurationError: if the configuration is refused.
@@ -205,6 +209,8 @@ class Component:
         gives = self.declared.gives
         if gives is None or isinstance(gives, str):
             return gives
+        if isinstance(gives, Mapping):
+            return next((gives[form] for form in given if form in gives), None)
         return self._ask("gives", gives, configuration)
 
     def metrics(self, configuration: Mapping[str, Any]) -> Collection[str] | None:

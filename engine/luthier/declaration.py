@@ -34,7 +34,7 @@ class Location(str):
 class Declaration:
     """What a signature cannot say; see `component`."""
 
-    gives: str | Callable[..., str] | None = None
+    gives: str | Mapping[str, str] | Callable[..., str] | None = None
     needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
     fingerprint: Callable[..., str] | None = None
     files: Callable[..., Sequence[str]] | None = None
@@ -48,7 +48,7 @@ class Declaration:
 
 def component(
     *,
-    gives: str | Callable[..., str] | None = None,
+    gives: str | Mapping[str, str] | Callable[..., str] | None = None,
     needs: Mapping[str, Collection[str]] | None = None,
     fingerprint: Callable[..., str] | None = None,
     files: Callable[..., Sequence[str]] | None = None,
@@ -64,7 +64,8 @@ def component(
     Args:
         gives: the form of the result (`prompt-completion`, `causal-lm`); without it a cleaner or tuner
             keeps the form of its input, and a source gives `documents`. Where it depends on the configuration, a
-            function that is called with that and returns it.
+            function that is called with that and returns it; where it depends on the form of an input, a mapping
+            from that: `{"causal-lm": "decoder"}`.
         needs: for an input, the forms that it takes: `{"data": {"prompt-completion"}}`.
         fingerprint: for a source that reads something other than locations: called with the
             configuration while planning, it returns a text that changes when the source would.

@@ -264,10 +264,11 @@ class _Builder:
             self._refuse(step, f"{step.component}: {error.message}", error.remedy)
 
     def _form(self, step: StepSpec, inputs: Mapping[str, Node]) -> str:
-        forms = {step.component.form(config) for config in step.configurations}
+        given = [node.form for node in inputs.values()]
+        forms = {step.component.form(config, given) for config in step.configurations}
         if len(forms) > 1:
             self._refuse(step, f"{step.component} would give several forms: {', '.join(sorted(map(str, forms)))}")
-        declared = step.component.form(step.config)
+        declared = step.component.form(step.config, given)
         if declared is None and step.stage.name == "format":
             self._refuse(step, f"{step.component} does not say which form it gives", '`@luthier.component(gives="…")`')
         if declared and step.stage.gives == "dataset" and declared not in DATASET_FORMS:

@@ -67,6 +67,8 @@ class Worker:
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
         environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
         environment.setdefault("TOKENIZERS_PARALLELISM", "false")
+        # For a component in an environment of its own that has something to ask the main one.
+        environment["LUTHIER_PYTHON"] = sys.executable
         # Threads that spin at OpenMP's barriers starve each other as soon as another process wants a core:
         # tuning was seen to fall from 83 to 3 tokens a second. Sleeping costs microseconds a barrier.
         environment.setdefault("OMP_WAIT_POLICY", "passive")

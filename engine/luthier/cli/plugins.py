@@ -239,6 +239,8 @@ def _none(stage: str | None, registry: Registry) -> str:
 def _gives(component: Component) -> str:
     form = component.declared.gives
     kind = component.stage.given
+    if isinstance(form, Mapping):
+        return f"{kind} of the form {' or '.join(dict.fromkeys(form.values()))}, by that of its input"
     if form and not isinstance(form, str):
         return f"{kind} of the form that its configuration says"
     return f"{kind} of the form {form}" if form else kind

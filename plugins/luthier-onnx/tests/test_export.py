@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnxruntime_genai.models import builder
 
 from luthier import InputError, Model, PluginError
 from luthier.artifacts import hash_file, list_files
@@ -13,7 +14,7 @@ from luthier.testing import make_context
 from luthier_models.runtime import TransformersGenerator
 from luthier_onnx import genai
 from luthier_onnx.runtime import GenaiGenerator
-from luthier_onnx.trial import try_out
+from luthier_onnx.verification import verify
 
 PROMPTS = ["Return the number of items.", "Open the file and read it."]
 COMPLETIONS = ["The number of items in the list.", "Raise an error if the value is not a number."]
@@ -23,6 +24,7 @@ def export(model: Path, directory: Path) -> Path:
     ctx = make_context(directory)
     genai(Model.at(model, "causal-lm"), ctx)
     assert ctx.metrics["megabytes"].value > 0
+    assert ctx.metrics["export_logit_error"].value < 1e-4
     assert list(ctx.checkpoint.iterdir()) == []
     return ctx.output
 
@@ -75,6 +77,7 @@ def test_an_unknown_architecture_names_those_that_work(tiny_llama, tmp_path):
     with pytest.raises(InputError, match="cannot export the architecture RnnForCausalLM") as caught:
         export(model, tmp_path / "export")
     assert "the runtime `transformers`" in caught.value.remedy
+    assert "`export: dynamo`, which knows it" in caught.value.remedy
     assert "LlamaForCausalLM" in caught.value.remedy
     assert "Qwen3ForCausalLM" in caught.value.remedy
 
@@ -86,7 +89,7 @@ def test_layers_without_positions_are_refused(tiny_llama, tmp_path):
     (model / "config.json").write_text(json.dumps(json.loads((model / "config.json").read_text()) | told))
     with pytest.raises(InputError, match="cannot export layers without positions") as caught:
         export(model, tmp_path / "export")
-    assert "the runtime `transformers`" in caught.value.remedy
+    assert "`export: dynamo`, which knows it" in caught.value.remedy
 
 
 @pytest.mark.parametrize("text", [None, "{", "{}"])
@@ -99,13 +102,12 @@ def test_a_directory_without_a_usable_configuration_is_refused(tiny_llama, tmp_p
         export(model, tmp_path / "export")
 
 
-def test_an_export_that_does_not_load_or_is_not_finite_is_refused(tiny_llama, tmp_path):
-    exported = export(tiny_llama, tmp_path)
-    data = exported / "model.onnx.data"
-    whole = data.read_bytes()
-    data.write_bytes(np.full(len(whole) // 4, np.nan, np.float32).tobytes())
-    with pytest.raises(PluginError, match="not finite"):
-        try_out(exported)
-    data.write_bytes(whole[:1000])
+def test_what_the_builder_writes_without_an_error_and_does_not_run_is_refused(tiny_llama, tmp_path):
+    # Asymmetric int4 with a shared embedding: the builder is content, and the graph is invalid.
+    ctx = make_context(tmp_path)
+    where = ("", str(tiny_llama), str(ctx.output), "int4", "cpu", str(ctx.checkpoint))
+    wishes = ["hf_token=false", "hf_remote=false", "is_symmetric=false", "shared_embeddings=true"]
+    builder.create_model(*where, **builder.parse_extra_options(*where, wishes))
     with pytest.raises(PluginError, match="does not run"):
-        try_out(exported)
+        verify(tiny_llama, ctx, "genai", lossy=True)
+    assert list(ctx.output.iterdir()) == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -134,10 +135,41 @@ def test_a_directory_that_is_no_genai_model_is_refused(tmp_path):
 
 
 def test_search_settings_of_the_model_do_not_apply(exported, generator, tmp_path):
-    import shutil
-
     odd = shutil.copytree(exported, tmp_path / "odd")
     settings = json.loads((odd / "genai_config.json").read_text())
     settings["search"] |= {"do_sample": True, "temperature": 5.0, "repetition_penalty": 3.0, "num_beams": 1}
     (odd / "genai_config.json").write_text(json.dumps(settings))
     assert GenaiGenerator(odd).generate(PROMPTS, max_new_tokens=12) == generator.generate(PROMPTS, max_new_tokens=12)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("vocab_size", 7, r"vocab_size is 7, in the graph 3\d\d"),
+        ("num_hidden_layers", 3, "num_hidden_layers is 3, in the graph 2"),
+        ("num_key_value_heads", 1, "num_key_value_heads is 1, in the graph 2"),
+        ("head_size", 8, "head_size is 8, in the graph 16"),
+        ("filename", "../model.onnx", "which is not beside it"),
+        ("filename", "other.onnx", r"there is no .*other\.onnx"),
+        ("head_size", None, "lacks a setting"),
+    ],
+)
+def test_a_configuration_that_contradicts_the_graph_is_refused(exported, tmp_path, setting, value, reason):
+    odd = shutil.copytree(exported, tmp_path / "odd")
+    settings = json.loads((odd / "genai_config.json").read_text())
+    place = settings["model"] if setting == "vocab_size" else settings["model"]["decoder"]
+    place[setting] = value
+    (odd / "genai_config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=reason):
+        GenaiGenerator(odd)
+
+
+def test_a_cut_graph_and_weights_that_were_led_elsewhere_are_not_loaded(exported, tmp_path):
+    odd = shutil.copytree(exported, tmp_path / "odd")
+    (odd / "model.onnx.data").rename(tmp_path / "elsewhere")
+    (odd / "model.onnx.data").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="not a file of its own directory"):
+        GenaiGenerator(odd)
+    (odd / "model.onnx").write_bytes((odd / "model.onnx").read_bytes()[:1000])
+    with pytest.raises(InputError, match="no ONNX graph, or not a whole one"):
+        GenaiGenerator(odd)

@@ -1,4 +1,4 @@
-"""Tiny random models for tests, with a real tokenizer, made in a second: a Llama, encoder-decoders, classifiers."""
+"""Tiny random models for tests, with a real tokenizer, made in a second: decoders, encoder-decoders, classifiers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from luthier_models.families.design import Design
 from luthier_models.families.table import FAMILIES
 from luthier_models.new_head import with_new_head
 from luthier_models.normalise import save_model
+from luthier_models.recurrent.language_model import RnnConfig
 from luthier_models.recurrent.seq2seq import RnnSeq2SeqConfig
 from luthier_models.untrained import initialised
 
@@ -101,6 +102,35 @@ def write_tiny_encoder_decoder(directory: Path, family: str = "t5", *, seed: int
         shape = FAMILIES[family].shape(1_000_000, len(tokenizer), design)
         config = FAMILIES[family].configuration(shape, design, tokenizer)
     save_model(initialised(config, "seq2seq-lm", seed), tokenizer, directory)
+    return directory
+
+
+def write_tiny_decoder(directory: Path, family: str, *, seed: int = 0) -> Path:
+    """Write a random decoder of two layers.
+
+    Args:
+        directory: where; made if it does not exist.
+        family: as `fresh` names it (`qwen3`), or a recurrent cell, `gru` or `lstm`.
+        seed: of the weights.
+    """
+    recurrent = family in ("gru", "lstm")
+    tokenizer = tiny_tokenizer(None if recurrent else CHATML)
+    if recurrent:
+        config: PreTrainedConfig = RnnConfig(
+            vocab_size=len(tokenizer),
+            cell=family,
+            embedding_size=32,
+            hidden_size=48,
+            num_hidden_layers=2,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    else:
+        design = Design(layers=2, width=64, heads=4, mlp_width=128, max_length=512)
+        shape = FAMILIES[family].shape(1_000_000, len(tokenizer), design)
+        config = FAMILIES[family].configuration(shape, design, tokenizer)
+    save_model(initialised(config, "causal-lm", seed), tokenizer, directory)
     return directory
 
 

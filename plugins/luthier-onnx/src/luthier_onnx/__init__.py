@@ -1,4 +1,4 @@
-"""ONNX: the exporter `genai` and the runtimes `onnxruntime-genai` and `onnxruntime`.
+"""ONNX: the exporters `genai` and `dynamo`, and the runtimes `onnxruntime-genai` and `onnxruntime`.
 
 Importing this module loads no heavy library; the components import their implementations.
 """
@@ -6,7 +6,9 @@ Importing this module loads no heavy library; the components import their implem
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge
 
 from luthier import component, hookimpl
 
@@ -20,11 +22,33 @@ def genai(model: Model, ctx: Context) -> None:
 
     The result has one graph with its weights, the tokenizer, the chat template and `genai_config.json`. Weights are
     float32, for `quantize: int8` or `int4` to make smaller; those that a `quantize` step chose integers for before
-    the export are packed as exactly these integers. It is loaded and run once before it counts as exported.
+    the export are packed as exactly these integers. Before it counts as exported it is
+    compared with PyTorch in a process of its own, as `dynamo` is; with chosen integers it fails there only if it is
+    broken.
     """
     from luthier_onnx.export import export_genai
 
     export_genai(model.path, ctx)
+
+
+@component(
+    gives={"causal-lm": "decoder", "seq2seq-lm": "encoder-decoder"}, needs={"model": {"causal-lm", "seq2seq-lm"}}
+)
+def dynamo(model: Model, ctx: Context) -> None:
+    """Export a language model of any form to ONNX with PyTorch's own exporter, in float32.
+
+    Decoders, encoder-decoders (T5, Marian, BART) and recurrent models (`rnn-lm`, `rnn-seq2seq`). The graphs take and
+    give what the model carries from token to token: keys and values of attention, or recurrent states; an encoder is a
+    graph of its own, whose keys and values are computed once for a prompt. Beside them lie the tokenizer, the
+    configuration and `interface.json`, which says how the graphs belong together.
+
+    In a process of its own the result is compared with PyTorch, one by one and in padded batches, short and near the
+    model's longest context; where it differs, the export fails with the numbers. Metrics: `export_logit_error`,
+    `export_mean_kl`, `export_top1_agreement`, `export_greedy_agreement`, `megabytes`.
+    """
+    from luthier_onnx.torch_export import export_dynamo
+
+    export_dynamo(model.path, ctx)
 
 
 @component(needs={"onnx": {"genai"}})
@@ -35,18 +59,24 @@ def onnxruntime_genai(onnx: OnnxModel, ctx: Context) -> Generator:
     return GenaiGenerator(onnx.path, ctx)
 
 
-@component(needs={"onnx": {"decoder"}})
-def onnxruntime(onnx: OnnxModel, ctx: Context) -> Generator:
-    """Run a decoder graph that takes and gives its key-value cache, as optimum exports it, on the CPU."""
-    from luthier_onnx.decoder import DecoderGenerator
+@component(needs={"onnx": {"decoder", "encoder-decoder"}})
+def onnxruntime(onnx: OnnxModel, ctx: Context, *, batch_size: Annotated[int, Ge(1)] = 8) -> Generator:
+    """Run graphs that carry their states, as `dynamo` and optimum export them, with plain ONNX Runtime on the CPU.
 
-    return DecoderGenerator(onnx.path, ctx)
+    Texts are read and completed in padded batches; what is carried from token to token stays in ONNX Runtime's memory.
+
+    Args:
+        batch_size: texts that are read or completed together.
+    """
+    from luthier_onnx.generator import GraphGenerator
+
+    return GraphGenerator(onnx.path, ctx, batch_size=batch_size)
 
 
 @hookimpl
 def luthier_exporters() -> list[Callable[..., Any]]:
     """Give the exporters."""
-    return [genai]
+    return [genai, dynamo]
 
 
 @hookimpl

@@ -1,12 +1,10 @@
-"""The exporter `genai`: onnxruntime-genai's model builder, run quietly, its result tried out."""
+"""The exporter `genai`: onnxruntime-genai's model builder, run quietly, its result verified."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import json
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +16,8 @@ from luthier import InputError
 from luthier_models.prompts import PromptEncoder
 from luthier_onnx.packed import read_packed
 from luthier_onnx.packing import pack_exactly
-from luthier_onnx.trial import report_trial
+from luthier_onnx.routes import other_routes, supported_architectures
+from luthier_onnx.verification import verify
 
 if TYPE_CHECKING:
     from luthier import Context
@@ -27,14 +26,14 @@ _BUILDER_OPTIONS = ["hf_token=false", "hf_remote=false"]
 
 
 def export_genai(model: Path, ctx: Context) -> None:
-    """Write the model in `model` to `ctx.output` for onnxruntime-genai, and try it out.
+    """Write the model in `model` to `ctx.output` for onnxruntime-genai, and compare it with PyTorch.
 
     Matrices that a quantizer left integers for are packed as those; everything else is float32.
 
     Raises:
         InputError: if the builder does not know the architecture, or cannot read the model; if the integers are not
             those of its weights.
-        PluginError: if what was exported does not load or gives no finite numbers.
+        PluginError: if what was exported does not run, or computes something else.
     """
     check_architecture(model)
     encoder = PromptEncoder.from_directory(model)
@@ -45,13 +44,8 @@ def export_genai(model: Path, ctx: Context) -> None:
         pack_exactly(ctx.output, packed)
     write_end_tokens(ctx.output, encoder.end_tokens)
     ctx.progress(1, 2)
-    report_trial(ctx)
+    verify(model, ctx, "genai", lossy=bool(packed))
     ctx.progress(2, 2)
-
-
-def supported_architectures() -> list[str]:
-    """The architectures that the installed builder dispatches on, as `config.json` names them."""
-    return sorted(set(re.findall(r'architectures\[0\] == "(\w+)"', inspect.getsource(builder.create_model))))
 
 
 def check_architecture(model: Path) -> None:
@@ -72,14 +66,13 @@ def check_architecture(model: Path) -> None:
     if named[0] not in supported:
         raise InputError(
             f"onnxruntime-genai cannot export the architecture {named[0]}",
-            f"Leave out the export: the runtime `transformers` runs the model as it is. Or use a model of an "
-            f"architecture that can be exported: {', '.join(supported)}.",
+            f"{other_routes(config, 'genai')} Or use a model of an architecture that it knows: {', '.join(supported)}.",
         )
     # The builder turns the queries and keys of such layers outside of attention, in place of not at all.
     if 0 in (config.get("no_rope_layers") or []):
         raise InputError(
             f"onnxruntime-genai cannot export layers without positions, which {named[0]} has here",
-            "Leave out the export: the runtime `transformers` runs the model as it is.",
+            other_routes(config, "genai"),
         )
 
 

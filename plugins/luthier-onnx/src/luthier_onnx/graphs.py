@@ -50,7 +50,7 @@ def weight_files(graph: Path) -> list[Path]:
             directory or behind a link; or if that is missing or too short.
     """
     ends: dict[str, int] = {}
-    for tensor in _external_tensors(_read(graph).graph):
+    for tensor in _external_tensors(read_graph(graph).graph):
         described = {entry.key: entry.value for entry in tensor.external_data}
         location = described.get("location", "")
         # Without a length the tensor goes on to the file's end.
@@ -71,7 +71,12 @@ def check_graphs(directory: Path) -> list[Path]:
     return graphs
 
 
-def _read(graph: Path) -> onnx.ModelProto:
+def read_graph(graph: Path) -> onnx.ModelProto:
+    """A graph without the weights beside it.
+
+    Raises:
+        InputError: if there is no such file, or it is no whole ONNX graph.
+    """
     if not graph.is_file():
         raise InputError(f"there is no {graph}", "Give a directory that an exporter wrote.")
     try:

@@ -80,7 +80,7 @@ class OneByOneGenerator(ABC):
             values: list[float] = []
             for logits in self._target_logits(given, targets):
                 labels = np.asarray(targets[len(values) : len(values) + len(logits)])
-                values.extend(_log_probabilities(logits, labels).tolist())
+                values.extend(log_probabilities(logits, labels).tolist())
             scores.append(Score(tuple(values)))
             report_progress(self._ctx, len(scores), len(pairs))
         return joined(windows, scores)
@@ -137,7 +137,7 @@ def _chunks(ids: Sequence[int]) -> Iterator[NDArray[np.int32]]:
         yield np.asarray(ids[start : start + CHUNK], dtype=np.int32)
 
 
-def _log_probabilities(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def log_probabilities(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """The natural-log probability of each row's label."""
     top = logits.max(axis=1)
     normaliser = np.log(np.exp(logits - top[:, None]).sum(axis=1, dtype=np.float64)) + top

@@ -11,6 +11,7 @@ import onnxruntime_genai as og
 
 from luthier import InputError
 from luthier_models.prompts import PromptEncoder
+from luthier_onnx.genai_checks import check_genai
 from luthier_onnx.one_by_one import OneByOneGenerator, threads_from_environment
 
 if TYPE_CHECKING:
@@ -29,11 +30,12 @@ class GenaiGenerator(OneByOneGenerator):
             what ONNX Runtime finds good.
 
     Raises:
-        InputError: if the directory cannot be loaded.
+        InputError: if the directory cannot be loaded, may not be, or contradicts itself.
     """
 
     def __init__(self, directory: Path, ctx: Context | None = None, *, threads: int | None = None) -> None:
         settings = read_genai_config(directory)["model"]
+        check_genai(directory, settings)
         encoder = PromptEncoder.from_directory(directory)
         super().__init__(
             encoder, context=int(settings["context_length"]), vocabulary=int(settings["vocab_size"]), ctx=ctx

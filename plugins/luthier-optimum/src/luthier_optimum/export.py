@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import onnxruntime as ort
 from optimum.exporters.onnx import main_export  # type: ignore[import-not-found]
 
 from luthier import InputError, PluginError
@@ -19,19 +21,23 @@ if TYPE_CHECKING:
     from luthier import Context
 
 TASK = "text-generation-with-past"
-_PAST = "past_key_values."
+_COMPARISON = "luthier_onnx.comparison"
+_MAIN = "LUTHIER_PYTHON"
+"""What the engine tells its workers: the main environment's interpreter."""
 
 
 def export_decoder(model: Path, ctx: Context, opset: int | None) -> None:
-    """Write the model in `model` to `ctx.output` as one ONNX graph, and run it once.
+    """Write the model in `model` to `ctx.output` as one ONNX graph, and compare it with PyTorch.
 
     What lies beside the graph is the model's own configuration, tokenizer and template, as every other
     step reads them, not optimum's.
 
     Raises:
-        InputError: if optimum does not know the architecture.
-        PluginError: if the graph gives no finite numbers.
+        InputError: if optimum does not know the architecture, or luthier-onnx is not in the main environment.
+        PluginError: if the graph does not run, or computes something else.
     """
+    python = os.environ.get(_MAIN, sys.executable)
+    _check_comparison(python)
     ctx.progress(0, 2)
     with tempfile.TemporaryDirectory(prefix="luthier-") as scratch:
         legacy, written = as_transformers_4(model, Path(scratch) / "model"), Path(scratch) / "onnx"
@@ -43,7 +49,7 @@ def export_decoder(model: Path, ctx: Context, opset: int | None) -> None:
         if file.is_file() and file.suffix != ".safetensors" and not file.name.endswith(".safetensors.index.json"):
             shutil.copyfile(file, ctx.output / file.name)
     ctx.progress(1, 2)
-    _try_out(ctx.output / "model.onnx")
+    _verify(model, ctx, python)
     size = sum(path.stat().st_size for path in ctx.output.iterdir()) / 1e6
     ctx.metric("megabytes", size)
     ctx.progress(2, 2, megabytes=size)
@@ -56,22 +62,36 @@ def _export(model: Path, output: Path, opset: int | None) -> None:
             main_export(str(model), output=output, task=TASK, opset=opset, do_validation=False, local_files_only=True)
         except (ValueError, KeyError) as error:
             first = next(iter(str(error).splitlines()), "")
-            raise InputError(f"optimum cannot export this model: {first}", "Try `export: genai`.") from error
+            raise InputError(
+                f"optimum cannot export this model: {first}", "Try `export: dynamo` or `export: genai`."
+            ) from error
 
 
-def _try_out(path: Path) -> None:
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    tokens = 4
-    feeds: dict[str, Any] = {
-        "input_ids": np.arange(tokens, dtype=np.int64)[None],
-        "attention_mask": np.ones((1, tokens), np.int64),
-        "position_ids": np.arange(tokens, dtype=np.int64)[None],
-    }
-    given = {each.name: each for each in session.get_inputs()}
-    feeds = {name: value for name, value in feeds.items() if name in given}
-    for name, declared in given.items():
-        if name.startswith(_PAST):
-            feeds[name] = np.zeros((1, declared.shape[1], 0, declared.shape[3]), np.float32)
-    logits: Any = session.run(["logits"], feeds)[0]
-    if not np.isfinite(logits).all():
-        raise PluginError("the exported graph gives numbers that are not finite", "Report it with the model's name.")
+def _check_comparison(python: str) -> None:
+    """Know before the work that what was exported can be compared: luthier-onnx is in the main environment."""
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('luthier_onnx') is None)"
+    if subprocess.run([python, "-P", "-c", code], check=False).returncode:
+        raise InputError(
+            "luthier-onnx, which compares what optimum exports with PyTorch and runs it, is not installed",
+            "pip install luthier-onnx",
+        )
+
+
+def _verify(model: Path, ctx: Context, python: str) -> None:
+    """Compare with the model as transformers 5 reads it, in the main environment: what version 4 misread shows."""
+    with tempfile.TemporaryDirectory(prefix="luthier-") as room:
+        result = Path(room) / "result.json"
+        command = [python, "-P", "-m", _COMPARISON, str(model), str(ctx.output), str(result), "decoder"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+        if not result.is_file():
+            raise PluginError("the comparison with PyTorch ended without a result", "See the log of the step.")
+        found = json.loads(result.read_text(encoding="utf-8"))
+    for name, value in found["metrics"].items():
+        ctx.metric(name, value)
+    if found["problem"]:
+        for path in ctx.output.iterdir():
+            path.unlink()
+        raise PluginError(
+            f"the exported model {found['problem']}",
+            "Nothing was kept. Try `export: genai` or `export: dynamo`, and report this with the model's name.",
+        )

@@ -30,8 +30,9 @@ HUB_METRICS = {"rouge": "rouge", "bleu": "bleu", "perplexity": "perplexity", "ac
 
 @dataclass(frozen=True)
 class Usage:
-    """How the model is loaded: the form names the snippet; `path` is where the run put it."""
+    """How the model is loaded: kind and form name the snippet; `path` is where the run put it."""
 
+    kind: str
     form: str
     path: str
 
@@ -55,7 +56,7 @@ def model_card(run: Run) -> str:
         "subject_titles": SUBJECT_TITLES,
         "limitations": limitations(run, compared, data),
         "sizes": model_sizes(run),
-        "usage": Usage(_newest_model(run).form, str(run.model_path)),
+        "usage": Usage(_newest_model(run).kind, _newest_model(run).form, str(run.model_path)),
         "lineage": [step for step in lineage(run) if step.keys],
         "environment": environment(run),
     }
@@ -64,14 +65,14 @@ def model_card(run: Run) -> str:
 
 def metadata(run: Run, compared: list[Comparison]) -> dict[str, Any]:
     """The card's metadata, in the hub's terms."""
-    form = _newest_model(run).form
-    genai = form == "genai"
+    model = _newest_model(run)
     found: dict[str, Any] = {
         "pipeline_tag": TASK,
-        "library_name": "onnx" if _newest_model(run).kind == "onnx" else "transformers",
+        "library_name": "onnx" if model.kind == "onnx" else "transformers",
         "tags": [
             "luthier",
-            *(["onnx", "onnxruntime-genai"] if genai else []),
+            *(["onnx"] if model.kind == "onnx" else []),
+            *(["onnxruntime-genai"] if model.form == "genai" else []),
             *(_plain(step.component) for step in _of(run, "tune")),
         ],
     }

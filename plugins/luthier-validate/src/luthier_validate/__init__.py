@@ -50,7 +50,7 @@ def _check_texts(*, data: str, **models: str) -> None:
 
 def _check_scored(*, data: str, **models: str) -> None:
     _check_texts(data=data, **models)
-    if data == "language-modelling" and "seq2seq-lm" in models.values():
+    if data == "language-modelling" and {"seq2seq-lm", "encoder-decoder"} & {*models.values()}:
         raise InputError(
             "an encoder-decoder gives texts without a prompt no probability",
             "Measure it on pairs of prompts and completions.",

@@ -136,7 +136,7 @@ class RnnDecoder(RnnSeq2SeqPreTrainedModel):  # type: ignore[no-untyped-call]
         mask = encoder_attention_mask
         if mask is None:
             mask = torch.ones(read.shape[:2], device=read.device)
-        start = past_key_values.states if past_key_values else self._start(read, mask)
+        start = past_key_values.states if past_key_values else self.start(read, mask)
         written, states = cells.run(self.cell, self.dropout(self.embed_tokens(input_ids)), start)
         written = self.dropout(written)
         scores = (self.query(written) @ read.transpose(1, 2)).masked_fill(mask[:, None] == 0, float("-inf"))
@@ -146,13 +146,19 @@ class RnnDecoder(RnnSeq2SeqPreTrainedModel):  # type: ignore[no-untyped-call]
         state: Any = RecurrentState(states, done) if use_cache else None
         return BaseModelOutputWithPast(last_hidden_state=self.dropout(outputs), past_key_values=state)
 
-    def _start(self, read: Tensor, mask: Tensor) -> States:
-        """The state before the first token: from where each direction of the encoder ended."""
+    def start(self, read: Tensor, mask: Tensor) -> States:
+        """The state before the first token: from where each direction of the encoder ended.
+
+        Args:
+            read: what the encoder gave, (prompts, tokens, width).
+            mask: (prompts, tokens), 0 at padding.
+        """
         half = read.shape[-1] // 2
-        last = read[torch.arange(len(read), device=read.device), mask.long().sum(1) - 1, :half]
+        # `shape`, not `len`: an exporter takes that for a fixed number.
+        last = read[torch.arange(read.shape[0], device=read.device), mask.long().sum(1) - 1, :half]
         ends = torch.cat([last, read[:, 0, half:]], dim=-1)
         layers = self.config.num_hidden_layers
-        outputs = torch.tanh(self.bridge(ends)).view(len(ends), layers, -1).transpose(0, 1).contiguous()
+        outputs = torch.tanh(self.bridge(ends)).view(ends.shape[0], layers, -1).transpose(0, 1).contiguous()
         return (outputs, torch.zeros_like(outputs)) if isinstance(self.cell, nn.LSTM) else (outputs,)
 
 

@@ -1,0 +1,245 @@
+"""An exported model beside PyTorch: the check that every exporter's result passes, in a process of its own.
+
+    python -m luthier_onnx.comparison MODEL EXPORTED RESULT FORM [--lossy]
+
+writes what was found to RESULT, as JSON: `metrics` and a `problem`, empty if there is none. A process of its own,
+since a model that only runs where it was exported is none; an exporter in an environment of its own calls it with the
+main one's interpreter (`LUTHIER_PYTHON`). Nothing of what is compared was in anybody's training data: the texts
+are this module's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from luthier import Generator, LuthierError
+from luthier_models.runtime import TransformersGenerator
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from luthier_models.prompts import PromptEncoder
+
+LONGEST = 1024
+"""Tokens of the longest text: as many as the model's context has, up to this."""
+
+NEW_TOKENS = 12
+"""Tokens of a greedy completion."""
+
+LOGIT_ERROR = 1e-3
+"""What float32 may be off at any position: the difference by the logits' spread, both as root mean squares."""
+
+GROSS_KL = 4.6
+"""Nats a token, the logarithm of 100, beyond which a quantized model is taken for broken. The worst that still writes
+text, int4 of a small model, has 0.5; of saturated integers perplexities of millions were seen, of layers that were
+taken out without healing 12,000 where the model has 27: 6 nats and more."""
+
+_BATCH = 3
+"""Texts of a padded batch; all are as long as the longest of it, so that many of them would cost much."""
+
+_PAIRS = (
+    ("Say hello.", "Hello, and welcome."),
+    ("Why is the sky blue?", "Short waves of light are scattered more than long ones, so that the sky looks blue."),
+    ("Öffne die Datei: 打开文件。", "Die Datei ist offen; 文件已打开 (3 of 14)."),
+    ("def area(r):", "\n    return 3.14159 * r ** 2\n"),
+)
+_FILLER = (
+    "On the first morning the ferry left late, for the fog lay on the water until nine, and nobody on board knew "
+    "how far it was to the other side; 28 passengers, two bicycles and a crate of apples waited. "
+)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What both models are asked.
+
+    Attributes:
+        prompts: short ones, and the last one near the model's context.
+        completions: what follows each, teacher-forced.
+        new_tokens: of a greedy completion.
+    """
+
+    prompts: list[str]
+    completions: list[str]
+    new_tokens: int
+
+
+def held_out_texts(encoder: PromptEncoder, longest: int = LONGEST) -> Texts:
+    """Texts that fit into the model's context, the last pair as long as it or as `longest`."""
+    room = min(encoder.context or longest, longest)
+    new = max(1, min(NEW_TOKENS, room // 4))
+    if encoder.encoder_decoder:
+        # On each side; the decoder also reads its start token, and an end token is predicted, not read.
+        prompt_room, completion_room = room, room - 1
+        pairs = [*_PAIRS, (_filler(room), _filler(room))]
+    else:
+        completion_room = max(new, room // 4)
+        prompt_room = room - completion_room
+        pairs = [*_PAIRS, (_filler(room), _PAIRS[1][1])]
+    prompts = [fitting(prompt, lambda text: len(encoder.prompt(text)), prompt_room) for prompt, _ in pairs]
+    completions = [fitting(text, lambda cut: len(encoder.completion(cut)), completion_room) for _, text in pairs]
+    return Texts(prompts, completions, new)
+
+
+def fitting(text: str, count: Callable[[str], int], room: int) -> str:
+    """As much of a text's beginning as has at most `room` tokens; at least a character."""
+    low, high = 1, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if count(text[:middle]) <= room else (low, middle - 1)
+    return text[:low]
+
+
+def _filler(tokens: int) -> str:
+    # No token is shorter than a byte, and few are longer than a dozen.
+    return _FILLER * (1 + 12 * tokens // len(_FILLER))
+
+
+@dataclass(frozen=True)
+class Findings:
+    """How far an exported model is from PyTorch.
+
+    Attributes:
+        mean_kl: the mean over tokens of the divergence of what the exported model predicts, in nats.
+        logit_error: at the worst position, the difference of the logits by their spread.
+        top1_agreement: the part of positions where both find the same token most likely.
+        greedy_agreement: the part of greedy completions that are equal, or differ first where PyTorch finds both
+            tokens equally likely to `LOGIT_ERROR`.
+        worst: where `logit_error` is, in words.
+    """
+
+    mean_kl: float
+    logit_error: float
+    top1_agreement: float
+    greedy_agreement: float
+    worst: str
+
+    def problem(self, *, lossy: bool) -> str:
+        """What is wrong with the exported model; empty if nothing is."""
+        if lossy:
+            broken = not self.mean_kl <= GROSS_KL
+            return f"is broken by its quantization: mean KL {self.mean_kl:.3g} nats a token" if broken else ""
+        if self.logit_error <= LOGIT_ERROR and self.greedy_agreement == 1:
+            return ""
+        return (
+            f"does not compute what the model does in PyTorch: logits are off by up to {self.logit_error:.2g} of "
+            f"their spread ({LOGIT_ERROR:g} is allowed) {self.worst}, mean KL {self.mean_kl:.3g} nats a token, "
+            f"{self.greedy_agreement:.0%} of greedy completions agree"
+        )
+
+
+def compare(reference: Any, exported: Sequence[tuple[str, Generator]], texts: Texts) -> Findings:
+    """Ask PyTorch and an exported model the same.
+
+    Args:
+        reference: the model in PyTorch, a `TransformersGenerator`.
+        exported: the exported model, in each way that batches are made of texts, with a name for each way.
+        texts: what to ask.
+
+    Raises:
+        LuthierError: if the exported model gives no finite numbers, or not so many as it should.
+    """
+    expected = list(reference.logits(texts.prompts, texts.completions))
+    greedy = reference.generate(texts.prompts, max_new_tokens=texts.new_tokens)
+    kl: list[float] = []
+    agreements: list[bool] = []
+    same: list[bool] = []
+    worst, where = 0.0, ""
+    for name, generator in exported:
+        found = list(generator.logits(texts.prompts, texts.completions))
+        for theirs, ours, prompt in zip(expected, found, texts.prompts, strict=True):
+            if theirs.shape != ours.shape or not np.isfinite(ours).all():
+                what = "numbers that are not finite" if theirs.shape == ours.shape else f"logits of shape {ours.shape}"
+                raise LuthierError(f"it gives {what}, where PyTorch gives {theirs.shape}")
+            errors = _relative_errors(theirs, ours)
+            if errors.size and errors.max() >= worst:
+                worst = float(errors.max())
+                where = f"({name}, token {int(errors.argmax()) + 1} after {prompt[:24]!r})"
+            kl += _divergences(theirs, ours).tolist()
+            agreements += (theirs.argmax(1) == ours.argmax(1)).tolist()
+        written = generator.generate(texts.prompts, max_new_tokens=texts.new_tokens)
+        same += [
+            mine == other or _is_tie(reference, prompt, mine)
+            for prompt, other, mine in zip(texts.prompts, greedy, written, strict=True)
+        ]
+    return Findings(float(np.mean(kl)), worst, float(np.mean(agreements)), float(np.mean(same)), where)
+
+
+def _relative_errors(theirs: NDArray[np.float32], ours: NDArray[np.float32]) -> NDArray[np.float64]:
+    """For each position the difference of the logits by their spread: a shift of all of them changes nothing."""
+    wide = theirs.astype(np.float64)
+    difference = ours - wide
+    spread = wide.std(axis=1)
+    errors: NDArray[np.float64] = difference.std(axis=1) / np.where(spread > 0, spread, 1.0)
+    return errors
+
+
+def _divergences(theirs: NDArray[np.float32], ours: NDArray[np.float32]) -> NDArray[np.float64]:
+    """For each position the Kullback-Leibler divergence of our distribution from theirs, in nats."""
+    log_p, log_q = _log_softmax(theirs), _log_softmax(ours)
+    divergences: NDArray[np.float64] = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+    return divergences
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=1, keepdims=True)
+    normalised: NDArray[np.float64] = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    return normalised
+
+
+def _is_tie(reference: Any, prompt: str, completion: str) -> bool:
+    """Whether each token of a completion is, to PyTorch, as likely as the likeliest."""
+    [logits] = reference.logits([prompt], [completion])
+    _, targets = reference.encoder.pair(prompt, completion)
+    # The last is the end that the completion is closed with here, and it may have been cut off before.
+    rows = logits[: len(targets) - 1].astype(np.float64)
+    chosen = rows[np.arange(len(rows)), targets[:-1]]
+    return bool((rows.max(axis=1, initial=-np.inf) - chosen <= 2 * LOGIT_ERROR * rows.std(axis=1)).all())
+
+
+def load_exported(directory: Path, form: str) -> Iterator[tuple[str, Generator]]:
+    """An exported model by its runtime, with texts one by one and, where it takes them so, side by side."""
+    if form == "genai":
+        from luthier_onnx.runtime import GenaiGenerator
+
+        yield "one by one", GenaiGenerator(directory)
+        return
+    from luthier_onnx.generator import GraphGenerator
+
+    generator = GraphGenerator(directory, batch_size=1)
+    yield "one by one", generator
+    # The same graphs: a model need not be in memory twice.
+    yield "in a padded batch", generator.with_batches_of(_BATCH)
+
+
+def main() -> None:
+    """Compare, and write what was found; see the module."""
+    parser = argparse.ArgumentParser()
+    for name in ("model", "exported", "result"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("form")
+    parser.add_argument("--lossy", action="store_true")
+    given = parser.parse_args()
+    try:
+        exported = list(load_exported(given.exported, given.form))
+        reference = TransformersGenerator(given.model, dtype="float32", batch_size=1)
+        findings = compare(reference, exported, held_out_texts(reference.encoder))
+        problem = findings.problem(lossy=given.lossy)
+        names = ("mean_kl", "logit_error", "top1_agreement", "greedy_agreement")
+        metrics = {f"export_{name}": getattr(findings, name) for name in names}
+    except (LuthierError, RuntimeError) as error:
+        # What onnxruntime raises while a graph runs is a RuntimeError.
+        metrics, problem = {}, f"does not run: {error}"
+    given.result.write_text(json.dumps({"metrics": metrics, "problem": problem}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

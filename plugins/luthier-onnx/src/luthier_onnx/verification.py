@@ -1,0 +1,65 @@
+"""What an exporter wrote counts once a new process has compared it with PyTorch; see `luthier_onnx.comparison`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luthier import PluginError
+
+if TYPE_CHECKING:
+    from luthier import Context
+
+_COMPARISON = "luthier_onnx.comparison"
+
+
+def verify(model: Path, ctx: Context, form: str, *, lossy: bool = False) -> None:
+    """Compare the model in `ctx.output` with the one it was exported from, and record by how much they differ.
+
+    Metrics: `export_mean_kl`, `export_logit_error`, `export_top1_agreement`, `export_greedy_agreement`, and
+    `megabytes`.
+
+    Args:
+        model: what was exported.
+        ctx: its `output` is emptied if the export fails.
+        form: of what was exported.
+        lossy: whether its numbers were rounded on purpose: then only a gross difference fails.
+
+    Raises:
+        PluginError: if it does not run, or differs too much; with the numbers.
+    """
+    with tempfile.TemporaryDirectory(prefix="luthier-") as room:
+        result = Path(room) / "result.json"
+        command = [sys.executable, "-P", "-m", _COMPARISON, str(model), str(ctx.output), str(result), form]
+        done = subprocess.run(
+            [*command, *(["--lossy"] if lossy else [])],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+        ctx.log.debug("%s", done.stderr)
+        last = next(iter(reversed(done.stderr.strip().splitlines())), "no message")
+        record: dict[str, Any] = (
+            json.loads(result.read_text(encoding="utf-8"))
+            if done.returncode == 0
+            else {"metrics": {}, "problem": f"does not run: its process ended with {done.returncode}: {last}"}
+        )
+    for name, value in record["metrics"].items():
+        ctx.metric(name, value)
+    if record["problem"]:
+        for path in ctx.output.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise PluginError(
+            f"the exported model {record['problem']}",
+            "Nothing was kept. Try another exporter or precision, and report this with the model's name.",
+        )
+    size = sum(path.stat().st_size for path in ctx.output.rglob("*") if path.is_file())
+    ctx.metric("megabytes", size / 1e6)
