@@ -69,7 +69,7 @@ def test_the_wheels_install_into_a_fresh_environment_and_list_their_components(w
 def test_the_extra_standard_names_the_first_party_plugins():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = {requirement.partition("==")[0] for requirement in extras["standard"]}
-    beside = {"luthier-mlflow", "luthier-optimum", "luthier-preference", "luthier-ray"}
+    beside = {"luthier-gguf", "luthier-mlflow", "luthier-optimum", "luthier-preference", "luthier-ray"}
     assert named == {path.name for path in DISTRIBUTIONS[1:]} - beside
 
 

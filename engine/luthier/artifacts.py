@@ -196,9 +196,9 @@ class Model(Artifact):
 
 @dataclass(frozen=True)
 class OnnxModel(Artifact):
-    """A directory with ONNX graphs and what their runtime needs.
+    """An exported model: a directory with ONNX graphs, or another file, and what its runtime needs.
 
-    `form` names the layout: `genai`, `decoder`, `encoder-decoder`.
+    `form` names the layout: `genai`, `decoder`, `encoder-decoder`, `gguf`.
     """
 
     kind: ClassVar[Kind] = "onnx"

@@ -114,7 +114,12 @@ STAGES: tuple[Stage, ...] = (
     Stage("tune", "luthier_tuners", "model", "Tuners", needs=("model",), optional=("data", "teacher", "ctx")),
     Stage("prune", "luthier_pruners", "model", "Pruners: a smaller model", needs=("model",), optional=("data", "ctx")),
     Stage(
-        "export", "luthier_exporters", "onnx", "Exporters: model to ONNX", needs=("model",), optional=("data", "ctx")
+        "export",
+        "luthier_exporters",
+        "onnx",
+        "Exporters: model to ONNX, or to GGUF",
+        needs=("model",),
+        optional=("data", "ctx"),
     ),
     Stage(
         "quantize",

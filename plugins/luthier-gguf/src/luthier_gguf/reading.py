@@ -1,0 +1,136 @@
+"""What was written, read back by transformers and compared with the model that it was written from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gguf
+import numpy as np
+import torch
+from transformers import AutoConfig
+from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
+
+from luthier import InputError, PluginError
+from luthier_gguf.families import FAMILIES
+from luthier_models.loading import load_causal_lm
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from luthier import Context
+    from luthier_models.prompts import PromptEncoder
+
+Logits = Callable[[Sequence[int]], "NDArray[np.float32]"]
+"""A model's logits at each of a text's tokens: (tokens, vocabulary)."""
+
+LOGIT_ERROR = 1e-2
+"""What a file that nothing was rounded for, or that has float16, may be off at any position: the difference of the
+logits by their spread, both as root mean squares."""
+
+GROSS_KL = 4.6
+"""Nats a token, the logarithm of 100, beyond which a quantized model is taken for broken."""
+
+_LONGEST = 256
+_TEXTS = (
+    ("Say hello.", "Hello, and welcome."),
+    ("Why is the sky blue?", "Short waves of light are scattered more than long ones, so that the sky looks blue."),
+    ("Öffne die Datei: 打开文件。", "Die Datei ist offen; 文件已打开 (3 of 14).\n\n  Don't  wait 2026!"),
+    ("def area(r):", "\n    return 3.14159 * r ** 2\n\n\nprint(area(1234567))\t# 😀"),
+)
+
+
+def verify(model: Path, file: Path, encoder: PromptEncoder, ctx: Context, *, lossy: bool) -> None:
+    """Compare a GGUF file with the model that it was written from; where transformers cannot, a warning says so.
+
+    transformers reads the weights, and is told the settings: of those it knows too few in GGUF files (version 5.23
+    reads no scaling of rotary positions, no `head_dim` of Qwen 3 and no biases).
+    Metrics: `export_mean_kl` in nats a token, and `export_logit_error`; see `LOGIT_ERROR`.
+
+    Args:
+        model: what was exported.
+        file: what was written.
+        encoder: of both.
+        ctx: metrics go to it.
+        lossy: whether weights were rounded to less than float16: then only a gross difference fails.
+
+    Raises:
+        PluginError: if the file cannot be read, or has other weights.
+    """
+    source = load_causal_lm(model, dtype="float32")
+    config = _as_read(source.config)
+    if config is None:
+        ctx.log.warning(
+            "%s was not read back: transformers reads no GGUF file of a %s", file.name, source.config.model_type
+        )
+        return
+    try:
+        read = load_causal_lm(file.parent, dtype="float32", gguf_file=file.name, config=config)
+    except InputError as error:
+        raise PluginError(f"the GGUF file cannot be read back: {error}", "Report this to luthier-gguf.") from error
+    texts = held_out(encoder, source.config.max_position_embeddings)
+    kl, off = compare(logits_of(source), logits_of(read), texts)
+    ctx.metric("export_mean_kl", kl)
+    ctx.metric("export_logit_error", off)
+    if not (kl <= GROSS_KL if lossy else off <= LOGIT_ERROR):
+        raise PluginError(
+            f"the GGUF file is not the model: read back by transformers, its logits are off by up to {off:.2g} of "
+            f"their spread, mean KL {kl:.3g} nats a token",
+            "Nothing was kept. Try another exporter or precision, and report this with the model's name.",
+        )
+
+
+def _as_read(config: PreTrainedConfig) -> PreTrainedConfig | None:
+    """The configuration by the name that the file has for the architecture; None if transformers does not read it."""
+    name = gguf.MODEL_ARCH_NAMES[FAMILIES[config.model_type].arch]
+    if name not in GGUF_SUPPORTED_ARCHITECTURES:
+        return None
+    if name == config.model_type:
+        return config
+    settings = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
+    return AutoConfig.for_model(name, **settings)
+
+
+def logits_of(model: PreTrainedModel) -> Logits:
+    """The logits of a model in PyTorch."""
+
+    def read(ids: Sequence[int]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found: Any = model(torch.tensor([list(ids)])).logits[0].float().numpy()
+        return np.asarray(found, np.float32)
+
+    return read
+
+
+def held_out(encoder: PromptEncoder, context: int) -> list[list[int]]:
+    """The tokens of some texts, as the model is asked."""
+    longest = min(context, _LONGEST)
+    return [[*encoder.prompt(prompt), *encoder.completion(completion)][:longest] for prompt, completion in _TEXTS]
+
+
+def compare(expected: Logits, found: Logits, texts: Sequence[Sequence[int]]) -> tuple[float, float]:
+    """The mean Kullback-Leibler divergence in nats a token, and the worst relative error of the logits.
+
+    Raises:
+        PluginError: if the numbers are not finite.
+    """
+    divergences: list[float] = []
+    worst = 0.0
+    for ids in texts:
+        theirs, ours = expected(ids).astype(np.float64), found(ids).astype(np.float64)
+        if not np.isfinite(ours).all():
+            raise PluginError("the GGUF file gives numbers that are not finite", "Try another precision.")
+        spread = theirs.std(axis=1)
+        errors = (ours - theirs).std(axis=1) / np.where(spread > 0, spread, 1.0)
+        worst = max(worst, float(errors.max()))
+        log_p, log_q = _log_softmax(theirs), _log_softmax(ours)
+        divergences += (np.exp(log_p) * (log_p - log_q)).sum(axis=1).tolist()
+    return float(np.mean(divergences)), worst
+
+
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return normalised
