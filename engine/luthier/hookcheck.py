@@ -70,9 +70,9 @@ def hook_problems(
 def _unknown_hook(hook: str, known: Iterable[str], not_loaded: Sequence[str]) -> str:
     left_out = f" (not loaded: {', '.join(not_loaded)})" if not_loaded else ""
     other = f"if it is the hook of a stage that another plugin adds, that plugin is not there{left_out}"
-    # The beginning that all hooks have would make any two of them alike.
+    # The beginning that all hooks have, and the ending `-ers` of most, would make any two of them alike.
     names = {name.removeprefix(PREFIX): name for name in known}
-    guess = closest(hook.removeprefix(PREFIX), names)
+    guess = closest(hook.removeprefix(PREFIX), names, cutoff=0.75)
     return f"there is no hook {hook!r}; {f'did you mean {names[guess]!r}?' if guess else other}"
 
 

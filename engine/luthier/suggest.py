@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def closest(word: str, options: Iterable[str]) -> str:
-    """The option nearest to `word`; empty if none is near.
+def closest(word: str, options: Iterable[str], cutoff: float = 0.6) -> str:
+    """The option nearest to `word`; empty if none is near, by difflib's ratio of 0 to 1.
 
     A difference in capitals, or in hyphens and underscores, does not count.
     """
     import difflib
 
     plain = {_fold(option): option for option in options}
-    matches = difflib.get_close_matches(_fold(word), plain, n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(_fold(word), plain, n=1, cutoff=cutoff)
     return plain[matches[0]] if matches else ""
 
 
