@@ -37,7 +37,7 @@ def genai(model: Model, ctx: Context) -> None:
 def dynamo(model: Model, ctx: Context) -> None:
     """Export a language model of any form to ONNX with PyTorch's own exporter, in float32.
 
-    Decoders, encoder-decoders (T5, Marian, BART) and recurrent models (`rnn-lm`, `rnn-seq2seq`). The graphs take and
+    Decoders, encoder-decoders (T5, Marian) and recurrent models (`rnn-lm`, `rnn-seq2seq`). The graphs take and
     give what the model carries from token to token: keys and values of attention, or recurrent states; an encoder is a
     graph of its own, whose keys and values are computed once for a prompt. Beside them lie the tokenizer, the
     configuration and `interface.json`, which says how the graphs belong together.
