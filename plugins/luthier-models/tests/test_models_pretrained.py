@@ -9,7 +9,8 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import luthier_models
 from luthier import InputError
@@ -18,6 +19,7 @@ from luthier.components import read_component
 from luthier.core_stages import STAGES
 from luthier.testing import make_context
 from luthier_models.loading import resolve_device
+from luthier_models.normalise import split_digits
 
 FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
@@ -118,8 +120,8 @@ def test_a_directory_is_normalised_to_the_same_bytes_each_time(tmp_path, tiny):
     assert len(hashes) == 1
     ids = torch.tensor([[1, 20, 30, 40]])
     with torch.no_grad():
-        models = [AutoModelForCausalLM.from_pretrained(path) for path in (tiny, ctx.output)]
-        assert torch.equal(models[0](ids).logits, models[1](ids).logits)
+        both = [AutoModelForCausalLM.from_pretrained(path) for path in (tiny, ctx.output)]
+        assert torch.equal(both[0](ids).logits, both[1](ids).logits)
 
 
 def test_the_dtype_is_that_of_the_written_weights(tmp_path, tiny):
@@ -140,6 +142,22 @@ def test_gguf_becomes_the_same_model_in_safetensors(gguf, smollm2):
     ids = torch.tensor([[1, 4093, 198, 6004, 2, 198, 1, 520]])
     with torch.no_grad():
         assert torch.equal(direct(ids).logits, saved(ids).logits)
+
+
+@pytest.mark.parametrize(("splitter", "before"), [("smollm", ["ĠĠĠ"]), ("gpt-2", ["ĠĠ", "Ġ"])])
+def test_a_tokenizer_of_gguf_parts_digits_as_the_file_says(splitter, before):
+    pieces = ["Ġ", "ĠĠ", "ĠĠĠ", *"0123456789"]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[("Ġ", "Ġ"), ("ĠĠ", "Ġ")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    split_digits(tokenizer, splitter)
+    assert tokenizer.encode("   27").tokens == [*before, "2", "7"]
+
+
+@pytest.mark.slow
+def test_smollm2_reads_numbers_as_in_its_pretraining(smollm2):
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    assert tokenizer.tokenize("    12") == ["ĠĠĠĠ", "1", "2"]
 
 
 def test_devices(monkeypatch):

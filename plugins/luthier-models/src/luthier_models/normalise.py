@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from gguf import GGUFReader
+from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from luthier import InputError
@@ -112,8 +114,31 @@ def _read_gguf(path: Path, dtype: str) -> tuple[PreTrainedTokenizerBase, PreTrai
             "Check that it was copied whole and that transformers supports its architecture; "
             "else use the model's safetensors.",
         ) from error
+    split_digits(tokenizer.backend_tokenizer, _splitter(path))
     loaded = load_causal_lm(path.parent, dtype=dtype, gguf_file=name)
     return tokenizer, _without_quantizer(loaded)
+
+
+#: What llama.cpp calls the splitters that part every digit first and then do as GPT-2's; its `llama-vocab.cpp` has
+#: them in one branch.
+_DIGITS_FIRST = {"smollm", "starcoder", "refact", "command-r", "codeshell"}
+
+
+def split_digits(tokenizer: Tokenizer, splitter: str) -> None:
+    """Make a tokenizer that was read from GGUF split digits where its `splitter` does.
+
+    transformers reads several of llama.cpp's splitters, and takes all others for GPT-2's. Without digits apart,
+    spaces or line ends before a number become other tokens than those of the pretraining.
+    """
+    if splitter in _DIGITS_FIRST and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, tokenizer.pre_tokenizer])
+
+
+def _splitter(path: Path) -> str:
+    """The name by which llama.cpp knows what splits texts for the file's tokenizer."""
+    field = GGUFReader(path).get_field("tokenizer.ggml.pre")
+    return "" if field is None else str(field.contents())
 
 
 def _without_quantizer(loaded: PreTrainedModel) -> PreTrainedModel:
