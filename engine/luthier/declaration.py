@@ -44,6 +44,7 @@ class Declaration:
     search: Search | None = None
     processes: bool = False
     metrics: Collection[str] | Callable[..., Collection[str]] | None = None
+    extra: str = ""
 
 
 def component(
@@ -58,6 +59,7 @@ def component(
     search: Search | None = None,
     processes: bool = False,
     metrics: Collection[str] | Callable[..., Collection[str]] | None = None,
+    extra: str = "",
 ) -> Callable[[Function], Function]:
     """Declare of a component what its signature cannot say. Most components need no declaration.
 
@@ -85,12 +87,15 @@ def component(
         metrics: the names of all metrics that it may record, or a function that is called with the configuration and
             returns them. With it, a gate on a metric that there will never be is refused while planning, not after
             the work.
+        extra: of the plugin's distribution, whose requirements this component needs and others of the plugin do not.
+            Where one is not installed, a plan with the component is refused with the command that installs it; their
+            versions are in the component's keys.
     """
 
     def declare(function: Function) -> Function:
         forms = {name: frozenset(accepted) for name, accepted in (needs or {}).items()}
         function.__luthier__ = Declaration(  # type: ignore[attr-defined]
-            gives, forms, fingerprint, files, check, check_forms, platform, search, processes, metrics
+            gives, forms, fingerprint, files, check, check_forms, platform, search, processes, metrics, extra
         )
         return function
 

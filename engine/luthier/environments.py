@@ -13,7 +13,6 @@ import functools
 import json
 import os
 import platform
-import re
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -22,7 +21,14 @@ from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any
 
-from luthier.distributions import distributions_in, main_distributions, normalized, record_hash, requires
+from luthier.distributions import (
+    distributions_in,
+    main_distributions,
+    normalized,
+    record_hash,
+    requirements_under,
+    requires,
+)
 from luthier.errors import InputError
 from luthier.locations import cache_directory
 
@@ -110,17 +116,13 @@ def root() -> Path:
 
 def requirements_under_extra(distribution: str) -> list[str]:
     """The requirements that a plugin names for an environment of its own; empty for a plugin without one."""
-    return [line for line in requires(distribution) if _is_conflicting(line)]
+    return requirements_under(EXTRA, distribution)
 
 
 @functools.cache
 def declares(distribution: str) -> bool:
     """Whether the plugin's steps run in an environment of its own."""
     return bool(requirements_under_extra(distribution))
-
-
-def _is_conflicting(line: str) -> bool:
-    return re.search(rf"extra\s*==\s*['\"]{EXTRA}['\"]", line) is not None
 
 
 def interpreter() -> dict[str, str]:

@@ -132,6 +132,10 @@ class Workshop:
         """
         self.refer(component, "schema")
         self._workers.python()
+        try:
+            component.require_extra()
+        except InputError as error:
+            raise CannotRunError(f"{error.message}: {error.remedy}") from error
         configuration = self.configuration(component)
         empty = [each.name for each in component.parameters if each.default is each.empty]
         missing = [name for name in empty if name not in configuration]
