@@ -51,7 +51,6 @@ def test_more_bits_lose_less(source, export, tmp_path):
         errors.append(float((found - expected).std() / expected.std()))
     assert sizes == sorted(sizes)
     assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < 0.1
 
 
 def test_the_table_says_which_matrices_got_another_type(export, tmp_path):
