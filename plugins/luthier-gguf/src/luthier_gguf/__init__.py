@@ -24,8 +24,8 @@ def gguf(
     """Export a causal language model as one GGUF file, for llama.cpp and the programs that are built on it.
 
     The file has the weights, the tokenizer and the chat template; the tokenizer's own files lie beside it, for
-    Luthier. Where transformers reads the architecture from GGUF, it reads the weights back, and the logits are compared
-    with the model's before the file counts as exported.
+    Luthier. Before it counts as exported, llama.cpp runs it, and logits, greedy texts and tokens are compared with the
+    model's in PyTorch; where llama.cpp is not installed, transformers reads it back, if it can.
 
     Args:
         precision: of the matrices, embedding and head too, by llama.cpp's names: `q8_0` has 8 bits a weight and a
@@ -54,7 +54,7 @@ def k_quants(
         precision: which mix, by llama.cpp's names: bits a weight, `_k`, and `_s`, `_m` or `_l` for how many matrices
             get more.
     """
-    from luthier_gguf.k_quants import write_k_quants
+    from luthier_gguf.quantization import write_k_quants
 
     write_k_quants(onnx.path, ctx, precision)
 
