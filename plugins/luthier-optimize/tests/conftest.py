@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import shutil
@@ -52,21 +53,35 @@ class Result(NamedTuple):
         return next(each for each in self.outcome["tried"] if each["label"] == label)
 
 
-@pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a finished run of a toy recipe; only the toys and what measures them are loaded."""
-    directory = tmp_path_factory.mktemp("bench")
-    (directory / "plugins.d").mkdir()
-    shutil.copy(TOYS / "bigrams.py", directory / "plugins.d")
-    (directory / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
-    write_texts(directory / "texts.jsonl")
+@contextlib.contextmanager
+def working_in(directory: Path) -> Iterator[None]:
+    """Work in a folder, with only the toys and what measures them loaded."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LUTHIER_PLUGINS", "bigrams,text,validate,optimize")
         patch.setenv("LUTHIER_CACHE", str(directory / "cache"))
         patch.delenv("LUTHIER_HOME", raising=False)
         patch.chdir(directory)
+        yield
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the toys, and a finished run of a recipe with them."""
+    directory = tmp_path_factory.mktemp("bench")
+    (directory / "plugins.d").mkdir()
+    shutil.copy(TOYS / "bigrams.py", directory / "plugins.d")
+    (directory / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    write_texts(directory / "texts.jsonl")
+    with working_in(directory):
         luthier.run("recipe.yaml", display=False, jobs=1)
-        yield directory
+    return directory
+
+
+@pytest.fixture
+def inside(bench: Path) -> Iterator[None]:
+    """The test is done in the folder."""
+    with working_in(bench):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +90,8 @@ def optimize(bench: Path) -> Callable[..., Result]:
 
     def call(*arguments: str, output: str = "optimized") -> Result:
         given = ["optimize", *arguments, "--rounds", "1", "--new-tokens", "8", "--output", output]
-        result = CliRunner().invoke(app, given)
+        with working_in(bench):
+            result = CliRunner().invoke(app, given)
         kept = bench / output / "optimize.json"
         outcome = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
         return Result(result.exit_code, result.stdout, result.stderr, outcome)

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 import luthier
 from luthier.cli import app
 
+pytestmark = pytest.mark.usefixtures("inside")
+PLUGIN = "plugins.d/bigrams.py"
 MEASURES = ("load_seconds", "first_token_ms", "prefill", "decode", "peak_megabytes")
 
 
@@ -60,9 +62,6 @@ def test_the_best_within_the_limits_is_chosen_and_its_recipe_runs_as_it_is(searc
     assert "mean_kl" in result.stdout
 
 
-PLUGIN = "plugins.d/bigrams.py"
-
-
 def test_a_second_search_tries_and_measures_nothing_again(searched, bench, optimize):
     runs = len(list((bench / ".luthier" / "runs").iterdir()))
     times = (bench / "optimized" / "times.json").read_bytes()
@@ -73,10 +72,11 @@ def test_a_second_search_tries_and_measures_nothing_again(searched, bench, optim
     assert len(list((bench / ".luthier" / "runs").iterdir())) == runs
 
 
-def test_where_nothing_keeps_to_the_limits_the_nearest_is_shown(searched, optimize):
+def test_where_nothing_keeps_to_the_limits_the_nearest_is_shown(searched, optimize, bench):
     result = optimize("latest:bigrams", "--max-size", "500B", "--only", "rounded", output="nearest")
     assert result.code == 4
     assert result.outcome["chosen"] == ""
+    assert not (bench / "nearest" / "recipe.yaml").exists()
     near = min((each for each in result.outcome["tried"] if not each["error"]), key=lambda each: each["bytes"])
     assert f"the nearest is {near['label']}" in result.err
     assert f"{near['bytes'] / 1e6:.4g} MB" in result.err
@@ -121,6 +121,14 @@ def test_what_cannot_work_is_said_before_the_work(searched, optimize, bench, arg
     assert result.code == 1
     assert told in result.err
     assert len(list((bench / ".luthier" / "runs").iterdir())) == runs
+
+
+def test_a_recipe_of_the_users_own_is_never_replaced(searched, optimize, bench):
+    before = (bench / "recipe.yaml").read_bytes()
+    result = optimize("latest:bigrams", output=".")
+    assert result.code == 1
+    assert "is not of an earlier search" in result.err
+    assert (bench / "recipe.yaml").read_bytes() == before
 
 
 def test_a_directory_has_no_held_out_text_of_its_own(searched, optimize, bench):

@@ -52,7 +52,7 @@ def optimize(
     max_kl: Annotated[
         float | None,
         typer.Option(
-            min=0,
+            min=1e-6,
             metavar="NATS",
             help="Mean KL divergence from the model in float32, a token.  [default: 0.02, without --max-size none]",
         ),

@@ -132,7 +132,7 @@ def _of_run(run: Run, step: str, texts: Texts | None, name: str, plugins: Sequen
         raise InputError(f"the run {run.id} has made no model", "Run the recipe to the end: luthier run RECIPE")
     if found.record is None or found.record.output != run.step(found.node.step.id).artifact:
         raise InputError(
-            f"{found.node.step.id!r} of the run {run.id} is not what its recipe, {run.data.recipe_file}, gives now",
+            f"{found.node.step.id!r} of the run {run.id} is not what its recipe gives now ({found.why or 'changed'})",
             f"Run the recipe again; or optimize the model as it is, with --data: {run.model(found.node.step.id).path}",
         )
     kept = ancestors([found.node])

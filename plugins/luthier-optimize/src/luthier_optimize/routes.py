@@ -115,14 +115,17 @@ class Route:
 def find_routes(registry: Registry, material: Material, limits: Limits) -> list[Route]:
     """The routes without pruning: exported, and quantized before or after.
 
+    One setting is changed at a time: where an exporter has other choices, each is a route of its own, and quantizers
+    are tried with its defaults.
+
     Raises:
         InputError: if no installed exporter takes such a model.
     """
     found = [
-        Route((*before, *export, *after), form, reason)
-        for before in _before(registry, material, limits)
-        for export, after, form, reason in _exported(registry, material, limits)
-        if not (before and after)
+        route
+        for component in registry.of_stage("export")
+        if component.accepts("model", material.form)
+        for route in _through(component, registry, material, limits)
     ]
     if not found:
         exporters = {form for each in registry.of_stage("export") for form in each.declared.needs.get("model", ())}
@@ -130,51 +133,41 @@ def find_routes(registry: Registry, material: Material, limits: Limits) -> list[
             f"no installed exporter takes a model of the form {material.form}",
             f"The installed ones take: {', '.join(sorted(exporters)) or 'none'}. See: luthier plugins list",
         )
-    return [_judged(route, registry, material) for route in found]
+    return found
 
 
 def pruned_routes(registry: Registry, material: Material, limits: Limits, best: Route) -> list[Route]:
-    """The best route, each with a pruner before it."""
+    """The best route, with each pruner before it."""
     return [
-        _judged(Route((Stop(component, settings), *best.stops), best.form), registry, material)
-        for component in registry.of_stage("prune")
-        if component.accepts("model", material.form)
-        for settings in _settings(component, limits)
+        _judged(Route((stop, *best.stops), best.form), material)
+        for stop in _stops(registry, "prune", "model", material.form, limits)
     ]
 
 
-def _before(registry: Registry, material: Material, limits: Limits) -> Iterator[tuple[Stop, ...]]:
-    """Nothing, and each quantizer of models."""
-    yield ()
-    for component in registry.of_stage("quantize"):
-        if "model" in component.inputs and component.accepts("model", material.form):
-            for settings in _settings(component, limits):
-                yield (Stop(component, settings),)
+def _through(exporter: Component, registry: Registry, material: Material, limits: Limits) -> Iterator[Route]:
+    """The routes through an exporter: alone, and with each quantizer before or after it."""
+    stops = [Stop(exporter, settings) for settings in _settings(exporter, limits)]
+    forms = [exporter.form(stop.settings, [material.form]) or exporter.name for stop in stops]
+    for stop, form in zip(stops, forms, strict=True):
+        reason = _unloadable(registry, form)
+        yield _judged(Route((stop,), form, reason), material)
+        if reason:
+            return  # What no runtime loads cannot be measured, whatever its settings.
+    if not stops:
+        return
+    export, form = stops[0], forms[0]
+    for before in _stops(registry, "quantize", "model", material.form, limits):
+        yield _judged(Route((before, export), form), material)
+    for after in _stops(registry, "quantize", "onnx", form, limits):
+        given = after.component.form(after.settings, [form]) or form
+        yield _judged(Route((export, after), given, _unloadable(registry, given)), material)
 
 
-def _exported(
-    registry: Registry, material: Material, limits: Limits
-) -> Iterator[tuple[tuple[Stop, ...], tuple[Stop, ...], str, str]]:
-    """Each way to export, alone and with each quantizer of its form after it, and the form that comes out."""
-    for component in registry.of_stage("export"):
-        if not component.accepts("model", material.form):
-            continue
-        for settings in _settings(component, limits):
-            form = component.form(settings, [material.form]) or component.name
-            reason = _unloadable(registry, form)
-            yield (Stop(component, settings),), (), form, reason
-            if reason:
-                break  # What no runtime loads cannot be measured, whatever its settings.
-            for quantizer in registry.of_stage("quantize"):
-                if "onnx" in quantizer.inputs and quantizer.accepts("onnx", form):
-                    for more in _settings(quantizer, limits):
-                        given = quantizer.form(more, [form]) or form
-                        yield (
-                            (Stop(component, settings),),
-                            (Stop(quantizer, more),),
-                            given,
-                            _unloadable(registry, given),
-                        )
+def _stops(registry: Registry, stage: str, kind: str, form: str, limits: Limits) -> Iterator[Stop]:
+    """The components of a stage that take this kind and form, with each choice of settings."""
+    for component in registry.of_stage(stage):
+        if kind in component.inputs and component.accepts(kind, form):
+            yield from (Stop(component, settings) for settings in _settings(component, limits))
 
 
 def _unloadable(registry: Registry, form: str) -> str:
@@ -217,7 +210,7 @@ def _is_accepted(component: Component, settings: Mapping[str, Any]) -> bool:
     return True
 
 
-def _judged(route: Route, registry: Registry, material: Material) -> Route:
+def _judged(route: Route, material: Material) -> Route:
     """The route, with the reason why it cannot be gone where the plan would say so."""
     for stop in route.stops:
         if "data" in stop.component.inputs and not stop.component.accepts("data", material.texts.form):

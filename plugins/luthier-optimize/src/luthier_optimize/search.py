@@ -21,6 +21,8 @@ from luthier_optimize.trying import Workshop, recipe_name, try_baseline, try_rou
 from luthier_report.pages import write
 
 RECIPE_FILE = "recipe.yaml"
+HEADING = "The best model for"
+"""What the comment above a chosen recipe begins with: by it an earlier one is told from a recipe of the user's."""
 NO_SMALLER = 0.98
 """Of a model's size without what was done before its export: from there on, that is not in it."""
 
@@ -71,6 +73,7 @@ class Search:
         """
         wanted = self.wanted
         make_directory(wanted.output)
+        _check_own(wanted.output / RECIPE_FILE)
         registry = luthier.load_plugins(local=local_plugins(wanted.plugins))
         check_names(registry, [*wanted.only, *wanted.skip])
         material = find_material(
@@ -163,6 +166,7 @@ class Search:
             self.tell("the chosen recipe")
             self._write_recipe(best, workshop)
         else:
+            (wanted.output / RECIPE_FILE).unlink(missing_ok=True)  # An earlier choice is none any more.
             near = nearest(outcome.measured, wanted.limits)
             outcome.missed = f"{near.label}: {missing(near, wanted.limits)}" if near else ""
         save(outcome, wanted.output)
@@ -177,13 +181,23 @@ class Search:
             recipe_name(material),
             material.seed,
             [*material.steps, *best.steps, *measures],
-            f"The best model for {wanted.goal} that `luthier optimize` found: {best.label}.\n"
+            f"{HEADING} {wanted.goal} that `luthier optimize` found: {best.label}.\n"
             f"Its measures and those of the others are in {OUTCOME_FILE}, beside this file.",
         )
         path = wanted.output / RECIPE_FILE
         write(path, text)
         plugins = plugins_for(path, wanted.plugins)
         luthier.run(path, home=workshop.home, plugins=plugins, device=wanted.device, display=False)
+
+
+def _check_own(recipe: Path) -> None:
+    """Refuse to replace a recipe that is not of an earlier search.
+
+    Raises:
+        InputError: if there is one.
+    """
+    if recipe.exists() and not recipe.read_bytes().startswith(f"# {HEADING}".encode()):
+        raise InputError(f"{recipe} is not of an earlier search, and would be replaced", "Name another --output DIR.")
 
 
 def missing(tried: Tried, limits: Limits) -> str:
