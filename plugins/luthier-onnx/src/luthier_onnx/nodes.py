@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def constant(name: str, array: ArrayLike) -> ir.Value:
     """A constant that belongs to no graph yet."""
     tensor = ir.tensor(np.asarray(array, order="C"), name=name)
-    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(np.shape(array)), const_value=tensor)
 
 
 def add_constant(graph: ir.Graph, name: str, array: ArrayLike) -> ir.Value:

@@ -107,7 +107,7 @@ class DecoderReader:
     def __init__(self, decoder: Graph, interface: Interface) -> None:
         self.vocabulary = _vocabulary(decoder)
         self._decoder, self._interface = decoder, interface
-        self.graphs = (decoder,)
+        self.graphs: Sequence[Graph] = (decoder,)
 
     def begin(self, given: Sequence[Sequence[int]]) -> _DecoderReading:
         """See `Reader`."""
@@ -134,7 +134,7 @@ class RecurrentReader:
     def __init__(self, decoder: Graph, interface: Interface) -> None:
         self.vocabulary = _vocabulary(decoder)
         self._decoder, self._interface = decoder, interface
-        self.graphs = (decoder,)
+        self.graphs: Sequence[Graph] = (decoder,)
 
     def begin(self, given: Sequence[Sequence[int]]) -> _RecurrentReading:
         """See `Reader`."""
@@ -174,7 +174,7 @@ class PairReader:
     def __init__(self, encoder: Graph, decoder: Graph, interface: Interface, padding: int) -> None:
         self.vocabulary = _vocabulary(decoder)
         self._encoder, self._decoder, self._interface, self._padding = encoder, decoder, interface, padding
-        self.graphs = (encoder, decoder)
+        self.graphs: Sequence[Graph] = (encoder, decoder)
         strange = [name for name in encoder.outputs if name not in decoder.inputs]
         if strange:
             raise InputError(

@@ -89,10 +89,10 @@ class _Unrolled:
             ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
         weights = node.inputs[1:4]
         self._graph.remove(node, safe=True)
-        for value in weights:
+        for weight in weights:
             # Layers may share a bias of zeros.
-            if value is not None and not value.uses():
-                self._graph.initializers.pop(str(value.name), None)
+            if weight is not None and not weight.uses():
+                self._graph.initializers.pop(str(weight.name), None)
 
     def _mask(self, given: ir.Value, lengths: ir.Value) -> ir.Value:
         """Which tokens each text has: (tokens, texts, 1)."""
