@@ -64,7 +64,8 @@ def test_an_empty_prompt_means_language_modelling():
 
 
 def test_end_tokens_of_all_configuration_files(tmp_path):
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 6]}))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, None, 6]}))
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": None}))
     (tmp_path / "genai_config.json").write_text(json.dumps({"model": {"eos_token_id": 7}}))
     assert read_end_tokens(tmp_path) == [5, 6, 7]
     assert PromptEncoder(tiny_tokenizer(), [5]).end_tokens == {2, 5}

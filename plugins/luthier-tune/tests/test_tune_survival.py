@@ -282,11 +282,6 @@ def test_single_hard_batches_are_no_divergence(tmp_path):
     assert trained(tmp_path, objective=Hard(1000, 1.0)).progress.step == 60
 
 
-def test_processes_that_nobody_started_are_refused(tmp_path):
-    with pytest.raises(InputError, match="`processes` is 2, and 1 are there"):
-        trained(tmp_path, replace(SETTINGS, processes=2))
-
-
 # --- memory -------------------------------------------------------------------------------------------
 
 

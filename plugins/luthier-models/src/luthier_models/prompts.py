@@ -266,7 +266,8 @@ def read_end_tokens(directory: Path) -> list[int]:
         if name == "genai_config.json":
             record = record.get("model", {})
         ids = record.get("eos_token_id")
-        found.update([ids] if isinstance(ids, int) else ids or [])
+        # Some models on the hub name `null` among several.
+        found.update(each for each in (ids if isinstance(ids, list) else [ids]) if isinstance(each, int))
     return sorted(found)
 
 

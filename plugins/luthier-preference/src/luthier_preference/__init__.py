@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Gt
 
 from luthier import component, hookimpl
-from luthier_preference.options import BY_ACCURACY, check_dpo, check_kto
-from luthier_tune.options import Training
+from luthier_preference.options import BY_ACCURACY, check_kto
+from luthier_tune.options import Training, check_budget
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @component(
     needs={"model": {"causal-lm"}, "data": {"preference"}},
-    check=check_dpo,
+    check=check_budget,
     search=BY_ACCURACY,
 )
 def dpo(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 from pathlib import Path
 
 from luthier import InputError, Run
+from luthier.errors import is_full_disk
 from luthier_report._card import model_card
 from luthier_report._page import report_page
 
@@ -42,7 +42,6 @@ def _write(path: Path, text: str) -> Path:
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "Free some space." if full else f"Mend the permissions of {path.parent}."
+        remedy = "Free some space." if is_full_disk(error) else f"Mend the permissions of {path.parent}."
         raise InputError(f"{path} cannot be written: {error.strerror}", remedy) from error
     return path

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval, MinLen
 
 from luthier import InputError, component, hookimpl
-from luthier_tune.options import BY_VALID_LOSS, Fsdp, Training, check_budget, check_factors, check_layers, check_sharded
+from luthier_tune.options import (
+    BY_VALID_LOSS,
+    Fsdp,
+    ParallelTraining,
+    check_budget,
+    check_factors,
+    check_layers,
+    check_sharded,
+)
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Job, Model
@@ -77,7 +85,7 @@ def lora(
     init: Literal["zero", "pissa"] = "zero",
     loraplus_ratio: Annotated[float, Ge(1)] = 1.0,
     fsdp: Fsdp | None = None,
-    training: Training = Training(),
+    training: ParallelTraining = ParallelTraining(),
 ) -> None:
     """Train low-rank adapters (LoRA) on the completions, and merge them into the model.
 
@@ -136,7 +144,9 @@ def full(
     ctx: Context,
     *,
     fsdp: Fsdp | None = None,
-    training: Training = Training(learning_rate=5e-5, warmup_steps=20, weight_decay=0.01, checkpoint_minutes=5.0),
+    training: ParallelTraining = ParallelTraining(
+        learning_rate=5e-5, warmup_steps=20, weight_decay=0.01, checkpoint_minutes=5.0
+    ),
 ) -> None:
     """Train all weights: a fresh model from scratch, or a pretrained one in full.
 
@@ -169,7 +179,7 @@ def layers(
     names: list[str] = [],  # noqa: B006 - read, never written
     rank: Annotated[int, Ge(1)] | None = None,
     activations: Literal["float16", "float32", "recompute"] = "float16",
-    training: Training = Training(learning_rate=1e-4, weight_decay=0.01),
+    training: ParallelTraining = ParallelTraining(learning_rate=1e-4, weight_decay=0.01),
 ) -> None:
     """Train some layers, the top ones or those that are named; what the frozen ones below give is computed once.
 
@@ -203,7 +213,7 @@ def ia3(
     *,
     targets: Literal["auto"] | Annotated[list[str], MinLen(1)] = "auto",
     feedforward: list[str] = [],  # noqa: B006 - read, never written
-    training: Training = Training(learning_rate=3e-3),
+    training: ParallelTraining = ParallelTraining(learning_rate=3e-3),
 ) -> None:
     """Train factors for keys, values and the MLPs' inner activations ((IA)³), and multiply them into the weights.
 
@@ -227,7 +237,7 @@ def soft_prompt(
     *,
     tokens: Annotated[int, Ge(1)] = 20,
     text: str = "",
-    training: Training = Training(learning_rate=1e-2),
+    training: ParallelTraining = ParallelTraining(learning_rate=1e-2),
 ) -> None:
     """Train a soft prompt: embeddings that stand before every prompt, while all weights stay as they are.
 
@@ -261,7 +271,7 @@ def distill(
     teacher_weight: Annotated[float, Interval(gt=0, le=1)] = 0.5,
     temperature: Annotated[float, Gt(0)] = 1.0,
     rank: Annotated[int, Ge(1)] | None = None,
-    training: Training = Training(learning_rate=1e-4, warmup_steps=10, checkpoint_minutes=5.0),
+    training: ParallelTraining = ParallelTraining(learning_rate=1e-4, warmup_steps=10, checkpoint_minutes=5.0),
 ) -> None:
     """Train towards a teacher's probabilities (knowledge distillation): a larger model, or the one before pruning.
 

@@ -1,4 +1,4 @@
-"""The settings that all tuners share. Light: loaded while planning."""
+"""The settings that tuners share. Light: loaded while planning."""
 
 from __future__ import annotations
 
@@ -34,9 +34,6 @@ class Training:
             training, or the `last`.
         patience: training stops after so many measurements in a row that are no better than the best before.
         checkpoint_minutes: minutes between checkpoints, from which a killed step goes on.
-        processes: over how many processes each batch is divided, on CPUs, or on CUDA devices with one each: on
-            this machine, or where the step's `executor` says. The losses are those of one process, but for the
-            order of additions.
     """
 
     learning_rate: Annotated[float, Gt(0)] = 5e-4
@@ -53,6 +50,19 @@ class Training:
     keep: Literal["best", "last"] = "best"
     patience: Annotated[int, Ge(1)] | None = None
     checkpoint_minutes: Annotated[float, Ge(0)] = 1.0
+
+
+@settings
+@dataclass(frozen=True, kw_only=True)
+class ParallelTraining(Training):
+    """How a tuner trains that can do so in several processes.
+
+    Attributes:
+        processes: over how many processes each batch is divided, on CPUs, or on CUDA devices with one each: on
+            this machine, or where the step's `executor` says. The losses are those of one process, but for the
+            order of additions.
+    """
+
     processes: Annotated[int, Ge(1)] = 1
 
 
@@ -128,18 +138,6 @@ def check_budget(
     given = [name for name, value in budgets.items() if value is not None]
     if len(given) > 1:
         raise InputError(f"more than one training budget: {', '.join(given)}", "Keep one of them.")
-
-
-def check_one_process(*, processes: int, **_: object) -> None:
-    """Refuse several processes; takes the whole configuration of a tuner that trains in one.
-
-    Raises:
-        InputError: naming tuners that train in several.
-    """
-    if processes > 1:
-        raise InputError(
-            f"`processes` is {processes}, and this tuner trains in one", "Leave it out, or use `lora` or `full`."
-        )
 
 
 def check_layers(*, top: int | None, names: list[str], rank: int | None = None, **others: Any) -> None:

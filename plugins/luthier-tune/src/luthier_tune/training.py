@@ -70,11 +70,6 @@ class Trainer(Generic[Example]):
         )
         self._whole = whole
         self._group = Group.current()
-        if settings.processes not in (1, self._group.size):
-            raise InputError(
-                f"`processes` is {settings.processes}, and {self._group.size} are there",
-                "Leave it out, or run the step from a recipe, which starts them.",
-            )
         self.course = Course(
             settings,
             ctx,
