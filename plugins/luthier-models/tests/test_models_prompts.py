@@ -76,6 +76,7 @@ def test_end_tokens_of_all_configuration_files(tmp_path):
     [
         ({"model_type": "llama", "max_position_embeddings": 77}, 77),
         ({"model_type": "gpt2", "n_positions": 78}, 78),
+        ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
         ({"model_type": "t5"}, None),  # positions relative to each other, as far as one likes
         ({"model_type": "nobody knows"}, None),
         (None, None),

@@ -84,8 +84,8 @@ def with_new_head(
         config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     classifier = initialised(config, CLASSIFIER, seed)
     missing, unexpected = classifier.base_model.load_state_dict(trained.base_model.state_dict(), strict=False)
-    # BERT's pooler is part of the body by name, and only there where a head reads it.
-    strange = [*unexpected, *(name for name in missing if not name.startswith("pooler."))]
+    # A pooler is part of the body by name, and only there where a head reads it: BERT's does, RoBERTa's does not.
+    strange = [name for name in (*unexpected, *missing) if not name.startswith("pooler.")]
     assert not strange, f"the body of {type(trained).__name__} is not that of {type(classifier).__name__}: {strange}"
     anyone: Any = classifier
     ready: PreTrainedModel = anyone.to(trained.dtype)

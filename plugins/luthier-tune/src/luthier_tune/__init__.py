@@ -187,8 +187,8 @@ def layers(
     every later epoch and validation; they are removed when the step is done. The final norm and the output
     layer stay as they are, unless they are named; the head of a classifier is always trained, with `top: 0` alone,
     on what the whole body makes of each example, kept as one row of numbers. Where a model cannot be cut at a
-    layer, which is noted in the log, nothing is kept and the result is the same. Packing, budgets, checkpoints and
-    reproducibility are those of `lora`.
+    layer, or what enters its head cannot be told (RoBERTa's, DistilBERT's), which is noted in the log, nothing is kept
+    and the result is the same. Packing, budgets, checkpoints and reproducibility are those of `lora`.
 
     Args:
         top: how many layers are trained, counted from the output; a quarter of them, if nothing is named. 0 trains a

@@ -22,7 +22,7 @@ class Training:
         max_gradient_norm: gradients are scaled down to this norm.
         batch_size: examples of one step.
         max_length: tokens of one example; a longer prompt loses the end of its text, never the completion,
-            and longer plain text is cut into pieces.
+            and longer plain text is cut into pieces. A classifier's text loses its end, then and ever after.
         max_steps: the budget, in optimizer steps. At most one budget may be given.
         max_epochs: the budget, in passes over the training split; one, if no budget is given.
         max_minutes: the budget, in minutes of training and validation on this machine.

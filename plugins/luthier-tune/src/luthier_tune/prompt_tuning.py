@@ -60,7 +60,7 @@ def tune(model: Model, data: Dataset, ctx: Context, prompt: PromptSettings, sett
     train, valid = read_examples(data, encoder, settings, ctx.seed)
     student = prompted_student(model, tokenizer, first, start, ctx)
     fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)
-    student.write_to(ctx.output)
+    student.write_to(ctx.output, settings)
 
 
 def initial_tokens(tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings, seed: int) -> list[int]:

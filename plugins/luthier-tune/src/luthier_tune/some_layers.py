@@ -59,7 +59,7 @@ def tune(model: Model, data: Dataset, ctx: Context, chosen: LayerSettings, setti
     student = partial_student(model, chosen, ctx)
     objective = objective_of(student, chosen, train.pairs, valid.pairs, settings=settings, ctx=ctx)
     fit(student, objective, train, valid, settings=settings, ctx=ctx)
-    student.write_to(ctx.output)
+    student.write_to(ctx.output, settings)
 
 
 def objective_of(
