@@ -34,8 +34,9 @@ def pretrained(
     Args:
         model: where it is: a directory or GGUF file, `hf:org/name@revision`, `wheel:name==version/path`.
         form: `causal-lm`, a decoder (SmolLM2, Llama, Qwen); `seq2seq-lm`, an encoder-decoder (T5, BART, Marian);
-            `encoder`, one that only reads (BERT, RoBERTa, DistilBERT, ModernBERT), for a head of `classification-head`; or
-            `sequence-classifier`, either of them with a head for labels, which its configuration names.
+            `encoder`, one that only reads (BERT, RoBERTa, DistilBERT, ModernBERT), for a head of
+            `classification-head`; or `sequence-classifier`, either of them with a head for labels, which its
+            configuration names.
         dtype: the type that weights are kept in; tuning and exporting on a CPU want float32.
     """
     from luthier_models.normalise import write_pretrained

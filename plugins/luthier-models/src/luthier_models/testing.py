@@ -171,7 +171,12 @@ def _body(kind: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
         return DistilBertConfig(**tokens, dim=64, n_layers=2, n_heads=4, hidden_dim=128, max_position_embeddings=128)
     if kind == "roberta":
         # Its positions are counted from the one after the padding token's number.
-        sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+        sizes: dict[str, Any] = {
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 128,
+        }
         return RobertaConfig(**tokens, **sizes, max_position_embeddings=128 + tokens["pad_token_id"] + 1)
     family = FAMILIES["modernbert" if kind == "encoder" else "llama"]
     design = Design(layers=2, width=64, heads=4, mlp_width=128, max_length=128)
