@@ -12,6 +12,7 @@ from luthier import InputError
 from luthier_models.heads import CLASSIFIER, head_modules
 from luthier_models.loading import load_model
 from luthier_models.normalise import save_model
+from luthier_models.options import no_classifier
 from luthier_models.prompts import load_tokenizer
 from luthier_models.untrained import initialised
 
@@ -72,10 +73,7 @@ def with_new_head(
     """
     config: Any = copy.deepcopy(trained.config)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise InputError(
-            f"transformers has no classifier of the architecture {config.model_type}, so there is no head for it",
-            "Take a decoder of the Llama family or GPT-2's form, or an encoder (`family: modernbert`).",
-        )
+        raise no_classifier(config.model_type)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: number for number, label in enumerate(labels)}
     config.problem_type = "single_label_classification"

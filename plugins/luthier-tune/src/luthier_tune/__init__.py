@@ -21,10 +21,12 @@ from luthier_tune.options import (
     check_factors,
     check_layers,
     check_sharded,
+    no_head,
+    no_template,
 )
 
 if TYPE_CHECKING:
-    from luthier import Context, Dataset, Job, Model
+    from luthier import Context, Dataset, Job, Known, Model
 
 PROMPTED = {"prompt-completion", "chat"}
 TEXTS = PROMPTED | {"language-modelling"}
@@ -33,40 +35,67 @@ LANGUAGE_MODELS = {"causal-lm", "seq2seq-lm"}
 FORMS = LANGUAGE_MODELS | {"sequence-classifier"}
 
 
-def check_task(*, model: str, data: str, teacher: str | None = None) -> None:
-    """Refuse what an architecture cannot learn, or cannot teach; takes the forms of a tuner's inputs.
+def check_task(_configuration: Mapping[str, Any], *, model: Known, data: Known, teacher: Known | None = None) -> None:
+    """Refuse what an architecture cannot learn, or cannot teach; takes what is known of a tuner's inputs.
 
     Raises:
         InputError: saying which architecture can.
     """
-    if model == "sequence-classifier" and data != "classification":
+    if model.form == "sequence-classifier" and data.form != "classification":
         raise InputError(
-            f"a classifier learns the labels of texts, and the data is of the form {data}",
+            f"a classifier learns the labels of texts, and the data is of the form {data.form}",
             "Make texts with labels (`format: classification`), or tune the model that the head was put on.",
         )
-    if model != "sequence-classifier" and data == "classification":
+    if model.form != "sequence-classifier" and data.form == "classification":
         raise InputError(
             "a language model learns texts, not labels",
             "Put a head on it (`tune: classification-head`) before this step, or make each label the completion of a "
             "prompt (`format: prompt-completion`).",
         )
-    if model == "seq2seq-lm" and data == "language-modelling":
+    if model.form == "seq2seq-lm" and data.form == "language-modelling":
         raise InputError(
             "an encoder-decoder learns completions of prompts, and cannot model texts alone",
             "Make pairs (`format: prompt-completion`, `translation`, `summarization`), or take a decoder "
             "(`architecture: fresh` with `family: llama`).",
         )
-    if teacher not in (None, model):
+    if data.form == "chat" and model.traits.get("chat_template") is False:
         raise InputError(
-            f"the teacher is a {teacher} and the model a {model}: they do not predict the same",
+            "a new model has no chat template, so it cannot be given conversations",
+            "Make pairs (`format: prompt-completion`), or take a pretrained model with a template.",
+        )
+    if teacher is not None and teacher.form != model.form:
+        raise InputError(
+            f"the teacher is a {teacher.form} and the model a {model.form}: they do not predict the same",
             "Name a teacher of the model's form, with its tokenizer.",
         )
+
+
+def check_chosen(configuration: Mapping[str, Any], *, model: Known, data: Known) -> None:
+    """Refuse to train a head alone where there is none, besides what `check_task` refuses.
+
+    Raises:
+        InputError: saying where a head comes from.
+    """
+    check_task(configuration, model=model, data=data)
+    if configuration["top"] == 0 and model.form != "sequence-classifier":
+        raise no_head()
+
+
+def check_prompted(configuration: Mapping[str, Any], *, model: Known, data: Known) -> None:
+    """Refuse a soft prompt of a model that is known to have no chat template, besides what `check_task` refuses.
+
+    Raises:
+        InputError: saying what else there is.
+    """
+    if model.traits.get("chat_template") is False:
+        raise no_template()
+    check_task(configuration, model=model, data=data)
 
 
 @component(
     needs={"model": FORMS, "data": LEARNABLE},
     check=check_sharded,
-    check_forms=check_task,
+    check_inputs=check_task,
     search=BY_VALID_LOSS,
     processes=True,
 )
@@ -134,7 +163,7 @@ def lora(
 @component(
     needs={"model": FORMS, "data": LEARNABLE},
     check=check_sharded,
-    check_forms=check_task,
+    check_inputs=check_task,
     search=BY_VALID_LOSS,
     processes=True,
 )
@@ -166,7 +195,7 @@ def full(
 @component(
     needs={"model": FORMS, "data": LEARNABLE},
     check=check_layers,
-    check_forms=check_task,
+    check_inputs=check_chosen,
     search=BY_VALID_LOSS,
     processes=True,
 )
@@ -205,7 +234,13 @@ def layers(
     tune(model, data, ctx, LayerSettings(top=top, names=names, rank=rank, activations=activations), training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": TEXTS}, check=check_factors, search=BY_VALID_LOSS, processes=True)
+@component(
+    needs={"model": {"causal-lm"}, "data": TEXTS},
+    check=check_factors,
+    check_inputs=check_task,
+    search=BY_VALID_LOSS,
+    processes=True,
+)
 def ia3(
     model: Model,
     data: Dataset,
@@ -229,7 +264,13 @@ def ia3(
     tune(model, data, ctx, FactorSettings(targets=targets, feedforward=feedforward), training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": PROMPTED}, check=check_budget, search=BY_VALID_LOSS, processes=True)
+@component(
+    needs={"model": {"causal-lm"}, "data": PROMPTED},
+    check=check_budget,
+    check_inputs=check_prompted,
+    search=BY_VALID_LOSS,
+    processes=True,
+)
 def soft_prompt(
     model: Model,
     data: Dataset,
@@ -258,7 +299,7 @@ def soft_prompt(
 @component(
     needs={"model": LANGUAGE_MODELS, "teacher": LANGUAGE_MODELS, "data": TEXTS},
     check=check_budget,
-    check_forms=check_task,
+    check_inputs=check_task,
     search=BY_VALID_LOSS,
     processes=True,
 )

@@ -153,6 +153,22 @@ def check_layers(*, top: int | None, names: list[str], rank: int | None = None, 
         raise InputError("`rank` is of adapters in layers, and with `top: 0` none is trained", "Leave `rank` out.")
 
 
+def no_head() -> InputError:
+    """The error of training a head alone that is not there."""
+    return InputError(
+        "`top` is 0, and the model has no classification head that could be trained alone",
+        "Put one on it (`tune: classification-head`), or train a layer or more.",
+    )
+
+
+def no_template() -> InputError:
+    """The error of a soft prompt that nothing would put in front of prompts."""
+    return InputError(
+        "the model has no chat template, which is what puts a soft prompt in front of prompts",
+        "Put a chat_template.jinja beside its tokenizer, or tune it with `lora`.",
+    )
+
+
 def check_factors(*, targets: str | list[str], feedforward: list[str], **others: Any) -> None:
     """Refuse layers whose inputs get factors that are no targets, and more than one budget.
 
