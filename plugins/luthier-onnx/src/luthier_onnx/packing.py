@@ -79,6 +79,32 @@ class PackableGraph:
         matrix: NDArray[np.float32] = stored.numpy()
         return np.array(matrix.T if self._uses[name].products else matrix, order="C")
 
+    def find(self, matrices: Mapping[str, NDArray[np.float32]]) -> dict[str, list[str]]:
+        """Which of a model's matrices each of the graph's is, by their values: names mean nothing here.
+
+        Args:
+            matrices: (outputs, inputs) each, by name.
+
+        Returns:
+            For the graph's matrices that consist of nothing else, the names of those of the model: an exporter may
+            have put several, one below the other.
+        """
+        by_first_row = {matrix[0].tobytes(): name for name, matrix in matrices.items()}
+        found = {}
+        for place in self.names:
+            rows = self.rows(place)
+            names: list[str] = []
+            start = 0
+            while start < len(rows):
+                name = by_first_row.get(rows[start].tobytes())
+                if name is None or not np.array_equal(rows[start : start + len(matrices[name])], matrices[name]):
+                    break
+                names.append(name)
+                start += len(matrices[name])
+            if names and start == len(rows):
+                found[place] = names
+        return found
+
     def pack(self, name: str, matrix: PackedMatrix) -> None:
         """Exchange one matrix for integers.
 
@@ -125,15 +151,12 @@ def pack_exactly(directory: Path, matrices: Mapping[str, PackedMatrix]) -> None:
         InputError: if one is not in the graph: the exporter changes the weights of this architecture.
     """
     graph = PackableGraph(directory)
-    by_first_row = {matrix.values[0].tobytes(): (name, matrix) for name, matrix in matrices.items()}
     missing = set(matrices)
-    for name in graph.names:
-        rows = graph.rows(name)
-        found = list(_stacked(rows, by_first_row))
-        whole = _one_below_the_other([matrix for _, matrix in found])
-        if whole is not None and len(whole.integers) == len(rows):
-            graph.pack(name, whole)
-            missing -= {each for each, _ in found}
+    for place, names in graph.find({name: matrix.values for name, matrix in matrices.items()}).items():
+        whole = _one_below_the_other([matrices[name] for name in names])
+        if whole is not None:
+            graph.pack(place, whole)
+            missing -= set(names)
     if missing:
         some = ", ".join(sorted(missing)[:3])
         raise InputError(
@@ -141,19 +164,6 @@ def pack_exactly(directory: Path, matrices: Mapping[str, PackedMatrix]) -> None:
             "Quantize after the export, which takes any graph: `export: genai`, then `quantize: int4` or `int8`.",
         )
     graph.save(directory)
-
-
-def _stacked(
-    rows: NDArray[np.float32], by_first_row: Mapping[bytes, tuple[str, PackedMatrix]]
-) -> Iterator[tuple[str, PackedMatrix]]:
-    """The matrices of which `rows` begins, one below the other."""
-    start = 0
-    while start < len(rows):
-        found = by_first_row.get(rows[start].tobytes())
-        if found is None or not np.array_equal(rows[start : start + len(found[1].integers)], found[1].values):
-            return
-        yield found
-        start += len(found[1].integers)
 
 
 def _one_below_the_other(matrices: list[PackedMatrix]) -> PackedMatrix | None:
