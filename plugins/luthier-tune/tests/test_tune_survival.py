@@ -17,7 +17,7 @@ from luthier import InputError, LuthierError
 from luthier.testing import make_context
 from luthier_tune import memory
 from luthier_tune.checkpoint import NAME, explained_full_disk
-from luthier_tune.options import Training
+from luthier_tune.options import ParallelTraining, Training
 from luthier_tune.training import Trainer
 
 SETTINGS = Training(
@@ -280,6 +280,11 @@ def test_single_hard_batches_are_no_divergence(tmp_path):
             return super().loss(batch) * (20.0 if hard else 1.0)
 
     assert trained(tmp_path, objective=Hard(1000, 1.0)).progress.step == 60
+
+
+def test_processes_that_nobody_started_are_refused(tmp_path):
+    with pytest.raises(InputError, match="`processes` is 2, and 1 are there"):
+        trained(tmp_path, ParallelTraining(**vars(SETTINGS), processes=2))
 
 
 # --- memory -------------------------------------------------------------------------------------------

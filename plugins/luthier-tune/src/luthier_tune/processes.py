@@ -14,7 +14,7 @@ from torch import distributed
 
 from luthier import InputError
 from luthier_models.loading import resolve_device
-from luthier_tune.distributed import Finished, Group
+from luthier_tune.distributed import Finished
 
 if TYPE_CHECKING:
     from luthier import Context
@@ -25,21 +25,18 @@ Tune = Callable[..., None]
 def in_processes(tune: Tune) -> Tune:
     """Let a tuner's implementation be called in all processes of a training at once.
 
-    It is called with one `ctx`, a `Context`, and with `settings`, a `ParallelTraining`. What comes after the training
-    is left to the first of the processes. Where there are fewer or more than the settings say, it is an `InputError`.
+    It is called with one `ctx`, a `Context`. What comes after the training is left to the first of the processes.
     """
     signature = inspect.signature(tune)
 
     @functools.wraps(tune)
     def run(*positional: Any, **named: Any) -> None:
-        arguments = signature.bind(*positional, **named).arguments
-        ctx: Context = arguments["ctx"]
+        ctx: Context = signature.bind(*positional, **named).arguments["ctx"]
         launched = distributed.is_torchelastic_launched()
         if ctx.processes > 1 or launched:
             _choose_device(ctx)
         if launched and not distributed.is_initialized():
             distributed.init_process_group(backend(ctx.device))
-        _check_number(arguments["settings"].processes)
         with contextlib.suppress(Finished):
             tune(*positional, **named)
 
@@ -54,15 +51,6 @@ def backend(device: str) -> str:
     """
     # Weights that are offloaded are gathered on the CPU.
     return "cpu:gloo,cuda:nccl" if resolve_device(device).type == "cuda" else "gloo"
-
-
-def _check_number(processes: int) -> None:
-    there = Group.current().size
-    if processes not in (1, there):
-        raise InputError(
-            f"`processes` is {processes}, and {there} are there",
-            "Leave it out, or run the step from a recipe, which starts them.",
-        )
 
 
 def _choose_device(ctx: Context) -> None:
