@@ -36,7 +36,7 @@ class Known:
 
     Attributes:
         form: its form, such as `causal-lm`.
-        traits: what the steps that made it tell of it besides; see `component`. What is not known is not there.
+        traits: what the steps that made it tell of it besides; see `component`. What is not known is not there or None.
     """
 
     form: str
@@ -54,6 +54,7 @@ class Declaration:
     check: Callable[..., None] | None = None
     check_inputs: Callable[..., None] | None = None
     traits: Callable[..., Mapping[str, Any]] | None = None
+    check_device: Callable[[str], None] | None = None
     platform: bool = False
     search: Search | None = None
     processes: bool = False
@@ -69,6 +70,7 @@ def component(
     check: Callable[..., None] | None = None,
     check_inputs: Callable[..., None] | None = None,
     traits: Callable[..., Mapping[str, Any]] | None = None,
+    check_device: Callable[[str], None] | None = None,
     platform: bool = False,
     search: Search | None = None,
     processes: bool = False,
@@ -97,6 +99,9 @@ def component(
             its traits; one that is no longer known becomes None. Of the models that luthier-models makes anew:
             `architecture`, transformers' class; `positions`; `tokenizer`, its kind; `chat_template`, whether there
             is one.
+        check_device: for what computes on `ctx.device`: called with its name in the process that is to compute there,
+            before the first step of a run for which the user named a device; it raises `InputError` where there is
+            none of that name.
         platform: the result depends on the processor architecture or operating system.
         search: by what its results compare; with it, recipes may give lists of values for its parameters.
         processes: its parameter `processes` says by how many processes its work is done. It can be called in all of
@@ -110,7 +115,18 @@ def component(
     def declare(function: Function) -> Function:
         forms = {name: frozenset(accepted) for name, accepted in (needs or {}).items()}
         function.__luthier__ = Declaration(  # type: ignore[attr-defined]
-            gives, forms, fingerprint, files, check, check_inputs, traits, platform, search, processes, metrics
+            gives,
+            forms,
+            fingerprint,
+            files,
+            check,
+            check_inputs,
+            traits,
+            check_device,
+            platform,
+            search,
+            processes,
+            metrics,
         )
         return function
 

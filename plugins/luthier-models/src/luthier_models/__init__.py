@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval
 
 from luthier import Location, component, hookimpl
+from luthier_models.devices import check_device
 from luthier_models.families.design import Design, choose_family, form_of
 from luthier_models.options import (
     Vocabulary,
@@ -296,7 +297,7 @@ def classification_head(model: Model, data: Dataset, ctx: Context) -> None:
     write_head(model, data, ctx)
 
 
-@component(needs={"model": {"causal-lm", "seq2seq-lm", "sequence-classifier"}})
+@component(needs={"model": {"causal-lm", "seq2seq-lm", "sequence-classifier"}}, check_device=check_device)
 def transformers(
     model: Model,
     ctx: Context,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Gt
 
 from luthier import component, hookimpl
+from luthier_models.devices import check_device
 from luthier_preference.options import BY_ACCURACY, check_kto
 from luthier_tune.options import Training, check_budget
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 @component(
     needs={"model": {"causal-lm"}, "data": {"preference"}},
     check=check_budget,
+    check_device=check_device,
     search=BY_ACCURACY,
 )
 def dpo(
@@ -54,6 +56,7 @@ def dpo(
 @component(
     needs={"model": {"causal-lm"}, "data": {"unpaired-preference"}},
     check=check_kto,
+    check_device=check_device,
     search=BY_ACCURACY,
 )
 def kto(

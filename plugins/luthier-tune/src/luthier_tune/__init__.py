@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval, MinLen
 
 from luthier import InputError, component, hookimpl
+from luthier_models.devices import check_device
 from luthier_tune.options import (
     BY_VALID_LOSS,
     Fsdp,
@@ -96,6 +97,7 @@ def check_prompted(configuration: Mapping[str, Any], *, model: Known, data: Know
     needs={"model": FORMS, "data": LEARNABLE},
     check=check_sharded,
     check_inputs=check_task,
+    check_device=check_device,
     search=BY_VALID_LOSS,
     processes=True,
 )
@@ -164,6 +166,7 @@ def lora(
     needs={"model": FORMS, "data": LEARNABLE},
     check=check_sharded,
     check_inputs=check_task,
+    check_device=check_device,
     search=BY_VALID_LOSS,
     processes=True,
 )
@@ -196,6 +199,7 @@ def full(
     needs={"model": FORMS, "data": LEARNABLE},
     check=check_layers,
     check_inputs=check_chosen,
+    check_device=check_device,
     search=BY_VALID_LOSS,
     processes=True,
 )
@@ -238,6 +242,7 @@ def layers(
     needs={"model": {"causal-lm"}, "data": TEXTS},
     check=check_factors,
     check_inputs=check_task,
+    check_device=check_device,
     search=BY_VALID_LOSS,
     processes=True,
 )
@@ -268,6 +273,7 @@ def ia3(
     needs={"model": {"causal-lm"}, "data": PROMPTED},
     check=check_budget,
     check_inputs=check_prompted,
+    check_device=check_device,
     search=BY_VALID_LOSS,
     processes=True,
 )
@@ -300,6 +306,7 @@ def soft_prompt(
     needs={"model": LANGUAGE_MODELS, "teacher": LANGUAGE_MODELS, "data": TEXTS},
     check=check_budget,
     check_inputs=check_task,
+    check_device=check_device,
     search=BY_VALID_LOSS,
     processes=True,
 )
