@@ -110,7 +110,7 @@ def _interpreter(component: Component) -> Path | None:
     needed = component.distribution
     if environments.declares(needed):
         return environments.require(needed).python
-    component.require_extra()
+    environments.require_extra(component)
     return None
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from luthier import distributions, shared_settings
+from luthier import shared_settings
 from luthier.core_stages import NAMED_INPUTS, Stage
 from luthier.declaration import Declaration, Location
 from luthier.errors import InputError, PluginError
@@ -105,22 +105,6 @@ class Component:
         """Whether it takes an input of this form; a form that is not known is not held against it."""
         forms = self.declared.needs.get(name, frozenset())
         return not forms or not form or form in forms
-
-    def require_extra(self) -> None:
-        """Refuse the component where a requirement of the extra that it declares is not installed.
-
-        Raises:
-            InputError: with the command that installs it.
-        """
-        needed = distributions.requirements_under(self.declared.extra, self.distribution) if self.declared.extra else []
-        names = sorted({distributions.requirement_name(line) for line in needed})
-        missing = [name for name in names if not distributions.is_distribution(name)]
-        if missing:
-            verb = "is" if len(missing) == 1 else "are"
-            raise InputError(
-                f"{self} needs {', '.join(missing)}, which {verb} not installed",
-                f"pip install '{self.distribution}[{self.declared.extra}]'",
-            )
 
     def needs_executor(self, config: Mapping[str, Any]) -> bool:
         """Whether its work is done by several processes, which somebody must start."""

@@ -405,7 +405,7 @@ class _Builder:
         if not component.declared.extra or self._environment(step):
             return
         try:
-            component.require_extra()
+            environments.require_extra(component)
         except InputError as error:
             self._refuse(step, error.message, error.remedy)
 
