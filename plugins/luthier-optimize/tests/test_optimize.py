@@ -40,6 +40,7 @@ def test_every_route_that_the_plugins_give_is_tried(searched):
 def test_what_fails_or_cannot_help_is_listed_with_its_reason_and_the_rest_goes_on(searched):
     reasons = {each["label"]: (each["error"], each["left_out"]) for each in searched.outcome["tried"] if each["error"]}
     assert reasons["plain > broken"] == ("broken: this processor has no such kernel", False)
+    assert reasons["plain > broken kind=b"] == ("plain > broken failed", True)
     assert "it ends every completion at once" in reasons["plain > mute"][0]
     assert searched.route("plain > mute")["mean_kl"] > 1
     assert reasons["odd"][1]
@@ -74,6 +75,20 @@ def test_a_second_search_tries_and_measures_nothing_again(searched, bench, optim
     assert again.outcome == searched.outcome
     assert (bench / "optimized" / "times.json").read_bytes() == times
     assert len(list((bench / ".luthier" / "runs").iterdir())) == runs
+
+
+def test_an_interrupted_search_takes_the_times_that_are_missing(searched, bench, optimize):
+    path = bench / "optimized" / "times.json"
+    before = json.loads(path.read_text(encoding="utf-8"))
+    gone = f"0/{searched.route('plain')['model']}"
+    kept = {name: sample for name, sample in before["samples"].items() if name != gone}
+    path.write_text(json.dumps(before | {"samples": kept}), encoding="utf-8")
+    again = optimize("latest:bigrams", "--max-kl", "0.05", "--for", "size")
+    assert again.code == 0, again.err
+    samples = json.loads(path.read_text(encoding="utf-8"))["samples"]
+    assert samples.keys() == before["samples"].keys()
+    assert {name: sample for name, sample in samples.items() if name != gone} == kept
+    assert samples[gone] != before["samples"][gone]
 
 
 def test_where_nothing_keeps_to_the_limits_the_nearest_is_shown(searched, optimize, bench):

@@ -63,6 +63,7 @@ class Search:
     tell: Callable[[str], None]
     report: Callable[[Tried, int, int], None]
     _sizes: dict[str, int] = field(default_factory=dict)
+    _failed: dict[tuple[str, ...], str] = field(default_factory=dict)
     _pointless: dict[tuple[tuple[str, ...], str], str] = field(default_factory=dict)
 
     def run(self) -> Outcome:
@@ -121,13 +122,16 @@ class Search:
             self.report(tried, number, done + len(routes))
 
     def _left_out(self, route: Route) -> Tried | None:
-        """A route whose beginning was found to change nothing of what comes out at its end."""
-        reason = self._pointless.get((route.before_export, route.rest))
+        """A route through components that failed with their defaults, or whose beginning changes nothing at its end."""
+        failed = self._failed.get(route.names)
+        reason = f"{failed} failed" if failed else self._pointless.get((route.before_export, route.rest))
         return Tried(route.label, form=route.form, error=reason, left_out=True) if reason else None
 
     def _compare(self, route: Route, tried: Tried) -> None:
         """Leave out a model that is as large as without what was done before its export."""
         if tried.error:
+            if not tried.left_out:
+                self._failed.setdefault(route.names, route.label)
             return
         self._sizes[route.label] = tried.bytes
         if route.before_export and tried.bytes >= NO_SMALLER * self._sizes.get(route.rest, tried.bytes + 1):

@@ -64,9 +64,8 @@ def rounded(onnx: OnnxModel, ctx: Context, *, grid: Literal["fine", "coarse"] = 
 
 
 @component(needs={"onnx": {"table"}})
-def broken(onnx: OnnxModel, ctx: Context) -> None:
+def broken(onnx: OnnxModel, ctx: Context, *, kind: Literal["a", "b"] = "a") -> None:
     """Refuse."""
-    (ctx.output.parent / "tried").touch()
     raise InputError("this processor has no such kernel", "Take another one.")
 
 
