@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 from luthier.artifacts import Classifier, Dataset, Frame, Generator, Message, Model, OnnxModel, Prompt, Report, Score
 from luthier.context import Context
 from luthier.core_stages import Stage
-from luthier.declaration import Location, component
+from luthier.declaration import Known, Location, component
 from luthier.errors import InputError, LuthierError, PluginError
 from luthier.hookspecs import hookimpl, hookspec
 from luthier.searchable import Search
 from luthier.shared_settings import settings
 
 if TYPE_CHECKING:
-    from luthier.api import Recipe, find_model, plan, run
+    from luthier.api import Recipe, find_model, find_run, plan, run
+    from luthier.catalogue import Registry
+    from luthier.components import Component
     from luthier.jobs import Job
+    from luthier.plugins import load_plugins
     from luthier.runrecord import StepResult
     from luthier.runs import Run
 
@@ -27,12 +30,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Classifier",
+    "Component",
     "Context",
     "Dataset",
     "Frame",
     "Generator",
     "InputError",
     "Job",
+    "Known",
     "Location",
     "LuthierError",
     "Message",
@@ -41,6 +46,7 @@ __all__ = [
     "PluginError",
     "Prompt",
     "Recipe",
+    "Registry",
     "Report",
     "Run",
     "Score",
@@ -49,8 +55,10 @@ __all__ = [
     "StepResult",
     "component",
     "find_model",
+    "find_run",
     "hookimpl",
     "hookspec",
+    "load_plugins",
     "plan",
     "run",
     "settings",
@@ -58,11 +66,15 @@ __all__ = [
 
 
 _ENGINE = {
+    "Component": "components",
     "Job": "jobs",
     "Recipe": "api",
+    "Registry": "catalogue",
     "Run": "runs",
     "StepResult": "runrecord",
     "find_model": "api",
+    "find_run": "api",
+    "load_plugins": "plugins",
     "plan": "api",
     "run": "api",
 }
