@@ -19,7 +19,9 @@ CALIBRATING = {"prompt-completion", "chat", "language-modelling"}
 """The forms of examples that calibration reads."""
 
 GRAPHS = {"decoder", "encoder-decoder"}
-"""The forms of what `export: dynamo` and `optimum` write."""
+"""The forms of language models that `export: dynamo` and `optimum` write; `dynamo` writes classifiers too."""
+
+CLASSIFIER = "sequence-classifier"
 
 
 @component(needs={"onnx": {"genai"}})
@@ -144,7 +146,7 @@ def mixed(
     quantize_mixed(model, data, ctx, budget=Budget(max_kl, size), tokens=calibration_tokens)
 
 
-@component(needs={"onnx": GRAPHS})
+@component(needs={"onnx": GRAPHS | {CLASSIFIER}})
 def dynamic_int8(onnx: OnnxModel, ctx: Context) -> None:
     """Keep a model that `export: dynamo` wrote in 8 bits, and compute its products in 8 bits; no data is needed.
 
@@ -179,7 +181,7 @@ def static_int8(
     quantize_statically(onnx, data, ctx, tokens=calibration_tokens)
 
 
-@component(needs={"onnx": GRAPHS})
+@component(needs={"onnx": GRAPHS | {CLASSIFIER}})
 def float16(onnx: OnnxModel, ctx: Context) -> None:
     """Keep the matrices of a model that `export: dynamo` wrote in 16 bits: half the size, and hardly a loss.
 
