@@ -203,7 +203,7 @@ def _classifier(model: PreTrainedModel) -> tuple[Interface, dict[str, Traceable]
     if model.config.is_encoder_decoder:
         raise Unexportable("it is a classifier with an encoder and a decoder")
     ids = torch.zeros(_BATCH, _PROMPT, dtype=torch.long)
-    labels = model.config.num_labels
+    labels = len(model.config.id2label or {})
     traceable = Traceable(
         ClassifierStep(model),
         {"input_ids": _IDS, "attention_mask": _IDS},
