@@ -80,6 +80,7 @@ def held_out_texts(encoder: PromptEncoder, longest: int = LONGEST) -> Texts:
     """Texts that fit into the model's context, the last pair as long as it or as `longest`."""
     room = min(encoder.context or longest, longest)
     if encoder.labels:
+        room = min(encoder.text_length or longest, longest)
         short = [text for pair in _PAIRS for text in pair]
         long = fitting(_filler(room), lambda text: len(encoder.document(text)), room)
         texts = [*(fitting(text, lambda cut: len(encoder.document(cut)), room) for text in short), long]
