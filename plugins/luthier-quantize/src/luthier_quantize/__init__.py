@@ -84,7 +84,7 @@ def gptq(
     arXiv:2505.07004). Blocks have a scale and a zero point, found by the search of `k-quant`. It runs before the
     export: the model keeps its form, with the weights that its integers stand for, and `export: genai` packs exactly
     these integers. `mean_kl` and `top1_agreement` tell how far the model is from what it was, on the split `valid`,
-    and `megabytes` what an export takes but for its graph.
+    and `megabytes` what an export takes.
 
     Args:
         block_size: so many weights of a row share one scale: blocks of 32 take 5.1 bits a weight.
@@ -95,6 +95,36 @@ def gptq(
 
     option = Option(4, block_size)
     quantize_by_gptq(model, data, ctx, option=option, head=HEADS[head], tokens=calibration_tokens)
+
+
+@component(needs={"model": {"causal-lm"}, "data": CALIBRATING})
+def awq(
+    model: Model,
+    data: Dataset,
+    ctx: Context,
+    *,
+    block_size: Literal[16, 32, 64, 128] = 32,
+    head: Literal["int8", "int4"] = "int8",
+    calibration_tokens: Annotated[int, Ge(512)] = 32_768,
+) -> None:
+    """Keep the weights of a model in 4 bits, with the columns that see large inputs scaled up for it (AWQ).
+
+    The scales are a power of the inputs' magnitudes, searched on calibration data for each group of products of one
+    input (arXiv:2306.00978), and folded into the norm or the product that the inputs come from, so that the model in
+    floating point stays what it is; where there is no such module, nothing is scaled. Then each block is clipped
+    where that changes outputs less, and rounded to nearest. The result is kept and exported as that of `gptq`, with
+    the same metrics.
+
+    Args:
+        block_size: so many weights of a row share one scale: blocks of 32 take 5.1 bits a weight.
+        head: of the head and the embedding that it may be tied to: `int8` in blocks of 64, or `int4` in blocks of 32,
+            as `gptq` chooses them.
+        calibration_tokens: how much of the split `train` is looked at; a fourth as much of `valid` is measured on.
+    """
+    from luthier_quantize.calibrated import HEADS, Option, quantize_by_awq
+
+    option = Option(4, block_size)
+    quantize_by_awq(model, data, ctx, option=option, head=HEADS[head], tokens=calibration_tokens)
 
 
 def check_budget(*, max_kl: float | None, max_megabytes: float | None, **_: object) -> None:
@@ -132,10 +162,10 @@ def mixed(
 
     Args:
         max_kl: in nats a token, on the split `valid`: the smallest model that keeps to it.
-        max_megabytes: of the export, but for its graph: the best model that keeps to it.
+        max_megabytes: of the export, the whole directory: the best model that keeps to it.
         calibration_tokens: how much of the split `train` is looked at; a fourth as much of `valid` is measured on.
     """
-    from luthier_quantize.mixed import Budget, quantize_mixed
+    from luthier_quantize.sensitivity import Budget, quantize_mixed
 
     size = None if max_megabytes is None else int(max_megabytes * 1e6)
     quantize_mixed(model, data, ctx, budget=Budget(max_kl, size), tokens=calibration_tokens)
@@ -144,4 +174,4 @@ def mixed(
 @hookimpl
 def luthier_quantizers() -> list[Callable[..., Any]]:
     """Give the quantizers."""
-    return [int8, int4, gptq, mixed]
+    return [int8, int4, gptq, awq, mixed]
