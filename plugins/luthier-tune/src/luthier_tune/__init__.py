@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval, MinLen
 
 from luthier import InputError, component, hookimpl
-from luthier_tune.options import BY_VALID_LOSS, Fsdp, Training, check_budget, check_factors, check_layers, check_sharded
+from luthier_tune.options import (
+    BY_VALID_LOSS,
+    Fsdp,
+    Quantization,
+    Training,
+    check_budget,
+    check_factors,
+    check_layers,
+    check_lora,
+    check_sharded,
+)
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Job, Model
@@ -57,7 +67,7 @@ def check_task(*, model: str, data: str, teacher: str | None = None) -> None:
 
 @component(
     needs={"model": FORMS, "data": LEARNABLE},
-    check=check_sharded,
+    check=check_lora,
     check_forms=check_task,
     search=BY_VALID_LOSS,
     processes=True,
@@ -76,6 +86,7 @@ def lora(
     dora: bool = False,
     init: Literal["zero", "pissa"] = "zero",
     loraplus_ratio: Annotated[float, Ge(1)] = 1.0,
+    quantization: Quantization | None = None,
     fsdp: Fsdp | None = None,
     training: Training = Training(),
 ) -> None:
@@ -103,6 +114,10 @@ def lora(
             weights themselves (PiSSA, arXiv:2404.02948). The adapter that is kept is for the weights as they
             were, at twice the rank.
         loraplus_ratio: how many times faster the adapters' second matrices learn (LoRA+, arXiv:2402.12354).
+        quantization: train the adapters against the 4-bit integers that the merged weights become, `{}` or with keys
+            of `quantize: int4`: `method` (`rtn`, if not given) and `block_size`. After the export, `quantize: int4`
+            with the same two makes these very integers. The losses, also that by which the best weights are kept, are
+            those of the integers.
         fsdp: shard the model over the GPUs of the processes, `{}` or with keys of accelerate's plugin for FSDP version
             2: `reshard_after_forward`, `auto_wrap_policy`, `transformer_cls_names_to_wrap`, `min_num_params`,
             `mixed_precision_policy`, `cpu_offload`, `activation_checkpointing`.
@@ -119,6 +134,7 @@ def lora(
         dora=dora,
         init=init,
         loraplus_ratio=loraplus_ratio,
+        quantization=quantization,
     )
     tune(model, data, ctx, adapter=adapter, fsdp=fsdp, settings=training)
 
