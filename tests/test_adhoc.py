@@ -268,3 +268,41 @@ def test_a_configuration_that_is_no_object_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("[")
     with pytest.raises(InputError, match="is no JSON object"):
         luthier.find_model(str(tmp_path))
+
+
+LOUD = '''
+from luthier import hookimpl
+
+def loud(model, *, marks: int = 1):
+    """Write exclamation marks."""
+    class Runtime:
+        def generate(self, prompts, **options):
+            return [prompt + "!" * marks for prompt in prompts]
+
+    return Runtime()
+
+@hookimpl
+def luthier_runtimes():
+    return [loud]
+'''
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ([], "hello!\n"),
+        (["--set", "marks=3"], "hello!!!\n"),
+        (["--set", "marks=many"], "runtime:loud: marks: "),
+        (["--set", "mark=3"], "runtime:loud: mark: "),
+    ],
+)
+def test_generate_sets_the_runtimes_parameters(project, monkeypatch, settings, expected):
+    monkeypatch.setenv("LUTHIER_PLUGINS", "loud")
+    (project / "loud.py").write_text(LOUD)
+    (project / "model").mkdir()
+    (project / "model" / "config.json").write_text("{}")
+    result = CliRunner().invoke(
+        app, ["generate", "model", "hello", "--plugin", "loud.py", "--runtime", "loud", *settings]
+    )
+    assert result.exit_code == (0 if expected.startswith("hello") else 1)
+    assert expected in result.output

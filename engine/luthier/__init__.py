@@ -18,8 +18,11 @@ from luthier.searchable import Search
 from luthier.shared_settings import settings
 
 if TYPE_CHECKING:
-    from luthier.api import Recipe, find_model, plan, run
+    from luthier.api import Recipe, find_model, find_run, plan, run
+    from luthier.catalogue import Registry
+    from luthier.components import Component
     from luthier.jobs import Job
+    from luthier.plugins import load_plugins
     from luthier.runrecord import StepResult
     from luthier.runs import Run
 
@@ -27,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Classifier",
+    "Component",
     "Context",
     "Dataset",
     "Frame",
@@ -41,6 +45,7 @@ __all__ = [
     "PluginError",
     "Prompt",
     "Recipe",
+    "Registry",
     "Report",
     "Run",
     "Score",
@@ -49,8 +54,10 @@ __all__ = [
     "StepResult",
     "component",
     "find_model",
+    "find_run",
     "hookimpl",
     "hookspec",
+    "load_plugins",
     "plan",
     "run",
     "settings",
@@ -58,11 +65,15 @@ __all__ = [
 
 
 _ENGINE = {
+    "Component": "components",
     "Job": "jobs",
     "Recipe": "api",
+    "Registry": "catalogue",
     "Run": "runs",
     "StepResult": "runrecord",
     "find_model": "api",
+    "find_run": "api",
+    "load_plugins": "plugins",
     "plan": "api",
     "run": "api",
 }

@@ -251,21 +251,35 @@ def generate(
     prompts: Sequence[str],
     *,
     runtime: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
     max_new_tokens: int = 128,
     local: Sequence[Path] = (),
     device: str = "auto",
 ) -> list[str]:
     """The model's greedy completion of each prompt, by the runtime that is named or that loads such models.
 
+    Args:
+        model: what completes them.
+        prompts: as a user writes them; the chat template is put around each.
+        runtime: its name.
+        parameters: of the runtime, as a recipe's `runtime: {name: …, …}` has them.
+        max_new_tokens: where it stops at the latest.
+        local: one-file plugins.
+        device: where the model runs.
+
     Raises:
         InputError: if there is no such runtime, or the environment of its own that its plugin declares is not built.
+        ConfigurationError: if it has no such parameters.
     """
     registry = load_plugins(local=local)
-    python = _interpreter(registry.runtime(runtime) if runtime else registry.default_runtime(model.kind, model.form))
+    component = registry.runtime(runtime) if runtime else registry.default_runtime(model.kind, model.form)
+    config = dict(parameters or {})
+    component.configure(config)
+    python = _interpreter(component)
     with _workplace(local) as (room, pool):
         request = {
             "task": "generate",
-            "runtime": {"name": runtime, "config": {}} if runtime else None,
+            "runtime": {"name": component.name, "config": config},
             "subject": {"kind": model.kind, "form": model.form, "path": str(model.path.absolute()), "hash": model.hash},
             "prompts": list(prompts),
             "max_new_tokens": max_new_tokens,

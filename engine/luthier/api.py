@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from luthier import environments, hookspecs, lock, provenance
+from luthier import environments, hookspecs, lock, provenance, runs
 from luthier.discovery import plugin_files
 from luthier.errors import GateRefused, LuthierError
 from luthier.events import Event, Listener, PluginHookFailed, listeners
@@ -24,7 +24,7 @@ from luthier.pool import Pool, available_cores
 from luthier.recipe import RecipeSpec, load_recipe, recipe_from_mapping
 from luthier.runner import Runner
 from luthier.runrecord import RunData, StepResult
-from luthier.runs import Run, create_run, list_runs, now, run_id
+from luthier.runs import LATEST, Run, create_run, list_runs, now, run_id
 from luthier.searching import resolve_step
 from luthier.store import Store
 
@@ -147,6 +147,19 @@ def find_model(name: str, *, home: Path | str | None = None) -> Model | OnnxMode
     from luthier.adhoc import find_model as find
 
     return cast("Model", find(name, open_store(Path.cwd(), home)))
+
+
+def find_run(name: str = LATEST, *, home: Path | str | None = None) -> Run:
+    """A run by its id, a unique beginning of it, or `latest`.
+
+    Args:
+        name: which run.
+        home: the store; `LUTHIER_HOME`, else `.luthier` in the current directory, if None.
+
+    Raises:
+        InputError: with the closest ids.
+    """
+    return runs.find_run(open_store(Path.cwd(), home), name)
 
 
 def open_session(

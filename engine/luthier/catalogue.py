@@ -69,7 +69,15 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
     "luthier-onnx": ("export:genai", "export:dynamo", "runtime:onnxruntime", "runtime:onnxruntime-genai"),
     "luthier-optimum": ("export:optimum",),
     "luthier-gguf": ("export:gguf",),
-    "luthier-quantize": ("quantize:int8", "quantize:int4", "quantize:gptq", "quantize:mixed"),
+    "luthier-quantize": (
+        "quantize:int8",
+        "quantize:int4",
+        "quantize:gptq",
+        "quantize:mixed",
+        "quantize:dynamic-int8",
+        "quantize:static-int8",
+        "quantize:float16",
+    ),
     "luthier-validate": (
         "validate:perplexity",
         "validate:bits-per-byte",

@@ -198,11 +198,7 @@ class Tasks:
         return {"rows": int(rows.item())}
 
     def _generate(self, request: Request) -> dict[str, Any]:
-        subject = request["subject"]
-        runtime = request["runtime"] or {
-            "name": self._registry.default_runtime(subject["kind"], subject["form"]).name,
-            "config": {},
-        }
+        subject, runtime = request["subject"], request["runtime"]
         context = self._context(request, self._registry.runtime(runtime["name"]))
         generator = self._load(runtime, subject, context)
         return {"completions": generator.generate(request["prompts"], max_new_tokens=request["max_new_tokens"])}

@@ -18,6 +18,7 @@ Examples:
 \b
   luthier generate latest "Summarize in one line: …"
   luthier generate path/to/model --max-new-tokens 64 "first prompt" "second prompt"
+  luthier generate latest --set adapter=none "Summarize in one line: …"
   cat document.txt | luthier generate latest
 """
 
@@ -41,6 +42,10 @@ def generate(
     runtime: Annotated[
         str | None, typer.Option(metavar="NAME", help="What loads the model.  [default: the one for its kind]")
     ] = None,
+    settings: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter of the runtime. May be given several times."),
+    ] = [],  # noqa: B006 - typer copies it
     max_new_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Stop after so many tokens.")] = 128,
     device: DeviceOption = "auto",
     plugins: PluginOption = [],  # noqa: B006 - typer copies it
@@ -51,12 +56,14 @@ def generate(
     asked = prompts or [_prompt_from_stdin()]
     from luthier.adhoc import find_model
     from luthier.adhoc import generate as complete
+    from luthier.substitution import parse_override
 
     artifact = find_model(model, store_here(home))
     completions = complete(
         artifact,
         asked,
         runtime=runtime,
+        parameters=dict(map(parse_override, settings)),
         max_new_tokens=max_new_tokens,
         local=local_files(plugins),
         device=device,

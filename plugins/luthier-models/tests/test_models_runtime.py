@@ -82,6 +82,20 @@ def test_scores_are_those_of_plain_forward_passes(generator):
         )
 
 
+def test_a_prompt_with_several_completions_is_read_once(generator, monkeypatch):
+    prompts = [prompt for prompt in PROMPTS for _ in COMPLETIONS]
+    completions = COMPLETIONS * len(PROMPTS)
+    read = []
+    inputs = generator._batched._inputs
+    monkeypatch.setattr(generator._batched, "_inputs", lambda row: read.append(len(row.ids)) or inputs(row))
+    together = generator.score(prompts, completions)
+    tokens, read[:] = sum(read), []
+    alone = [generator.score([prompt], [text])[0] for prompt, text in zip(prompts, completions, strict=True)]
+    assert tokens < 0.5 * sum(read)
+    for ours, expected in zip(together, alone, strict=True):
+        np.testing.assert_allclose(ours.log_probabilities, expected.log_probabilities, atol=1e-5)
+
+
 def test_logits_come_in_order_and_agree_with_the_scores(generator):
     scores = generator.score(PROMPTS, COMPLETIONS)
     found = list(generator.logits(PROMPTS, COMPLETIONS))

@@ -22,5 +22,7 @@ def test_the_components_satisfy_their_stages():
         for function in getattr(luthier_onnx, hook)():
             component = read_component(function, stages[hook], distribution="luthier-onnx", version="0", plugin="onnx")
             found[component.name] = component.configure({})
-    assert found["genai"] == found["dynamo"] == found["onnxruntime-genai"] == {}
+    assert found["genai"] == {"adapter": "merged"}
+    assert found["onnxruntime-genai"] == {"adapter": "own"}
+    assert found["dynamo"] == {}
     assert found["onnxruntime"] == {"batch_size": 8}

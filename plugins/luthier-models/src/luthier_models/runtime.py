@@ -94,7 +94,10 @@ class TransformersGenerator:
         scored = [number for number, (given, targets) in enumerate(pairs) if given and targets]
         scores = [Score(())] * len(pairs)
         done = len(pairs) - len(scored)
-        for members, row in self._batched.rows([pairs[number] for number in scored], self._batch_tokens):
+        # A prompt with each of several labels after it is read once.
+        repeated = len({tuple(pairs[number][0]) for number in scored}) < len(scored)
+        shared = repeated and self._batched.takes_segments
+        for members, row in self._batched.rows([pairs[number] for number in scored], self._batch_tokens, shared=shared):
             with torch.inference_mode():
                 parts = []
                 for logits, labels in self._head_chunks(row):

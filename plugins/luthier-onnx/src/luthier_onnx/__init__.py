@@ -6,18 +6,18 @@ Importing this module loads no heavy library; the components import their implem
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge
 
-from luthier import component, hookimpl
+from luthier import Location, component, hookimpl
 
 if TYPE_CHECKING:
     from luthier import Context, Generator, Model, OnnxModel
 
 
 @component(gives="genai", needs={"model": {"causal-lm"}})
-def genai(model: Model, ctx: Context) -> None:
+def genai(model: Model, ctx: Context, *, adapter: Literal["merged", "apart"] = "merged") -> None:
     """Export a causal language model to ONNX with onnxruntime-genai's model builder, for the CPU.
 
     The result has one graph with its weights, the tokenizer, the chat template and `genai_config.json`. Weights are
@@ -25,10 +25,15 @@ def genai(model: Model, ctx: Context) -> None:
     the export are packed as exactly these integers. Before it counts as exported it is
     compared with PyTorch in a process of its own, as `dynamo` is; with chosen integers it fails there only if it is
     broken.
+
+    Args:
+        adapter: whether what `tune: lora` learnt stays merged into the weights, or becomes a file of its own beside
+            the graph of the model as it was before (`adapter.onnx_adapter`): then the runtime can exchange it, and
+            models that were tuned from the same one share their weights. A later `quantize` leaves it as it is.
     """
     from luthier_onnx.export import export_genai
 
-    export_genai(model.path, ctx)
+    export_genai(model.path, ctx, adapter_apart=adapter == "apart")
 
 
 @component(
@@ -52,11 +57,21 @@ def dynamo(model: Model, ctx: Context) -> None:
 
 
 @component(needs={"onnx": {"genai"}})
-def onnxruntime_genai(onnx: OnnxModel, ctx: Context) -> Generator:
-    """Run an ONNX model with onnxruntime-genai on the CPU."""
+def onnxruntime_genai(
+    onnx: OnnxModel, ctx: Context, *, adapter: Literal["own", "none"] | Location = "own"
+) -> Generator:
+    """Run an ONNX model with onnxruntime-genai on the CPU.
+
+    Args:
+        adapter: of a model that was exported with `adapter: apart`: its `own`, if it has one, `none`, or that of
+            another export from the same model, by the path of its directory.
+    """
     from luthier_onnx.runtime import GenaiGenerator
 
-    return GenaiGenerator(onnx.path, ctx)
+    generator = GenaiGenerator(onnx.path, ctx)
+    if adapter == "own":
+        return generator
+    return generator.with_adapter(None if adapter == "none" else ctx.open(adapter))
 
 
 @component(needs={"onnx": {"decoder", "encoder-decoder"}})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,10 @@ _DTYPES = {
 }
 
 
+Listener = Callable[[str, Mapping[str, Any]], None]
+"""Is told before a graph runs: the name of its file, and the values of its inputs."""
+
+
 class Graph:
     """A graph that is loaded for the CPU.
 
@@ -33,21 +37,18 @@ class Graph:
 
     Raises:
         InputError: if the file or its weights may not be loaded, or ONNX Runtime refuses it.
+
+    Attributes:
+        listener: if there is one, it is told of every run.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        weight_files(path)
         self.path = path
         options = ort.SessionOptions()
         if threads:
             options.intra_op_num_threads = threads
-        try:
-            self.session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            # onnxruntime's exceptions share no base class of their own.
-            raise InputError(
-                f"{path} cannot be loaded by onnxruntime {ort.__version__}: {error}", "Export the model again."
-            ) from error
+        self.session: Any = _load(path, options)
+        self.listener: Listener | None = None
         self.inputs: dict[str, Any] = {each.name: each for each in self.session.get_inputs()}
         self.outputs: dict[str, Any] = {each.name: each for each in self.session.get_outputs()}
 
@@ -60,6 +61,32 @@ class Graph:
         declared = self.inputs[name]
         shape = [size if isinstance(size, int) else batch if size in _BATCH_AXES else 0 for size in declared.shape]
         return ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, _DTYPES[declared.type]))
+
+
+def fold_constants(path: Path, target: Path) -> None:
+    """Write a graph with what depends on no input computed, as ONNX Runtime does when it loads it.
+
+    Weights lie beside the result, in `NAME.data`.
+
+    Raises:
+        InputError: as `Graph`.
+    """
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{target.name}.data")
+    _load(path, options)
+
+
+def _load(path: Path, options: Any) -> Any:
+    weight_files(path)
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # onnxruntime's exceptions share no base class of their own.
+        raise InputError(
+            f"{path} cannot be loaded by onnxruntime {ort.__version__}: {error}", "Export the model again."
+        ) from error
 
 
 # optimum's exports call it so too.
@@ -100,6 +127,8 @@ class Course:
         } | dict(carried or {})
         for name, value in values.items():
             self._binding.bind_ortvalue_input(name, value)
+        if self._graph.listener is not None:
+            self._graph.listener(self._graph.path.name, self._fixed | values)
         # Outputs grow from step to step, so that each gets memory of its own.
         self._binding.clear_binding_outputs()
         for name in self._graph.outputs:

@@ -1,10 +1,11 @@
 """An exported model beside PyTorch: the check that every exporter's result passes, in a process of its own.
 
-    python -m luthier_onnx.comparison MODEL EXPORTED RESULT FORM [--lossy]
+    python -m luthier_onnx.comparison MODEL EXPORTED RESULT FORM [--lossy] [--graphs]
 
 writes what was found to RESULT, as JSON: `metrics` and a `problem`, empty if there is none. A process of its own,
 since a model that only runs where it was exported is none; an exporter in an environment of its own calls it with the
-main one's interpreter (`LUTHIER_PYTHON`). Nothing of what is compared was in anybody's training data: the texts
+main one's interpreter (`LUTHIER_PYTHON`). With `--graphs`, MODEL is itself an exported model, of the same form: what a
+quantizer was given. Nothing of what is compared was in anybody's training data: the texts
 are this module's.
 """
 
@@ -20,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luthier import Generator, LuthierError
-from luthier_models.runtime import TransformersGenerator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,7 +139,7 @@ def compare(reference: Any, exported: Sequence[tuple[str, Generator]], texts: Te
     """Ask PyTorch and an exported model the same.
 
     Args:
-        reference: the model in PyTorch, a `TransformersGenerator`.
+        reference: the model in PyTorch, a `TransformersGenerator`, or another exported one.
         exported: the exported model, in each way that batches are made of texts, with a name for each way.
         texts: what to ask.
 
@@ -220,6 +220,15 @@ def load_exported(directory: Path, form: str) -> Iterator[tuple[str, Generator]]
     yield "in a padded batch", generator.with_batches_of(_BATCH)
 
 
+def _load_reference(model: Path, form: str, *, graphs: bool) -> Any:
+    if graphs:
+        return next(load_exported(model, form))[1]
+    # PyTorch takes seconds to load.
+    from luthier_models.runtime import TransformersGenerator
+
+    return TransformersGenerator(model, dtype="float32", batch_size=1)
+
+
 def main() -> None:
     """Compare, and write what was found; see the module."""
     parser = argparse.ArgumentParser()
@@ -227,14 +236,15 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("form")
     parser.add_argument("--lossy", action="store_true")
+    parser.add_argument("--graphs", action="store_true")
     given = parser.parse_args()
     try:
         exported = list(load_exported(given.exported, given.form))
-        reference = TransformersGenerator(given.model, dtype="float32", batch_size=1)
+        reference = _load_reference(given.model, given.form, graphs=given.graphs)
         findings = compare(reference, exported, held_out_texts(reference.encoder))
         problem = findings.problem(lossy=given.lossy)
         names = ("mean_kl", "logit_error", "top1_agreement", "greedy_agreement")
-        metrics = {f"export_{name}": getattr(findings, name) for name in names}
+        metrics = {f"{'' if given.graphs else 'export_'}{name}": getattr(findings, name) for name in names}
     except (LuthierError, RuntimeError) as error:
         # What onnxruntime raises while a graph runs is a RuntimeError.
         metrics, problem = {}, f"does not run: {error}"

@@ -14,6 +14,7 @@ from onnxruntime_genai.models import builder
 
 from luthier import InputError
 from luthier_models.prompts import PromptEncoder
+from luthier_onnx.low_rank import keep_apart
 from luthier_onnx.packed import read_packed
 from luthier_onnx.packing import pack_exactly
 from luthier_onnx.routes import other_routes, supported_architectures
@@ -25,23 +26,35 @@ if TYPE_CHECKING:
 _BUILDER_OPTIONS = ["hf_token=false", "hf_remote=false"]
 
 
-def export_genai(model: Path, ctx: Context) -> None:
+def export_genai(model: Path, ctx: Context, *, adapter_apart: bool = False) -> None:
     """Write the model in `model` to `ctx.output` for onnxruntime-genai, and compare it with PyTorch.
 
     Matrices that a quantizer left integers for are packed as those; everything else is float32.
 
+    Args:
+        model: a Hugging Face directory.
+        ctx: where to.
+        adapter_apart: whether the adapter that is merged into it becomes a file of its own; see `low_rank`.
+
     Raises:
         InputError: if the builder does not know the architecture, or cannot read the model; if the integers are not
-            those of its weights.
+            those of its weights; if the adapter cannot be kept apart.
         PluginError: if what was exported does not run, or computes something else.
     """
     check_architecture(model)
     encoder = PromptEncoder.from_directory(model)
     packed = read_packed(model)
+    if packed and adapter_apart:
+        raise InputError(
+            "integers were chosen for the merged weights, so the adapter cannot leave them again",
+            "Quantize after the export: `export: genai` with `adapter: apart`, then `quantize: int8` or `int4`.",
+        )
     ctx.progress(0, 2)
     build(model, ctx)
     if packed:
         pack_exactly(ctx.output, packed)
+    if adapter_apart:
+        keep_apart(model, ctx.output)
     write_end_tokens(ctx.output, encoder.end_tokens)
     ctx.progress(1, 2)
     verify(model, ctx, "genai", lossy=bool(packed))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -112,6 +112,35 @@ class GraphGenerator:
             for place in range(len(group)):
                 empty = np.zeros((0, self._reader.vocabulary), np.float32)
                 yield np.concatenate([empty, *found.pop(place)])
+
+    def feeds(self, pairs: Iterable[Window], graph: str) -> Iterator[dict[str, NDArray[Any]]]:
+        """What a graph is given while pairs are read, one text at a time; for calibration.
+
+        Args:
+            pairs: the ids that are given, and those that follow.
+            graph: the name of its file.
+
+        Yields:
+            The values of all its inputs, at each step.
+        """
+        heard: list[dict[str, NDArray[Any]]] = []
+
+        def listen(name: str, values: Mapping[str, Any]) -> None:
+            if name == graph:
+                # Copies: the runtime's memory may be written to by the next step.
+                heard.append({key: np.array(value.numpy()) for key, value in values.items()})
+
+        for pair in pairs:
+            for each in self._reader.graphs:
+                each.listener = listen
+            try:
+                for _ in self._target_logits([pair]):
+                    pass
+            finally:
+                for each in self._reader.graphs:
+                    each.listener = None
+            yield from heard
+            heard.clear()
 
     def _target_logits(self, pairs: Sequence[Window]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """The logits that predict the targets of pairs, bit by bit in order: which pair, (tokens, vocabulary)."""

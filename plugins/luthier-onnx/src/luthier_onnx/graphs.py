@@ -8,6 +8,7 @@ a model of the same graphs in another precision copies it as it is.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def companion_files(directory: Path) -> list[Path]:
     graphs = graph_files(directory)
     taken = {*graphs, *(path for graph in graphs for path in weight_files(graph))}
     return sorted(path for path in directory.rglob("*") if path.is_file() and path not in taken)
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy what lies beside a model's graphs: tokenizer, template, settings.
+
+    Raises:
+        InputError: as `weight_files`.
+    """
+    for path in companion_files(source):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
 
 
 def weight_files(graph: Path) -> list[Path]:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from luthier import InputError
 from luthier_onnx.graphs import weight_files
+from luthier_onnx.nodes import add_constant, exchange, gather_axis
 from luthier_onnx.packed import PackedMatrix
 
 if TYPE_CHECKING:
@@ -79,6 +80,32 @@ class PackableGraph:
         matrix: NDArray[np.float32] = stored.numpy()
         return np.array(matrix.T if self._uses[name].products else matrix, order="C")
 
+    def find(self, matrices: Mapping[str, NDArray[np.float32]]) -> dict[str, list[str]]:
+        """Which of a model's matrices each of the graph's is, by their values: names mean nothing here.
+
+        Args:
+            matrices: (outputs, inputs) each, by name.
+
+        Returns:
+            For the graph's matrices that consist of nothing else, the names of those of the model: an exporter may
+            have put several, one below the other.
+        """
+        by_first_row = {matrix[0].tobytes(): name for name, matrix in matrices.items()}
+        found = {}
+        for place in self.names:
+            rows = self.rows(place)
+            names: list[str] = []
+            start = 0
+            while start < len(rows):
+                name = by_first_row.get(rows[start].tobytes())
+                if name is None or not np.array_equal(rows[start : start + len(matrices[name])], matrices[name]):
+                    break
+                names.append(name)
+                start += len(matrices[name])
+            if names and start == len(rows):
+                found[place] = names
+        return found
+
     def pack(self, name: str, matrix: PackedMatrix) -> None:
         """Exchange one matrix for integers.
 
@@ -94,14 +121,14 @@ class PackableGraph:
             )
         del self._uses[name]
         graph = self._model.graph
-        blocks = _constant(graph, f"{name}_Q{matrix.bits}", matrix.blocks)
-        given = [blocks, _constant(graph, f"{name}_scales", matrix.scales)]
+        blocks = add_constant(graph, f"{name}_Q{matrix.bits}", matrix.blocks)
+        given = [blocks, add_constant(graph, f"{name}_scales", matrix.scales)]
         if not matrix.is_symmetric:
-            given.append(_constant(graph, f"{name}_zero_points", matrix.packed_zero_points))
+            given.append(add_constant(graph, f"{name}_zero_points", matrix.packed_zero_points))
         for product in use.products:
-            _exchange(graph, product, _product(product, given, matrix))
+            exchange(graph, product, _product(product, given, matrix))
         for lookup in use.lookups:
-            _exchange(graph, lookup, *_lookup(graph, lookup, given, matrix))
+            exchange(graph, lookup, *_lookup(graph, lookup, given, matrix))
         graph.initializers.pop(name)
 
     def save(self, directory: Path) -> None:
@@ -125,15 +152,12 @@ def pack_exactly(directory: Path, matrices: Mapping[str, PackedMatrix]) -> None:
         InputError: if one is not in the graph: the exporter changes the weights of this architecture.
     """
     graph = PackableGraph(directory)
-    by_first_row = {matrix.values[0].tobytes(): (name, matrix) for name, matrix in matrices.items()}
     missing = set(matrices)
-    for name in graph.names:
-        rows = graph.rows(name)
-        found = list(_stacked(rows, by_first_row))
-        whole = _one_below_the_other([matrix for _, matrix in found])
-        if whole is not None and len(whole.integers) == len(rows):
-            graph.pack(name, whole)
-            missing -= {each for each, _ in found}
+    for place, names in graph.find({name: matrix.values for name, matrix in matrices.items()}).items():
+        whole = _one_below_the_other([matrices[name] for name in names])
+        if whole is not None:
+            graph.pack(place, whole)
+            missing -= set(names)
     if missing:
         some = ", ".join(sorted(missing)[:3])
         raise InputError(
@@ -141,19 +165,6 @@ def pack_exactly(directory: Path, matrices: Mapping[str, PackedMatrix]) -> None:
             "Quantize after the export, which takes any graph: `export: genai`, then `quantize: int4` or `int8`.",
         )
     graph.save(directory)
-
-
-def _stacked(
-    rows: NDArray[np.float32], by_first_row: Mapping[bytes, tuple[str, PackedMatrix]]
-) -> Iterator[tuple[str, PackedMatrix]]:
-    """The matrices of which `rows` begins, one below the other."""
-    start = 0
-    while start < len(rows):
-        found = by_first_row.get(rows[start].tobytes())
-        if found is None or not np.array_equal(rows[start : start + len(found[1].integers)], found[1].values):
-            return
-        yield found
-        start += len(found[1].integers)
 
 
 def _one_below_the_other(matrices: list[PackedMatrix]) -> PackedMatrix | None:
@@ -177,9 +188,9 @@ def _packable(graph: ir.Graph) -> Iterator[tuple[str, _Use]]:
             through = [use for use, _ in node.outputs[0].uses()] if turned else []
             if node.op_type == "MatMul" and index == 1:
                 products.append(node)
-            elif node.op_type == "Gather" and index == 0 and _axis(node) == 0:
+            elif node.op_type == "Gather" and index == 0 and gather_axis(node) == 0:
                 lookups.append(node)
-            elif turned and through and all(use.op_type == "Gather" and _axis(use) == 0 for use in through):
+            elif turned and through and all(use.op_type == "Gather" and gather_axis(use) == 0 for use in through):
                 lookups += through
             else:
                 others += 1
@@ -187,18 +198,6 @@ def _packable(graph: ir.Graph) -> Iterator[tuple[str, _Use]]:
         stands = [node for node in lookups if node.inputs[0] is value]
         if (products or lookups) and not others and not (products and stands) and (products or stands):
             yield str(name), _Use(tuple(products), tuple(lookups))
-
-
-def _axis(node: ir.Node) -> int:
-    axis = node.attributes.get("axis")
-    return axis.as_int() if axis is not None else 0
-
-
-def _constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
-    graph.register_initializer(value)
-    return value
 
 
 def _product(node: ir.Node, given: list[ir.Value], matrix: PackedMatrix) -> ir.Node:
@@ -217,7 +216,7 @@ def _product(node: ir.Node, given: list[ir.Value], matrix: PackedMatrix) -> ir.N
 def _lookup(graph: ir.Graph, node: ir.Node, given: list[ir.Value], matrix: PackedMatrix) -> tuple[ir.Node, ir.Node]:
     # A product has its rows in blocks, (rows, blocks, bytes); a lookup wants (rows, bytes).
     name = f"{node.name}/flat_shape"
-    shape = graph.initializers.get(name) or _constant(graph, name, np.array([0, -1], np.int64))
+    shape = graph.initializers.get(name) or add_constant(graph, name, np.array([0, -1], np.int64))
     flat = ir.node("Reshape", [given[0], shape], name=f"{node.name}/Reshape")
     flat.outputs[0].name = f"{node.name}/Reshape/output_0"
     attributes = {"bits": matrix.bits, "block_size": matrix.block_size, "gather_axis": 0, "quantize_axis": 1}
@@ -229,17 +228,3 @@ def _lookup(graph: ir.Graph, node: ir.Node, given: list[ir.Value], matrix: Packe
         name=f"{node.name}BlockQuantized",
     )
     return flat, gather
-
-
-def _exchange(graph: ir.Graph, old: ir.Node, *new: ir.Node) -> None:
-    """Put nodes in the place of one; the last gives what that gave, by its name."""
-    before, after = old.outputs[0], new[-1].outputs[0]
-    after.type, after.shape, name = before.type, before.shape, before.name
-    turned = [value.producer() for value in old.inputs if value is not None]
-    graph.insert_before(old, list(new))
-    ir.convenience.replace_all_uses_with(before, after, replace_graph_outputs=True)
-    graph.remove(old, safe=True)
-    after.name = name
-    for node in turned:
-        if node is not None and node.op_type == "Transpose" and not node.outputs[0].uses():
-            graph.remove(node, safe=True)

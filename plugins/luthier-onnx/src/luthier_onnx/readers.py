@@ -42,10 +42,12 @@ class Reader(Protocol):
     Attributes:
         vocabulary: the width of its logits.
         pads_left: where texts that are to be continued are padded.
+        graphs: what it runs.
     """
 
     vocabulary: int
     pads_left: bool
+    graphs: Sequence[Graph]
 
     def begin(self, given: Sequence[Sequence[int]]) -> Reading:
         """A batch before its first token; `given` are the prompts, which an encoder reads here."""
@@ -105,6 +107,7 @@ class DecoderReader:
     def __init__(self, decoder: Graph, interface: Interface) -> None:
         self.vocabulary = _vocabulary(decoder)
         self._decoder, self._interface = decoder, interface
+        self.graphs: Sequence[Graph] = (decoder,)
 
     def begin(self, given: Sequence[Sequence[int]]) -> _DecoderReading:
         """See `Reader`."""
@@ -131,6 +134,7 @@ class RecurrentReader:
     def __init__(self, decoder: Graph, interface: Interface) -> None:
         self.vocabulary = _vocabulary(decoder)
         self._decoder, self._interface = decoder, interface
+        self.graphs: Sequence[Graph] = (decoder,)
 
     def begin(self, given: Sequence[Sequence[int]]) -> _RecurrentReading:
         """See `Reader`."""
@@ -170,6 +174,7 @@ class PairReader:
     def __init__(self, encoder: Graph, decoder: Graph, interface: Interface, padding: int) -> None:
         self.vocabulary = _vocabulary(decoder)
         self._encoder, self._decoder, self._interface, self._padding = encoder, decoder, interface, padding
+        self.graphs: Sequence[Graph] = (encoder, decoder)
         strange = [name for name in encoder.outputs if name not in decoder.inputs]
         if strange:
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import onnxruntime_genai as og
 
 from luthier import InputError
 from luthier_models.prompts import PromptEncoder
+from luthier_onnx.adapters import ADAPTER, Adapters, adapter_file
 from luthier_onnx.genai_checks import check_genai
 from luthier_onnx.one_by_one import OneByOneGenerator, threads_from_environment
 
@@ -41,13 +43,36 @@ class GenaiGenerator(OneByOneGenerator):
             encoder, context=int(settings["context_length"]), vocabulary=int(settings["vocab_size"]), ctx=ctx
         )
         self._model = load_model(directory, threads=threads or threads_from_environment())
+        self._adapters = Adapters(self._model, directory / settings["decoder"]["filename"])
+        own = directory / ADAPTER
+        self._adapter = own if own.is_file() else None
+
+    def with_adapter(self, path: Path | None) -> GenaiGenerator:
+        """The same loaded model with another adapter.
+
+        Args:
+            path: another export's directory or its adapter's file; None for the model as it was before any.
+
+        Raises:
+            InputError: if there is no adapter there; when it is first used, if it is for another model.
+        """
+        other = copy.copy(self)
+        other._adapter = None if path is None else adapter_file(path)
+        return other
 
     def _start(self, max_length: int) -> _GenaiSession:
-        return _GenaiSession(self._model, max_length)
+        session = _GenaiSession(self._model, max_length)
+        if self._adapter is not None:
+            self._adapters.activate(session.generator, self._adapter)
+        return session
 
 
 class _GenaiSession:
-    """A greedy generator whose key-value cache has room for `max_length` tokens and no more."""
+    """A greedy generator whose key-value cache has room for `max_length` tokens and no more.
+
+    Attributes:
+        generator: onnxruntime-genai's.
+    """
 
     def __init__(self, model: Any, max_length: int) -> None:
         parameters = og.GeneratorParams(model)
@@ -62,18 +87,18 @@ class _GenaiSession:
             num_beams=1,
             repetition_penalty=1.0,
         )
-        self._generator = og.Generator(model, parameters)
+        self.generator = og.Generator(model, parameters)
 
     def read(self, ids: NDArray[np.int32]) -> None:
-        self._generator.append_tokens(ids)
+        self.generator.append_tokens(ids)
 
     def logits(self) -> NDArray[np.float32]:
         # A copy: the array may be memory that the next run writes to.
-        return np.array(self._generator.get_output("logits")[0], dtype=np.float32)
+        return np.array(self.generator.get_output("logits")[0], dtype=np.float32)
 
     def write(self) -> int:
-        self._generator.generate_next_token()
-        return int(self._generator.get_next_tokens()[0])
+        self.generator.generate_next_token()
+        return int(self.generator.get_next_tokens()[0])
 
 
 def read_genai_config(directory: Path) -> dict[str, Any]:
@@ -104,9 +129,11 @@ def load_model(directory: Path, *, threads: int | None = None) -> Any:
     try:
         config = og.Config(str(directory))
         config.clear_providers()
+        # Errors only: of every input that an adapter may give, it would warn that it is not constant.
+        options: dict[str, int] = {"log_severity_level": 3}
         if threads:
-            options = {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
-            config.overlay(json.dumps(options))
+            options["intra_op_num_threads"] = threads
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
         return og.Model(config)
     except RuntimeError as error:
         raise InputError(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,31 @@ def verify(model: Path, ctx: Context, form: str, *, lossy: bool = False) -> None
     Raises:
         PluginError: if it does not run, or differs too much; with the numbers.
     """
+    _verify(model, ctx, form, ["--lossy"] if lossy else [])
+
+
+def verify_quantized(exported: Path, ctx: Context, form: str) -> None:
+    """Compare the model in `ctx.output` with the graphs it was made from, and record by how much they differ.
+
+    Metrics: `mean_kl`, `logit_error`, `top1_agreement`, `greedy_agreement`, and `megabytes`.
+
+    Args:
+        exported: what was quantized.
+        ctx: its `output` is emptied if the result is broken.
+        form: of both.
+
+    Raises:
+        PluginError: if it does not run, or is broken: a mean KL above `comparison.GROSS_KL`.
+    """
+    _verify(exported, ctx, form, ["--lossy", "--graphs"])
+
+
+def _verify(model: Path, ctx: Context, form: str, options: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="luthier-") as room:
         result = Path(room) / "result.json"
         command = [sys.executable, "-P", "-m", _COMPARISON, str(model), str(ctx.output), str(result), form]
         done = subprocess.run(
-            [*command, *(["--lossy"] if lossy else [])],
+            [*command, *options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -58,7 +79,7 @@ def verify(model: Path, ctx: Context, form: str, *, lossy: bool = False) -> None
         for path in ctx.output.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise PluginError(
-            f"the exported model {record['problem']}",
+            f"the model that was written {record['problem']}",
             "Nothing was kept. Try another exporter or precision, and report this with the model's name.",
         )
     size = sum(path.stat().st_size for path in ctx.output.rglob("*") if path.is_file())

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 CALIBRATING = {"prompt-completion", "chat", "language-modelling"}
 """The forms of examples that calibration reads."""
 
+GRAPHS = {"decoder", "encoder-decoder"}
+"""The forms of what `export: dynamo` and `optimum` write."""
+
 
 @component(needs={"onnx": {"genai"}})
 def int8(onnx: OnnxModel, ctx: Context, *, block_size: Literal[16, 32, 64, 128, 256] = 64) -> None:
@@ -171,7 +174,55 @@ def mixed(
     quantize_mixed(model, data, ctx, budget=Budget(max_kl, size), tokens=calibration_tokens)
 
 
+@component(needs={"onnx": GRAPHS})
+def dynamic_int8(onnx: OnnxModel, ctx: Context) -> None:
+    """Keep a model that `export: dynamo` wrote in 8 bits, and compute its products in 8 bits; no data is needed.
+
+    Every product with a weight matrix rounds its inputs to 8 bits, in a range that it finds as it runs, and
+    multiplies integers; each output channel has a scale. Embeddings are looked up as integers; one that is tied to
+    the head is kept once. GRU and LSTM layers become a product of all tokens and a loop over them, both in 8 bits.
+    Products of attention scores, normalisation and sums stay in float32. The integers are right on processors without
+    VNNI too. In a process of its own the result is compared with what it was; a broken one is refused. Metrics:
+    `mean_kl`, `logit_error`, `top1_agreement`, `greedy_agreement`, `megabytes`.
+    """
+    from luthier_quantize.integer_graphs import quantize_dynamically
+
+    quantize_dynamically(onnx, ctx)
+
+
+@component(needs={"onnx": GRAPHS, "data": CALIBRATING})
+def static_int8(
+    onnx: OnnxModel, data: Dataset, ctx: Context, *, calibration_tokens: Annotated[int, Ge(512)] = 8192
+) -> None:
+    """As `dynamic-int8`, but the inputs' ranges are found beforehand, on calibration data, and written into the graph.
+
+    The graph has QuantizeLinear and DequantizeLinear around its products (QDQ), which accelerators read too. Ranges
+    are from the smallest to the largest value that was seen, one for each input, so that a large value in one
+    channel costs the others precision: where `dynamic-int8` is good enough, it is the safer choice. Metrics and
+    checks are those of `dynamic-int8`.
+
+    Args:
+        calibration_tokens: how much of the split `train` is looked at.
+    """
+    from luthier_quantize.integer_graphs import quantize_statically
+
+    quantize_statically(onnx, data, ctx, tokens=calibration_tokens)
+
+
+@component(needs={"onnx": GRAPHS})
+def float16(onnx: OnnxModel, ctx: Context) -> None:
+    """Keep the matrices of a model that `export: dynamo` wrote in 16 bits: half the size, and hardly a loss.
+
+    They are turned to float32 when the model is loaded, and everything is computed in that: few operators of ONNX
+    Runtime's CPU provider know float16. So it is neither faster nor smaller in memory; `dynamic-int8` is. In a
+    process of its own the result is compared with what it was. Metrics: those of `dynamic-int8`.
+    """
+    from luthier_quantize.halves import halve
+
+    halve(onnx, ctx)
+
+
 @hookimpl
 def luthier_quantizers() -> list[Callable[..., Any]]:
     """Give the quantizers."""
-    return [int8, int4, gptq, awq, mixed]
+    return [int8, int4, gptq, awq, mixed, dynamic_int8, static_int8, float16]

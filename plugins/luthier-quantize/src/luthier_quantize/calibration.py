@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from luthier import Dataset
+    from luthier_models.packing import Pair
     from luthier_models.prompts import PromptEncoder
 
 # Of a window: long enough that most tokens have a context, short enough for a model of any.
@@ -50,14 +51,8 @@ def read_windows(
         InputError: if there is too little text for two windows.
     """
     length = min(length, encoder.context or length)
-    rows = max(64, tokens // 8)
-    examples = list(encode_split(data, split, encoder, length, limit=rows, seed=seed).pairs)
-    random_for(seed, f"calibration {split}").shuffle(examples)
-    ids: list[int] = []
-    for given, targets in examples:
-        ids += [*given, *targets]
-        if len(ids) >= tokens:
-            break
+    pairs = read_pairs(data, split, encoder, tokens=tokens, seed=seed, length=length)
+    ids = [token for given, targets in pairs for token in (*given, *targets)]
     windows = min(len(ids), tokens) // length
     if windows < _FEWEST:
         raise InputError(
@@ -65,6 +60,23 @@ def read_windows(
             "Give it more data, or a quantizer that needs none: `export: genai`, then `quantize: int8` or `int4`.",
         )
     return torch.tensor(ids[: windows * length]).view(windows, length)
+
+
+def read_pairs(
+    data: Dataset, split: str, encoder: PromptEncoder, *, tokens: int, seed: int, length: int = WINDOW
+) -> list[Pair]:
+    """Examples of a split, chosen by `seed`, each within `length` tokens: so many that they have `tokens` in all."""
+    rows = max(64, tokens // 8)
+    examples = list(encode_split(data, split, encoder, length, limit=rows, seed=seed).pairs)
+    random_for(seed, f"calibration {split}").shuffle(examples)
+    found: list[Pair] = []
+    count = 0
+    for given, targets in examples:
+        found.append((given, targets))
+        count += len(given) + len(targets)
+        if count >= tokens:
+            break
+    return found
 
 
 def batches(windows: Tensor) -> tuple[Tensor, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from luthier_models.grids import METHODS, Quantized, quantize
-from luthier_onnx.graphs import companion_files
+from luthier_onnx.graphs import copy_companions
 from luthier_onnx.packed import PackedMatrix
 from luthier_onnx.packing import PackableGraph
 from luthier_onnx.trial import report_trial
@@ -64,11 +63,3 @@ def as_packed(quantized: Quantized) -> PackedMatrix:
         grid.bits,
         grid.block_size,
     )
-
-
-def copy_companions(source: Path, target: Path) -> None:
-    """Copy what lies beside a model's graphs: tokenizer, template, settings."""
-    for path in companion_files(source):
-        place = target / path.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, place)

@@ -8,7 +8,6 @@ from typing import Any
 import jinja2
 
 from luthier import Report, Run, StepResult
-from luthier_report import _values
 from luthier_report._comparison import SUBJECT_TITLES, comparisons
 from luthier_report._curve import (
     LEARNING_CURVE,
@@ -26,22 +25,10 @@ from luthier_report._notes import FigureView, TableView, figures_of, frame_of, n
 from luthier_report._recipe import recipe_text
 from luthier_report._sizes import is_speed, model_sizes, speeds, step_times
 from luthier_report._verdict import STATE_TITLES, headline
+from luthier_report.pages import template_environment
 
 MODEL_STAGES = ("architecture", "tune", "prune", "export", "quantize")
 """The stages whose steps make models, for the section on the model."""
-
-FILTERS = (
-    "number",
-    "signed",
-    "size",
-    "duration",
-    "moment",
-    "value_text",
-    "metric_title",
-    "displayable",
-    "cell",
-    "setting",
-)
 
 
 def report_page(run: Run) -> str:
@@ -51,17 +38,8 @@ def report_page(run: Run) -> str:
 
 @cache
 def templates() -> jinja2.Environment:
-    """The package's templates. HTML is escaped; a name that does not exist is an error."""
-    loaded = jinja2.Environment(
-        loader=jinja2.PackageLoader("luthier_report"),
-        autoescape=jinja2.select_autoescape(["html"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    loaded.filters |= {name: getattr(_values, name) for name in FILTERS}
-    return loaded
+    """The package's templates."""
+    return template_environment("luthier_report")
 
 
 def page_context(run: Run) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
 from pathlib import Path
 
-from luthier import InputError, Run
+from luthier import Run
 from luthier_report._card import model_card
 from luthier_report._page import report_page
+from luthier_report.pages import write
 
 
 def render(directory: Path) -> list[Path]:
@@ -22,27 +20,7 @@ def render(directory: Path) -> list[Path]:
         InputError: if it is no run, or the files cannot be written.
     """
     run = Run.at(directory)
-    written = [_write(run.report_path, report_page(run))]
+    written = [write(run.report_path, report_page(run))]
     if run.state == "done" and run.model_path.is_dir():
-        written.append(_write(run.model_path / "README.md", model_card(run)))
+        written.append(write(run.model_path / "README.md", model_card(run)))
     return written
-
-
-def _write(path: Path, text: str) -> Path:
-    # Into a new file that then takes the name: a file of that name may be a link into the store.
-    temporary = ""
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = file.name
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "Free some space." if full else f"Mend the permissions of {path.parent}."
-        raise InputError(f"{path} cannot be written: {error.strerror}", remedy) from error
-    return path

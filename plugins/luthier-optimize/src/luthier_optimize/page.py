@@ -1,0 +1,136 @@
+"""The search as one HTML page: the choice, the Pareto front as a figure, every route with its measures."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from luthier_optimize.choosing import OBJECTIVES, keeps_to
+from luthier_optimize.outcome import Outcome
+from luthier_optimize.routes import Limits
+from luthier_optimize.terminal import cells, ranked, summary
+from luthier_report.pages import number, template_environment, ticks, write
+
+FILE = "optimize.html"
+WIDTH, HEIGHT = 720, 400
+LEFT, RIGHT, TOP, BOTTOM = 64, 24, 16, 48
+LEAST_KL = 1e-6
+"""What a divergence of nothing is drawn as, on a logarithmic axis."""
+LABEL_WIDTH = 6.6
+"""Pixels of a letter of a label, about."""
+
+
+def write_page(outcome: Outcome, directory: Path) -> Path:
+    """Write optimize.html.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    template = template_environment("luthier_optimize").get_template("optimize.html")
+    return write(directory / FILE, template.render(page_context(outcome)))
+
+
+def page_context(outcome: Outcome) -> dict[str, Any]:
+    """Everything that the template shows."""
+    limits = Limits(outcome.limits.get("max_kl"), outcome.limits.get("max_size"))
+    tasks = list(dict.fromkeys(name for each in (outcome.baseline, *outcome.measured) for name in each.task))
+    rows = [
+        {
+            "label": each.label,
+            "chosen": each.label == outcome.chosen,
+            "front": each.label in outcome.front,
+            "within": each is outcome.baseline or keeps_to(each, limits),
+            "cells": cells(each, tasks),
+        }
+        for each in (outcome.baseline, *ranked(outcome))
+    ]
+    chosen = outcome.named(outcome.chosen) if outcome.chosen else None
+    return {
+        "outcome": outcome,
+        "chosen": chosen,
+        "summary": summary(chosen) if chosen else "",
+        "goal": OBJECTIVES[outcome.goal].title,
+        "tasks": tasks,
+        "rows": rows,
+        "failed": [each for each in outcome.tried if each.error and not each.left_out],
+        "left_out": [each for each in outcome.tried if each.left_out],
+        "figure": figure(outcome),
+    }
+
+
+def figure(outcome: Outcome) -> str:
+    """The measured models by what the goal asks for and by what they lost, as SVG; empty where nothing was measured.
+
+    For `quality`, by their size.
+    """
+    objective = OBJECTIVES["size" if outcome.goal == "quality" else outcome.goal]
+    points = [
+        (value, max(each.mean_kl, LEAST_KL), each)
+        for each in outcome.measured
+        if each.mean_kl is not None and (value := objective.shown(each)) is not None
+    ]
+    if not points:
+        return ""
+    xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
+    x_ticks = ticks(min([0.0, *xs]), max(xs))
+    limit = outcome.limits.get("max_kl")
+    shown = [*ys, limit] if limit else ys
+    low, high = math.floor(math.log10(min(shown))), math.ceil(math.log10(max(shown)) + 1e-9)
+    high = max(high, low + 1)
+
+    def x_of(value: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (value - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
+
+    def y_of(value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (math.log10(value) - low) / (high - low)
+
+    parts = [_line(y_of(10.0**power), number(10.0**power)) for power in range(low, high + 1)]
+    parts += [_mark(x_of(tick), number(tick)) for tick in x_ticks]
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 8}">{escape(objective.title)}</text>')
+    parts.append(f'<text class="axis" x="{LEFT - 56}" y="{TOP - 3}" style="text-anchor:start">mean KL, nats</text>')
+    if limit:
+        parts.append(
+            f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_of(limit):.1f}" y2="{y_of(limit):.1f}"/>'
+        )
+    by_label = {each.label: (x_of(x), y_of(y)) for x, y, each in points}
+    front = sorted(by_label[label] for label in outcome.front if label in by_label)
+    if len(front) > 1:
+        parts.append(f'<path class="held-out" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in front)}"/>')
+    placed: list[tuple[float, float, float]] = []
+    for label, (x, y) in sorted(by_label.items(), key=lambda item: (item[0] not in outcome.front, item[1])):
+        parts.append(_point(outcome, label, x, y))
+        parts.append(_label(label, x, y, placed))
+    caption = f"{len(points)} models by {objective.title} and mean KL; on the Pareto front: {', '.join(outcome.front)}"
+    return (
+        f'<svg class="curve front" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(caption)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _line(y: float, text: str) -> str:
+    line = f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+    return f'{line}<text class="tick-y" x="{LEFT - 8}" y="{y + 4:.1f}">{text}</text>'
+
+
+def _mark(x: float, text: str) -> str:
+    return f'<text class="tick-x" x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}">{text}</text>'
+
+
+def _point(outcome: Outcome, label: str, x: float, y: float) -> str:
+    kind = "chosen" if label == outcome.chosen else "held-out" if label in outcome.front else "training"
+    title = f"<title>{escape(label)}</title>"
+    return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{6 if kind == "chosen" else 4.5}">{title}</circle>'
+
+
+def _label(label: str, x: float, y: float, placed: list[tuple[float, float, float]]) -> str:
+    """A point's name beside it; below those that are there already, and left of the point near the right edge."""
+    width = LABEL_WIDTH * len(label)
+    left = x - 10 - width if x + 10 + width > WIDTH else x + 10
+    height = y + 4
+    while any(abs(height - other) < 13 and left < end and begin < left + width for begin, end, other in placed):
+        height += 13
+    placed.append((left, left + width, height))
+    return f'<text x="{left:.1f}" y="{height:.1f}">{escape(label)}</text>'

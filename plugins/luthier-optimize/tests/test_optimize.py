@@ -1,0 +1,160 @@
+"""`luthier optimize` as users call it, on toy models: what it tries, what it chooses, what it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import luthier
+from luthier.cli import app
+
+pytestmark = pytest.mark.usefixtures("inside")
+PLUGIN = "plugins.d/bigrams.py"
+MEASURES = ("load_seconds", "first_token_ms", "prefill", "decode", "peak_megabytes")
+
+
+def test_every_route_that_the_plugins_give_is_tried(searched):
+    assert searched.code == 0, searched.err
+    labels = {each["label"] for each in searched.outcome["tried"] if not each["error"]}
+    assert labels == {
+        "plain",
+        "plain > rounded",
+        "plain > rounded grid=coarse",
+        "careful max_kl=0.05 > plain",
+        "deaf",
+    }
+    for each in (searched.outcome["baseline"], *searched.outcome["tried"]):
+        if not each["error"]:
+            assert all(each["times"][name] > 0 for name in MEASURES)
+            assert each["perplexity"] > 1
+            assert each["ratios"]["decode"] > 0
+    assert searched.route("plain")["mean_kl"] == pytest.approx(0, abs=1e-9)
+    assert searched.route("plain > rounded")["top1"] > searched.route("plain > rounded grid=coarse")["top1"]
+
+
+def test_what_fails_or_cannot_help_is_listed_with_its_reason_and_the_rest_goes_on(searched):
+    reasons = {each["label"]: (each["error"], each["left_out"]) for each in searched.outcome["tried"] if each["error"]}
+    assert reasons["plain > broken"] == ("broken: this processor has no such kernel", False)
+    assert reasons["odd"][1]
+    assert "runtime" in reasons["odd"][0]
+    assert reasons["careful max_kl=0.05 > deaf"] == ("as large as deaf without careful", True)
+    (pruned,) = [label for label in reasons if label.startswith("sparse > ")]
+    assert "without sparse" in reasons[pruned][0]
+    for label, (reason, _) in reasons.items():
+        assert f"{label}: {reason}" in searched.out.replace("\n", " ")
+
+
+def test_the_best_within_the_limits_is_chosen_and_its_recipe_runs_as_it_is(searched, bench):
+    outcome = searched.outcome
+    within = [each for each in outcome["tried"] if not each["error"] and each["mean_kl"] <= 0.05]
+    best = min(within, key=lambda each: each["bytes"])
+    assert outcome["chosen"] == best["label"] == "plain > rounded"
+    assert outcome["chosen"] in outcome["front"]
+    latest = luthier.find_run()
+    assert latest.data.recipe == "optimize-bigrams"
+    assert latest.model().hash == best["model"]
+    result = CliRunner().invoke(app, ["run", "optimized/recipe.yaml", "--home", ".luthier", "--plugin", PLUGIN])
+    assert result.exit_code == 0, result.stderr
+    assert "nothing to do" in result.stdout
+    assert "mean_kl" in result.stdout
+
+
+def test_a_second_search_tries_and_measures_nothing_again(searched, bench, optimize):
+    runs = len(list((bench / ".luthier" / "runs").iterdir()))
+    times = (bench / "optimized" / "times.json").read_bytes()
+    again = optimize("latest:bigrams", "--max-kl", "0.05", "--for", "size")
+    assert again.code == 0, again.err
+    assert again.outcome == searched.outcome
+    assert (bench / "optimized" / "times.json").read_bytes() == times
+    assert len(list((bench / ".luthier" / "runs").iterdir())) == runs
+
+
+def test_where_nothing_keeps_to_the_limits_the_nearest_is_shown(searched, optimize, bench):
+    result = optimize("latest:bigrams", "--max-size", "500B", "--only", "rounded", output="nearest")
+    assert result.code == 4
+    assert result.outcome["chosen"] == ""
+    assert not (bench / "nearest" / "recipe.yaml").exists()
+    near = min((each for each in result.outcome["tried"] if not each["error"]), key=lambda each: each["bytes"])
+    assert f"the nearest is {near['label']}" in result.err
+    assert f"{near['bytes'] / 1e6:.4g} MB" in result.err
+    assert "above 0.0005 MB" in result.err
+
+
+def test_json_is_the_only_thing_on_stdout(searched, optimize):
+    result = optimize("latest:bigrams", "--max-kl", "0.05", "--for", "size", "--json")
+    assert json.loads(result.out) == result.outcome | {"version": 1}
+
+
+def test_the_page_is_one_file_with_every_route(searched, bench):
+    page = (bench / "optimized" / "optimize.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "src=" not in page
+    for each in searched.outcome["tried"]:
+        assert each["label"].replace(">", "&gt;") in page
+    assert page.count("<circle") == len([each for each in searched.outcome["tried"] if not each["error"]])
+
+
+# --- what the user got wrong --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere"], "there is no directory nowhere"),
+        (["latest:lora"], "has no step 'lora'"),
+        (["latest:plain"], "is exported already"),
+        (["latest", "--max-size", "many"], "'many' is no size"),
+        (["latest", "--only", "rundet"], "no exporter, quantizer or pruner is called 'rundet'"),
+        (["latest", "--data", "nowhere.jsonl"], "there is no such recipe, file or directory of texts"),
+        (["latest", "--data", "recipe.yaml/jsonl"], "makes no examples"),
+        (["latest", "--data", "recipe.yaml/shout"], "has no step 'shout'"),
+        (["latest", "--skip", "plain", "--skip", "deaf", "--skip", "odd"], "nothing is left to try"),
+        (["plugins.d"], "holds no model"),
+    ],
+)
+def test_what_cannot_work_is_said_before_the_work(searched, optimize, bench, arguments, told):
+    runs = len(list((bench / ".luthier" / "runs").iterdir()))
+    result = optimize(*arguments, output="refused")
+    assert result.code == 1
+    assert told in result.err
+    assert len(list((bench / ".luthier" / "runs").iterdir())) == runs
+
+
+def test_a_recipe_of_the_users_own_is_never_replaced(searched, optimize, bench):
+    before = (bench / "recipe.yaml").read_bytes()
+    result = optimize("latest:bigrams", output=".")
+    assert result.code == 1
+    assert "is not of an earlier search" in result.err
+    assert (bench / "recipe.yaml").read_bytes() == before
+
+
+def test_a_directory_has_no_held_out_text_of_its_own(searched, optimize, bench):
+    path = luthier.find_model("latest:bigrams").path
+    result = optimize(str(path), output="refused")
+    assert result.code == 1
+    assert "no held-out text" in result.err
+
+
+def test_too_little_held_out_text_is_refused(searched, optimize, bench):
+    lines = (bench / "texts.jsonl").read_text(encoding="utf-8").splitlines()
+    Path("few.jsonl").write_text("\n".join(lines[:12]) + "\n", encoding="utf-8")
+    result = optimize("latest:bigrams", "--data", "few.jsonl", output="refused")
+    assert result.code == 1
+    assert "too little held-out text" in result.err
+    assert "at least 8" in result.err
+
+
+def test_a_recipe_that_has_changed_since_the_run_is_told(searched, optimize, bench):
+    first = next(run for run in sorted((bench / ".luthier" / "runs").iterdir()) if run.name.endswith("-letters"))
+    recipe = bench / "recipe.yaml"
+    text = recipe.read_text(encoding="utf-8")
+    try:
+        recipe.write_text(text.replace("seed: 3", "seed: 4"), encoding="utf-8")
+        result = optimize(f"{first.name}:bigrams", output="refused")
+    finally:
+        recipe.write_text(text, encoding="utf-8")
+    assert result.code == 1
+    assert "is not what its recipe" in result.err
