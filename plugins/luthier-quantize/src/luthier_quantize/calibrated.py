@@ -136,7 +136,8 @@ class Calibrated:
         That is other weights and rotary tables in float32, the tokenizer, and the graph's nodes by estimate.
         """
         others = sum(4 * each.numel() for each in self.model.parameters() if each.ndim != _MATRIX)
-        graph = _GRAPH_BYTES + _LAYER_GRAPH_BYTES * self.model.config.get_text_config().num_hidden_layers
+        layers: int = cast("Any", self.model.config).get_text_config().num_hidden_layers
+        graph = _GRAPH_BYTES + _LAYER_GRAPH_BYTES * layers
         return others + rotary_bytes(self.model) + companion_bytes(self._source) + graph
 
     def write(self, divergence: Divergence) -> None:

@@ -9,7 +9,7 @@ Léonard and Courville, arXiv:1308.3432). To round W alone and add BA in floatin
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -53,21 +53,28 @@ class QuantizedLinear(LoraLinear):
             merged: Tensor = super().forward(x, *arguments, **options)
             return merged
         (name,) = self.active_adapters
-        product = linear(x, self._weight(name), self.get_base_layer().bias)
+        bias = cast("Tensor | None", self.get_base_layer().bias)
+        product = linear(x, self._weight(name), bias)
         if not torch.is_grad_enabled():
             return product
         # Nothing in value; its gradients are those of A and B, as of the rounded weight's straight-through.
-        low = linear(linear(x.detach(), self.lora_A[name].weight), self.lora_B[name].weight) * self.scaling[name]
-        return product + (low - low.detach())
+        a, b = self._matrices(name)
+        low = linear(linear(x.detach(), a), b) * self.scaling[name]
+        straight: Tensor = product + (low - low.detach())
+        return straight
+
+    def _matrices(self, name: str) -> tuple[Tensor, Tensor]:
+        """A and B of the adapter."""
+        return cast("tuple[Tensor, Tensor]", (self.lora_A[name].weight, self.lora_B[name].weight))
 
     def _weight(self, name: str) -> Tensor:
         """What the integers stand for, (outputs, inputs); found once for each step of the optimizer."""
-        a, b = self.lora_A[name].weight, self.lora_B[name].weight
+        a, b = self._matrices(name)
         if self._kept is None or not (torch.equal(self._kept[0], a) and torch.equal(self._kept[1], b)):
             chosen = self._quantization
             # A tensor of the inference mode, in which a validation may run, could not be trained with afterwards.
             with torch.inference_mode(mode=False), torch.no_grad():
-                merged = self.get_base_layer().weight + self.get_delta_weight(name)
+                merged = cast("Tensor", self.get_base_layer().weight) + cast("Any", self).get_delta_weight(name)
                 rounded = quantize(merged, METHODS[chosen.method], _BITS, chosen.block_size).values()
                 self._kept = a.detach().clone(), b.detach().clone(), rounded.to(merged.dtype)
         return self._kept[2]
