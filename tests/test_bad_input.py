@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 import luthier
 from luthier.api import open_store
 from luthier.cli import app
-from luthier.errors import InputError, WorkerError
-from luthier.failures import FULL_DISK_TEXTS, failure
+from luthier.errors import FULL_DISK_TEXTS, InputError, WorkerError
+from luthier.failures import failure
 from luthier.nodes import RecipeError
 from luthier.pool import Worker
 from luthier.runs import find_run, list_runs

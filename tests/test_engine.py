@@ -123,6 +123,20 @@ def test_a_changed_plugin_file_runs_its_steps_again(run, project):
     assert why == "the code of toys changed"
 
 
+def test_a_device_that_is_not_there_is_refused_before_the_first_step(run, project):
+    with pytest.raises(LuthierError, match="there is no cuda here") as raised:
+        run(device="cuda")
+    assert (raised.value.remedy, raised.value.exit_code) == ("Use the loom.", 1)
+    [ended] = list_runs(open_store(project))
+    assert {step.state for step in ended.steps} == {"waiting"}
+    assert ended.state == "failed"
+    # What computes on no device of the user's, what is cached and what is found by itself are not asked.
+    run(device="cuda", until="riddles")
+    assert run(device="loom").state == "done"
+    assert run(device="cuda").state == "done"
+    assert run(device="cpu", force=["teach"]).state == "done"
+
+
 def test_a_location_counts_by_its_content(run, project):
     extra = project / "extra.txt"
     extra.write_text("kelp lagoon")

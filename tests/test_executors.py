@@ -56,6 +56,12 @@ def test_one_process_too_goes_where_the_recipe_says(sing):
         sing("processes: 1", "executor: {name: forgetful, told: 0}", force=["choir"])
 
 
+def test_a_device_is_only_asked_for_where_no_executor_may_have_one(sing):
+    with pytest.raises(luthier.LuthierError, match="there is no cuda here"):
+        sing("processes: 1", device="cuda")
+    assert sing("processes: 1", "executor: one-by-one", device="cuda").state == "done"
+
+
 def test_where_it_runs_is_not_what_it_gives(sing):
     first = sing("processes: 1")
     again = sing("processes: 1", "executor: forgetful")

@@ -14,16 +14,19 @@ from luthier import InputError, component, hookimpl
 def form_of(*, speaks):
     return "talker" if speaks else "mime"
 
-@component(gives=form_of)
+def traits_of(*, speaks):
+    return {"language": "Italian" if speaks else None, "nose": "red"}
+
+@component(gives=form_of, traits=traits_of)
 def clown(ctx, *, speaks: bool = True):
     "A model of two forms."
     ctx.output.joinpath("clown.json").write_text("{}")
 
-def together(*, model, data):
-    if model == "mime" and data == "language-modelling":
+def together(configuration, *, model, data):
+    if model.form == "mime" and data.form == "language-modelling":
         raise InputError("a mime learns no words", "Let it speak.")
 
-@component(needs={"model": {"talker", "mime"}}, check_forms=together)
+@component(needs={"model": {"talker", "mime"}}, check_inputs=together)
 def rehearse(model, data, ctx):
     "Learn by heart."
     ctx.output.joinpath("clown.json").write_text("{}")
@@ -33,10 +36,10 @@ def record(model, ctx):
     "Where it depends on what is recorded."
     ctx.output.joinpath("record.onnx").write_text("{}")
 
-def applause(*, subject, data):
-    together(model=subject, data=data)
+def applause(configuration, *, subject, data):
+    together(configuration, model=subject, data=data)
 
-@component(check_forms=applause)
+@component(check_inputs=applause)
 def laughter(subject, data, ctx):
     "Count it."
 
@@ -44,6 +47,20 @@ def laughter(subject, data, ctx):
 def verses(frame):
     "Each text is one."
     return frame.select("id", "group", "text", split=__import__("polars").lit("train"))
+
+def noses(configuration, *, model):
+    if model.traits["nose"] == configuration["refused"]:
+        raise InputError(f"no {model.traits['nose']} noses, in {model.traits['language']}", "Paint it.")
+
+@component(check_inputs=noses)
+def powder(model, ctx, *, refused: str = "blue"):
+    "Make it another clown."
+    ctx.output.joinpath("clown.json").write_text("{}")
+
+@component(check_inputs=noses, traits=lambda **_: {"nose": "blue"})
+def paint(model, ctx, *, refused: str = ""):
+    "Of another colour."
+    ctx.output.joinpath("clown.json").write_text("{}")
 
 @hookimpl
 def luthier_architectures():
@@ -55,7 +72,7 @@ def luthier_exporters():
 
 @hookimpl
 def luthier_tuners():
-    return [rehearse]
+    return [rehearse, powder, paint]
 
 @hookimpl
 def luthier_validators():
@@ -100,6 +117,22 @@ def test_forms_that_do_not_go_together_are_refused_while_planning(plan):
         plan(steps.format("false"))
     assert "tune:rehearse: a mime learns no words; Let it speak." in str(caught.value)
     assert "validate:laughter: a mime learns no words" in str(caught.value)
+
+
+def test_what_a_step_tells_of_its_result_reaches_the_steps_after_it(plan):
+    steps = "  - architecture: clown\n  - tune: powder\n{}  - tune: powder\n    id: again\n    refused: {}\n"
+    plan(steps.format("", "blue"))
+    with pytest.raises(InputError, match=r"again: tune:powder: no red noses, in Italian; Paint it\."):
+        plan(steps.format("", "red"))
+    with pytest.raises(InputError, match="again: tune:powder: no blue noses, in Italian"):
+        plan(steps.format("  - tune: paint\n", "blue"))
+    plan(steps.format("  - tune: paint\n", "red"))
+
+
+def test_traits_that_cannot_be_told_are_the_plugins_fault(project, plan):
+    (project / "plugins.d" / "circus.py").write_text(PLUGIN.replace('"nose": "red"', '"nose": nose'))
+    with pytest.raises(luthier.errors.PluginError, match=r"its `traits` failed: NameError.*\n  See traits_of "):
+        plan("  - architecture: clown\n")
 
 
 def test_what_is_missing_is_said_once(plan):

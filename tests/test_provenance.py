@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from luthier import provenance
+from luthier.explain import explain
 
 CODE = ["luthier_shout/__init__.py,sha256=aa,10", "luthier_shout/words.txt,sha256=bb,20"]
 HERE = [
@@ -65,3 +66,19 @@ def test_the_same_wheel_is_the_same_code_wherever_and_however_it_is_installed(co
 @pytest.mark.parametrize("changed", [CODE[:1], [CODE[0].replace("aa", "ff"), CODE[1]], [*CODE, "x.py,sha256=aa,1"]])
 def test_another_file_is_other_code(code, changed):
     assert code(CODE) != code(changed)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ("0.1.0 aa", "0.1.0 bb", "the code of acme-models changed"),  # installed from its source tree
+        ("0.1.0 aa", "0.2.0 bb", "acme-models changed: 0.1.0 → 0.2.0"),
+        ("2.13.0", "2.13.1", "acme-models changed: 2.13.0 → 2.13.1"),
+    ],
+)
+def test_a_library_that_changed_under_one_version_is_not_told_by_two_equal_versions(before, now, told):
+    def ingredients(version):
+        part = {"component": "full", "plugin": "tune", "config": {}, "code": "cc", "requires": {"acme-models": version}}
+        return {"parts": [part], "inputs": {}, "runtimes": {}}
+
+    assert explain(ingredients(before), ingredients(now)) == told

@@ -32,6 +32,18 @@ class Limits:
     least: int = 0
 
 
+@luthier.settings
+@dataclass(frozen=True, kw_only=True)
+class WiderLimits(Limits):
+    """How much is kept, and of what.
+
+    Attributes:
+        kind: of the documents.
+    """
+
+    kind: str = "any"
+
+
 def short(frame, *, shout: bool = False, limits: Limits = Limits(least=3)):
     """Keep some.
 
@@ -42,6 +54,11 @@ def short(frame, *, shout: bool = False, limits: Limits = Limits(least=3)):
         InputError: never.
     """
     return frame.head(limits.most if not shout else limits.least)
+
+
+def wide(frame, *, limits: WiderLimits = WiderLimits(most=4)):
+    """Keep some."""
+    return frame.filter(kind=limits.kind)
 
 
 def plain(frame, *, limits: Limits = Limits()):
@@ -70,6 +87,16 @@ def test_constraints_hold_and_the_field_is_blamed() -> None:
         read(short).configure({"most": 0})
     with pytest.raises(ConfigurationError, match="limits: unknown key"):
         read(short).configure({"limits": {"most": 1}})
+
+
+def test_settings_may_extend_others() -> None:
+    component = read(wide)
+    assert component.canonical({"kind": "news"}) == {"most": 4, "least": 0, "kind": "news"}
+    assert component.arguments({}) == {"limits": WiderLimits(most=4)}
+    assert [*parameter_help(component)] == ["most", "least", "kind"]
+    assert parameter_help(component)["most"] == "documents at most, in one shard."
+    with pytest.raises(ConfigurationError, match="kind: unknown key"):
+        read(plain).configure({"kind": "news"})
 
 
 def test_help_comes_from_the_dataclass() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from luthier.artifacts import Classifier, Dataset, Frame, Generator, Message, Model, OnnxModel, Prompt, Report, Score
 from luthier.context import Context
 from luthier.core_stages import Stage
-from luthier.declaration import Location, component
+from luthier.declaration import Known, Location, component
 from luthier.errors import InputError, LuthierError, PluginError
 from luthier.hookspecs import hookimpl, hookspec
 from luthier.searchable import Search
@@ -37,6 +37,7 @@ __all__ = [
     "Generator",
     "InputError",
     "Job",
+    "Known",
     "Location",
     "LuthierError",
     "Message",

@@ -223,6 +223,16 @@ class Component:
         metrics = self.declared.metrics
         return self._ask("metrics", metrics, configuration) if callable(metrics) else metrics
 
+    def traits(self, configuration: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What it tells of its result with this configuration, besides the form.
+
+        Raises:
+            ConfigurationError: if the configuration is refused.
+            PluginError: if what it declares fails.
+        """
+        traits = self.declared.traits
+        return self._ask("traits", traits, configuration) if traits else {}
+
     def _ask(self, what: str, declared: Callable[..., Answer], configuration: Mapping[str, Any]) -> Answer:
         """Call what was declared as a function of the configuration."""
         values = self.configure(configuration)

@@ -31,6 +31,19 @@ class Location(str):
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is known of an input while planning.
+
+    Attributes:
+        form: its form, such as `causal-lm`.
+        traits: what the steps that made it tell of it besides; see `component`. What is not known is not there or None.
+    """
+
+    form: str
+    traits: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Declaration:
     """What a signature cannot say; see `component`."""
 
@@ -39,7 +52,9 @@ class Declaration:
     fingerprint: Callable[..., str] | None = None
     files: Callable[..., Sequence[str]] | None = None
     check: Callable[..., None] | None = None
-    check_forms: Callable[..., None] | None = None
+    check_inputs: Callable[..., None] | None = None
+    traits: Callable[..., Mapping[str, Any]] | None = None
+    check_device: Callable[[str], None] | None = None
     platform: bool = False
     search: Search | None = None
     processes: bool = False
@@ -53,7 +68,9 @@ def component(
     fingerprint: Callable[..., str] | None = None,
     files: Callable[..., Sequence[str]] | None = None,
     check: Callable[..., None] | None = None,
-    check_forms: Callable[..., None] | None = None,
+    check_inputs: Callable[..., None] | None = None,
+    traits: Callable[..., Mapping[str, Any]] | None = None,
+    check_device: Callable[[str], None] | None = None,
     platform: bool = False,
     search: Search | None = None,
     processes: bool = False,
@@ -74,9 +91,17 @@ def component(
             files there may change without the source being run again.
         check: called with the configuration while planning; it raises `InputError` where parameters that
             are right by themselves do not go together, which no type can say.
-        check_forms: called while planning with the form of each input that is an artifact, by its name (`data`,
-            `model`, a validator's `subject`); it raises `InputError` where forms that are right by themselves
-            do not go together.
+        check_inputs: called while planning with the configuration and, by its name (`data`, `model`, a validator's
+            `subject`), a `Known` of each input that is an artifact; it raises `InputError` where what is right by
+            itself does not go together.
+        traits: called with the configuration; it returns what planning can know of the result besides its form, by
+            names of your own, for the `check_inputs` of later steps. What takes an artifact of the same kind keeps
+            its traits; one that is no longer known becomes None. Of the models that luthier-models makes anew:
+            `architecture`, transformers' class; `positions`; `tokenizer`, its kind; `chat_template`, whether there
+            is one.
+        check_device: for what computes on `ctx.device`: called with its name in the process that is to compute there,
+            before the first step of a run for which the user named a device; it raises `InputError` where there is
+            none of that name.
         platform: the result depends on the processor architecture or operating system.
         search: by what its results compare; with it, recipes may give lists of values for its parameters.
         processes: its parameter `processes` says by how many processes its work is done. It can be called in all of
@@ -90,7 +115,18 @@ def component(
     def declare(function: Function) -> Function:
         forms = {name: frozenset(accepted) for name, accepted in (needs or {}).items()}
         function.__luthier__ = Declaration(  # type: ignore[attr-defined]
-            gives, forms, fingerprint, files, check, check_forms, platform, search, processes, metrics
+            gives,
+            forms,
+            fingerprint,
+            files,
+            check,
+            check_inputs,
+            traits,
+            check_device,
+            platform,
+            search,
+            processes,
+            metrics,
         )
         return function
 

@@ -5,6 +5,19 @@ Anything else that escapes is a bug: the command line shows its traceback and sa
 
 from __future__ import annotations
 
+import errno
+
+FULL_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The system's numbers for a file that has no place."""
+
+FULL_DISK_TEXTS = (
+    "No space left on device",
+    "File too large (os error",
+    "quota exceeded (os error",
+    "(os error 112)",
+)
+"""How libraries that are not Python's say the same; the last is Windows' number for it."""
+
 
 class LuthierError(Exception):
     """Something went wrong that we can explain.
@@ -54,3 +67,10 @@ class PartFailed(Exception):
         super().__init__(str(error))
         self.part = part
         self.error = error
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error says that a disk, a quota or a limit on files has no space left."""
+    # polars and safetensors write from Rust: they tell the system's error in their text alone.
+    told = isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS
+    return told or any(text in str(error) for text in FULL_DISK_TEXTS)

@@ -54,8 +54,11 @@ def _explain_part(then: Mapping[str, Any], now: Mapping[str, Any], *, several: b
         reasons.append(f"the code of {now['plugin']} changed")
     for name, version in now["requires"].items():
         was = then.get("requires", {}).get(name, "absent")
-        if was != version:
+        if was.split()[0] != version.split()[0]:
             reasons.append(f"{name} changed: {was.split()[0]} → {version.split()[0]}")
+        elif was != version:
+            # Of another plugin the code counts too: installed from its source tree, it changes under one version.
+            reasons.append(f"the code of {name} changed")
     if then.get("fingerprint") != now.get("fingerprint"):
         reasons.append(f"what {now['component']} reads changed")
     if any(then.get(name) != now.get(name) for name in ("contract", "declares")):

@@ -7,17 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from luthier.errors import InputError, LuthierError, PartFailed
-from luthier.files import FULL
+from luthier.errors import InputError, LuthierError, PartFailed, is_full_disk
 
 BUG = "This is a bug in the plugin, or in Luthier."
-FULL_DISK_TEXTS = ("No space left on device", "(os error 112)")
-"""How libraries that are not Python's say that a disk is full; the second is Windows' number for it."""
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    # polars and safetensors write from Rust: they tell the system's error in their text alone.
-    return (isinstance(error, OSError) and error.errno in FULL) or any(text in str(error) for text in FULL_DISK_TEXTS)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -50,7 +42,7 @@ def failure(error: BaseException, plugins: Sequence[Path] = ()) -> dict[str, Any
             "exit_code": 1,
             "detail": detail,
         }
-    if _is_full_disk(error):
+    if is_full_disk(error):
         return {
             "type": "error",
             "message": f"no space left on the disk: {error}",

@@ -16,12 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from luthier.errors import InputError, PluginError
+from luthier.errors import FULL_DISK_ERRORS, InputError, PluginError
 
 REMEDY = "Or set LUTHIER_HOME to another directory."
 """The way out, besides mending the place, when the store cannot be written."""
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 IN_THE_WAY = frozenset({errno.ENOTDIR, errno.EEXIST})
 FREE_SPACE = "Free some space: `luthier store gc` removes what old runs left in a store."
@@ -52,7 +51,7 @@ def disk_error(error: OSError, place: Path, remedy: str) -> InputError | None:
         place, remedy: as for `disk_errors`.
     """
     where = f" ({error.filename})" if error.filename and str(error.filename) != str(place) else ""
-    if error.errno in FULL:
+    if error.errno in FULL_DISK_ERRORS:
         return InputError(f"no space left on the disk of {place}{where}", f"{FREE_SPACE} {remedy}")
     if error.errno in FORBIDDEN:
         mend = "Mount it for writing." if error.errno == errno.EROFS else "Mend its permissions."

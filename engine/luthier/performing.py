@@ -55,6 +55,25 @@ class Performer:
         request = {"task": "count", "input": _artifact_record(data), "split": split}
         return int(self._pool.call(request, lambda message: None, _python(node))["rows"])
 
+    def check_device(self) -> None:
+        """Have what is to compute here say whether there is the device that the user named; each says it once.
+
+        Raises:
+            LuthierError: if there is none.
+        """
+        asked: set[tuple[object, str]] = set()
+        for node in self._plan.nodes if self._device not in ("auto", "cpu") else ():
+            # What an executor of the recipe's starts may compute on another machine.
+            components = [step.component for step in node.parts if step.executor is None]
+            components += [self._plan.registry.runtime(each.name) for each in node.runtimes.values()]
+            for component in components:
+                question = (component.declared.check_device, node.environment)
+                if question[0] is None or question in asked:
+                    continue
+                asked.add(question)
+                named = {"stage": component.stage.label, "component": component.name, "device": self._device}
+                self._pool.call({"task": "check-device", **named}, lambda message: None, _python(node))
+
     def _hearing(self, node: Node, listen: Listener) -> Callable[[Mapping[str, Any]], None]:
         def hear(message: Mapping[str, Any]) -> None:
             event = from_worker(node.id, message)

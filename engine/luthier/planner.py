@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from luthier import distributions, environments
 from luthier.artifacts import DATASET_FORMS, Kind
@@ -93,7 +94,7 @@ class _Builder:
             self._add_validator(step)
             return
         inputs = self._inputs(step)
-        self._check_forms(step, inputs)
+        self._check_inputs(step, inputs)
         form = self._form(step, inputs)
         if "frame" in step.component.inputs:
             self._add_frame(step, inputs, form)
@@ -101,7 +102,8 @@ class _Builder:
         kind = step.component.kind
         assert kind is not None
         task = _TASKS.get(kind, "directory")
-        self._append(Node((step,), task, kind, form, inputs, environment=self._environment(step)))
+        traits = self._traits(step, inputs)
+        self._append(Node((step,), task, kind, form, inputs, traits, environment=self._environment(step)))
         if kind == "report":
             self._check_bounds(step, ["candidate"])
         self._note_base(step.component.inputs)
@@ -243,7 +245,7 @@ class _Builder:
         if not accepted and step.stage.name in ("clean", "bias", "format"):
             accepted = frozenset({"documents"})
         if accepted and node.form and node.form not in accepted:
-            hint = "Put a `format` step before it." if node.form == "documents" else ""
+            hint = "Put a `format` step before it." if node.form == "documents" else self._others(step, name, node.form)
             key = name if name in NAMED_INPUTS else "from"
             self._refuse(
                 step,
@@ -252,16 +254,40 @@ class _Builder:
                 hint or f"Move it, or name another step with `{key}:`, to give it {' or '.join(sorted(accepted))}.",
             )
 
-    def _check_forms(self, step: StepSpec, inputs: Mapping[str, Node]) -> None:
-        """Refuse inputs that do not go together; where one or its form is not known, nothing is held against them."""
-        check = step.component.declared.check_forms
-        forms = {name: node.form for name, node in inputs.items() if node.form}
-        if check is None or len(forms) < len(set(step.component.inputs) - {"ctx"}):
+    def _others(self, step: StepSpec, name: str, form: str) -> str:
+        """Which exporters take what this one does not; empty for steps of another stage, and where none does."""
+        if step.stage.name != "export":
+            return ""
+        every = self._registry.of_stage("export")
+        able = [f"`export: {each.name}`" for each in every if name in each.inputs and each.accepts(name, form)]
+        return f"What takes {form}: {', '.join(able)}." if able else ""
+
+    def _check_inputs(self, step: StepSpec, inputs: Mapping[str, Node]) -> None:
+        """Refuse inputs that do not go together; where one is not known, or refused by itself, all are let through."""
+        check = step.component.declared.check_inputs
+        known = {
+            name: node.known for name, node in inputs.items() if node.form and step.component.accepts(name, node.form)
+        }
+        if check is None or len(known) < len(set(step.component.inputs) - {"ctx"}):
             return
-        try:
-            check(**forms)
-        except InputError as error:
-            self._refuse(step, f"{step.component}: {error.message}", error.remedy)
+        for configuration in step.configurations:
+            try:
+                check(step.component.configure(configuration), **known)
+            except InputError as error:
+                self._refuse(step, f"{step.component}: {error.message}", error.remedy)
+                return
+
+    def _traits(self, step: StepSpec, inputs: Mapping[str, Node]) -> dict[str, Any]:
+        """What is known of a step's result besides its form: of one that is searched, what all candidates give."""
+        kept = self._same_kind(step, inputs)
+        told = [step.component.traits(configuration) for configuration in step.configurations]
+        own = {name: value for name, value in told[0].items() if all(each.get(name) == value for each in told)}
+        return {**(kept.traits if kept else {}), **own}
+
+    def _same_kind(self, step: StepSpec, inputs: Mapping[str, Node]) -> Node | None:
+        """The input that a step gives a changed one of."""
+        taken = (node for name, node in inputs.items() if name not in NAMED_INPUTS)
+        return next((node for node in taken if node.kind == step.component.kind), None)
 
     def _form(self, step: StepSpec, inputs: Mapping[str, Node]) -> str:
         given = [node.form for node in inputs.values()]
@@ -282,8 +308,7 @@ class _Builder:
         if step.stage.gives == "dataset" and not {"frame", "data"} & set(step.component.inputs):
             return "documents"
         # What takes its own kind keeps the form.
-        taken = (node for name, node in inputs.items() if name not in NAMED_INPUTS)
-        same = next((node for node in taken if node.kind == step.component.kind), None)
+        same = self._same_kind(step, inputs)
         return same.form if same else step.component.name
 
     def _add_validator(self, step: StepSpec) -> None:
@@ -322,9 +347,9 @@ class _Builder:
                 if found
             }
             taken = {**inputs, "subject": node}
-            self._check_forms(step, taken)
+            self._check_inputs(step, taken)
             environment = self._environment(step)
-            self.nodes.append(Node((step,), "validate", "report", "report", taken, runtimes, subject, environment))
+            self.nodes.append(Node((step,), "validate", "report", "report", taken, {}, runtimes, subject, environment))
         self._by_id.setdefault(step.id, self.nodes[-1])
 
     def _is_compared(self, step: StepSpec, name: Subject, node: Node) -> bool:

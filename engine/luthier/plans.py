@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from luthier.artifacts import Kind
+from luthier.declaration import Known
 from luthier.gates import Bound, parse_gate
 from luthier.locations import identity, pinned
 from luthier.plugins import Registry
@@ -29,6 +30,7 @@ class Node:
     Attributes:
         parts: the recipe's steps that it does: several where frame components are fused.
         inputs: for each input that is an artifact, the node that makes it.
+        traits: what is known of its result besides the form.
         runtimes: for the inputs that are loaded models (`subject`, `reference`), the runtime and its configuration.
         subject: for a validator, what it looks at.
         environment: the distribution in whose environment it runs; empty for the main one.
@@ -40,6 +42,7 @@ class Node:
     kind: Kind
     form: str
     inputs: Mapping[str, Node] = field(default_factory=dict)
+    traits: Mapping[str, Any] = field(default_factory=dict)
     runtimes: Mapping[str, ComponentSpec] = field(default_factory=dict)
     subject: Subject | None = None
     environment: str = ""
@@ -55,6 +58,11 @@ class Node:
         """The step's id; for a validator on another subject than the candidate `rouge@base`, for a trial `lora@…`."""
         subject = "" if self.subject in (None, "candidate") else self.subject
         return "@".join(filter(None, [self.step.id, subject, self.trial]))
+
+    @property
+    def known(self) -> Known:
+        """What is known of its result."""
+        return Known(self.form, self.traits)
 
     def trial_of(self, rung: Rung, candidate: Candidate) -> Node:
         """The step without its lists: one candidate at the budget of one rung."""

@@ -64,6 +64,7 @@ class Runner:
         self._done: dict[str, Done] = {}
         self._sound: set[str] = set()
         self._made: dict[str, bool] = {}
+        self._asked_device = False
 
     def execute(self) -> None:
         """Do every node.
@@ -120,6 +121,9 @@ class Runner:
         for node, following in zip(nodes, [*nodes[1:], None], strict=True):
             if self._refused() and node.task != "validate":
                 return
+            if not self._asked_device and self._resolve(node).record is None:
+                self._asked_device = True
+                self._performer.check_device()
             self._do(node)
             if node.task == "validate" and (following is None or following.step is not node.step):
                 self._judge(node)

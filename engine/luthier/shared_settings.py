@@ -64,7 +64,9 @@ def gather(parameters: Iterable[inspect.Parameter], values: dict[str, Any]) -> d
 
 def with_help(doc: str, parameters: Iterable[inspect.Parameter]) -> str:
     """A component's docstring with the help of its settings at the end of its `Args`."""
-    help_lines = [line for each in parameters if are_settings(each.default) for line in _attributes(type(each.default))]
+    shared = [type(each.default) for each in parameters if are_settings(each.default)]
+    # What settings inherit comes first, as among their fields.
+    help_lines = [line for cls in shared for each in reversed(cls.__mro__) for line in _attributes(each)]
     if not help_lines:
         return doc
     arguments = re.search(r"^Args:$", doc, re.MULTILINE)
@@ -77,6 +79,7 @@ def with_help(doc: str, parameters: Iterable[inspect.Parameter]) -> str:
 
 
 def _attributes(cls: type) -> Iterator[str]:
-    doc = inspect.getdoc(cls) or ""
+    # Of its own: a class without a docstring would be given its base's again.
+    doc = inspect.cleandoc(vars(cls).get("__doc__") or "")
     section = re.search(r"^Attributes:\n((?:[ \t]+\S.*\n?|\n)+)", doc, re.MULTILINE)
     yield from section[1].rstrip().splitlines() if section else ()

@@ -45,11 +45,19 @@ class Tasks:
             "directory": self._directory,
             "validate": self._validate,
             "count": self._count,
+            "check-device": self._check_device,
             "generate": self._generate,
             "convert": self._convert,
         }
         result = handlers[request["task"]](request)
         return {**result, "busy": round(time.perf_counter() - began, 4)}
+
+    def _check_device(self, request: Request) -> dict[str, Any]:
+        """Let a component say whether it can compute on a device."""
+        check = self._registry.find(request["stage"], request["component"]).declared.check_device
+        assert check is not None
+        check(request["device"])
+        return {}
 
     def _component(self, request: Request) -> tuple[Component, dict[str, Any]]:
         component = self._registry.find(request["stage"], request["component"])

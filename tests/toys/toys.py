@@ -62,7 +62,13 @@ def parrot(ctx: Context) -> None:
     (ctx.output / "model.json").write_text(json.dumps({}))
 
 
-@component(needs={"data": {"prompt-completion"}, "model": {"toy-lm"}})
+def check_device(name: str) -> None:
+    """There is a loom."""
+    if name != "loom":
+        raise InputError(f"there is no {name} here", "Use the loom.")
+
+
+@component(needs={"data": {"prompt-completion"}, "model": {"toy-lm"}}, check_device=check_device)
 def teach(model: Model, data: Dataset, ctx: Context, *, steps: int = 5, pause: float = 0.0, fail: str = "") -> None:
     """Learn answers by heart, a share a step, with a checkpoint after each."""
     if fail == "value":
@@ -97,7 +103,7 @@ def teach(model: Model, data: Dataset, ctx: Context, *, steps: int = 5, pause: f
     (ctx.output / "model.json").write_text(json.dumps(known, sort_keys=True))
 
 
-@component(processes=True)
+@component(processes=True, check_device=check_device)
 def choir(model: Model, ctx: Context, *, processes: int = 2, fail: str = "") -> None:
     """Each of the processes says where it is; the first waits for the others and writes down what they said.
 

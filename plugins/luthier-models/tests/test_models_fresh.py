@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import get_args
 
 import polars as pl
@@ -22,9 +23,11 @@ from luthier_models.families.design import TRAITS, Design, choose_family
 from luthier_models.families.llama import DecoderShape, Llama
 from luthier_models.families.sizes import parameters, parse_count
 from luthier_models.families.table import FAMILIES
-from luthier_models.loading import load_by_config
+from luthier_models.loading import AUTO_CLASSES, load_by_config
 from luthier_models.memory import available_bytes
+from luthier_models.options import check_fresh, least_size
 from luthier_models.packing import PackedModel, pack
+from luthier_models.testing import tiny_tokenizer
 from luthier_models.vocabularies import SPECIAL, train_tokenizer
 
 TEXTS = [
@@ -270,6 +273,45 @@ def test_smollm2_has_the_parameters_that_are_known():
 def test_what_cannot_be_is_refused(tmp_path, data, config, says):
     with pytest.raises(InputError, match=says):
         fresh(data, make_context(tmp_path), **config)
+    with pytest.raises(ConfigurationError, match=says):  # while planning, too
+        arguments(fresh, **{name: vars(each) if name == "tokenizer" else each for name, each in config.items()})
+
+
+@given(
+    family=st.sampled_from([*TRAITS]),
+    budget=st.integers(1_000, 3_000_000),
+    kind=st.sampled_from(["byte", "character", "word", "bpe", "unigram"]),
+    learnt=st.integers(0, 4000),
+    design=st.one_of(
+        st.fixed_dictionaries({"layers": st.integers(1, 8), "heads": st.none() | st.integers(1, 6)}),
+        st.fixed_dictionaries({"width": st.integers(16, 200), "heads": st.none() | st.integers(1, 6)}),
+    ),
+)
+@settings(max_examples=60, deadline=None)
+def test_planning_refuses_no_model_that_could_be_made(family, budget, kind, learnt, design):
+    vocabulary = Vocabulary(kind=kind, size=4096)
+    try:
+        FAMILIES[family].shape(budget, least_size(vocabulary) + learnt, Design(**design))
+    except InputError:
+        return
+    whole = {each.name: each.default for each in fields(Design)} | design
+    check_fresh(family=family, parameters=str(budget), tokenizer=vocabulary, **whole)
+
+
+@pytest.mark.parametrize("family", TRAITS)
+def test_planning_knows_the_class_of_every_family(family):
+    shape = FAMILIES[family].shape(1_000_000, 300, Design())
+    config = FAMILIES[family].configuration(shape, Design(), tiny_tokenizer(None))
+    classes = AUTO_CLASSES[TRAITS[family].form]._model_mapping
+    assert TRAITS[family].architecture == classes[type(config)].__name__
+
+
+@pytest.mark.parametrize(("family", "width"), [("llama", 128), ("gpt2", 96), ("marian", 64), ("modernbert", 128)])
+def test_a_budget_is_used_also_where_the_width_is_settled(family, width):
+    design = Design(width=width)
+    used = parameters(FAMILIES[family].shape(1_500_000, 300, design))
+    one, two = (parameters(FAMILIES[family].shape(10**9, 300, Design(width=width, layers=n))) for n in (1, 2))
+    assert 1_500_000 - (two - one) < used <= 1_500_000  # One more layer does not fit.
 
 
 @pytest.mark.parametrize(

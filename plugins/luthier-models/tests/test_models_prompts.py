@@ -64,7 +64,8 @@ def test_an_empty_prompt_means_language_modelling():
 
 
 def test_end_tokens_of_all_configuration_files(tmp_path):
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 6]}))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, None, 6]}))
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": None}))
     (tmp_path / "genai_config.json").write_text(json.dumps({"model": {"eos_token_id": 7}}))
     assert read_end_tokens(tmp_path) == [5, 6, 7]
     assert PromptEncoder(tiny_tokenizer(), [5]).end_tokens == {2, 5}
@@ -75,6 +76,7 @@ def test_end_tokens_of_all_configuration_files(tmp_path):
     [
         ({"model_type": "llama", "max_position_embeddings": 77}, 77),
         ({"model_type": "gpt2", "n_positions": 78}, 78),
+        ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
         ({"model_type": "t5"}, None),  # positions relative to each other, as far as one likes
         ({"model_type": "nobody knows"}, None),
         (None, None),

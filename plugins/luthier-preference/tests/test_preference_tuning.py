@@ -268,7 +268,7 @@ def test_a_list_of_rates_is_searched_by_accuracy_and_one_that_diverges_is_lost(r
         ("kto", {"kto.batch_size": 1}, "recipe.yaml:14:5: .*batch_size is 1: KTO estimates how far"),
         ("dpo", {"dpo.max_epochs": 1}, "more than one training budget: max_steps, max_epochs"),
         ("kto", {"kto.beta": 0}, "greater than 0"),
-        ("dpo", {"dpo.processes": 2}, "`processes` is 2, and this tuner trains in one"),
+        ("dpo", {"dpo.processes": 2}, "processes: unknown key"),
         ("kto", {"kto.patience": 2, "kto.valid_examples": 0}, "`patience` waits for a better validation loss"),
     ],
 )

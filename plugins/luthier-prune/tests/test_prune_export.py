@@ -11,7 +11,7 @@ from luthier_models.runtime import TransformersGenerator
 from luthier_prune import layers, vocabulary, weights, width
 from luthier_prune.options import Pruning
 from luthier_tune import distill
-from luthier_tune.options import Training
+from luthier_tune.options import ParallelTraining
 
 HALF = Pruning(ratio=0.5, curve=0)
 PRUNERS = {
@@ -41,7 +41,7 @@ def test_the_unpruned_model_heals_the_pruned_one(llama, examples, tmp_path):
     vocabulary(llama, examples, narrow)
     teacher = Model.at(narrow.output, "causal-lm")
     layers(teacher, examples, short, pruning=Pruning(ratio=0.5, curve=0))
-    training = Training(learning_rate=3e-3, max_steps=24, max_length=256, warmup_steps=1)
+    training = ParallelTraining(learning_rate=3e-3, max_steps=24, max_length=256, warmup_steps=1)
     distill(Model.at(short.output, "causal-lm"), teacher, examples, healed, teacher_weight=1.0, training=training)
     metrics = {name: metric.value for name, metric in healed.metrics.items()}
     # The same examples of the same split: the pruner's measure is the tuner's.

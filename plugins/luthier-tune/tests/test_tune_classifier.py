@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import pipeline
 from typer.testing import CliRunner
 
 import luthier
@@ -21,6 +23,7 @@ from luthier.artifacts import build_manifest
 from luthier.cli import app
 from luthier.testing import arguments, make_context
 from luthier_models.loading import load_by_config
+from luthier_models.prompts import PromptEncoder
 from luthier_models.testing import write_tiny_classifier
 from luthier_tune.head_only import HeadLoss
 from luthier_tune.lean import LeanModel, lean_or_plain
@@ -191,6 +194,51 @@ def test_rows_without_text_or_label_are_counted_and_long_ones_cut(tmp_path, mode
     nothing = write_dataset(tmp_path / "none", frame.with_columns(label=pl.lit(None, pl.String)))
     with pytest.raises(InputError, match="none of the 6 training examples can be used: they have no text or no label"):
         tuned(tmp_path / "again", "full", model, nothing)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_training_cuts_off_is_not_read_afterwards_either(tmp_path, model, data, strategy, caplog):
+    ctx = tuned(tmp_path / "run", strategy, model, data, max_length=8, max_steps=1)
+    classifier = luthier_models.transformers(Model.at(ctx.output, "sequence-classifier"), ctx)
+    beginning = "play the atom of the star and level"
+    assert len(classifier.encoder.document(beginning)) > 8
+    one, other = (
+        score.log_probabilities for score in classifier.score([beginning, f"{beginning} graph"], ["games"] * 2)
+    )
+    assert one == other
+    assert "2 of 2 texts lose their ends: the model reads 8 tokens" in caplog.text
+    # So do others that load it, and a training of that classifier has its own length.
+    theirs = pipeline("text-classification", model=str(ctx.output), device="cpu", truncation=True)(beginning)[0]
+    scores = dict(zip(TOPICS, classifier.score([beginning] * 2, [*TOPICS]), strict=True))
+    assert math.exp(scores[theirs["label"]].log_probabilities[0]) == pytest.approx(theirs["score"], abs=1e-5)
+    again = tuned(tmp_path / "again", strategy, Model.at(ctx.output, "sequence-classifier"), data, max_steps=1)
+    assert PromptEncoder.from_directory(again.output).text_length == 128  # the model's context
+
+
+@pytest.mark.parametrize("family", ["roberta", "distilbert"])
+def test_encoders_whose_layers_lie_deeper_are_tuned_too(tmp_path, data, family, caplog):
+    """Their heads read more than one row of numbers, or do more than their modules: they are computed whole."""
+    path = write_tiny_classifier(tmp_path / "model", family, labels=[*TOPICS])
+    model = Model.at(path, "sequence-classifier", "0" * 64)
+    before = load_file(path / "model.safetensors")
+    strategies = {
+        "full": ("full", {"learning_rate": 2e-3}),
+        "lora": ("lora", {"learning_rate": 5e-3, "rank": 4}),
+        "head": ("layers", {"learning_rate": 2e-2, "top": 0}),
+        "top": ("layers", {"learning_rate": 5e-3, "top": 1}),
+    }
+    touched = {}
+    for name, (tuner, config) in strategies.items():
+        ctx = tuned(tmp_path / name, tuner, model, data, max_steps=24, **config)
+        assert ctx.metrics["valid_loss"].value < 0.8 * ctx.metrics["valid_loss_before"].value, name
+        after = load_file(ctx.output / "model.safetensors")
+        touched[name] = {tensor for tensor in before if not after[tensor].equal(before[tensor])}
+    in_head = {"classifier.", "pre_classifier."}
+    assert all(tensor.startswith((*in_head,)) for tensor in touched["head"])
+    assert {tensor.partition("layer.")[2].partition(".")[0] for tensor in touched["top"]} == {"", "1"}
+    assert "what enters the head" in caplog.text
+    with pytest.raises(InputError, match="`top` is 3, and the model has 2 layers"):
+        tuned(tmp_path / "more", "layers", model, data, top=3)
 
 
 def test_nothing_to_train_is_refused(tmp_path, tiny, examples):

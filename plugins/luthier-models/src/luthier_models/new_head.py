@@ -12,6 +12,7 @@ from luthier import InputError
 from luthier_models.heads import CLASSIFIER, head_modules
 from luthier_models.loading import load_model
 from luthier_models.normalise import save_model
+from luthier_models.options import no_classifier
 from luthier_models.prompts import load_tokenizer
 from luthier_models.untrained import initialised
 
@@ -72,10 +73,7 @@ def with_new_head(
     """
     config: Any = copy.deepcopy(trained.config)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise InputError(
-            f"transformers has no classifier of the architecture {config.model_type}, so there is no head for it",
-            "Take a decoder of the Llama family or GPT-2's form, or an encoder (`family: modernbert`).",
-        )
+        raise no_classifier(config.model_type)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: number for number, label in enumerate(labels)}
     config.problem_type = "single_label_classification"
@@ -84,8 +82,8 @@ def with_new_head(
         config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     classifier = initialised(config, CLASSIFIER, seed)
     missing, unexpected = classifier.base_model.load_state_dict(trained.base_model.state_dict(), strict=False)
-    # BERT's pooler is part of the body by name, and only there where a head reads it.
-    strange = [*unexpected, *(name for name in missing if not name.startswith("pooler."))]
+    # A pooler is part of the body by name, and only there where a head reads it: BERT's does, RoBERTa's does not.
+    strange = [name for name in (*unexpected, *missing) if not name.startswith("pooler.")]
     assert not strange, f"the body of {type(trained).__name__} is not that of {type(classifier).__name__}: {strange}"
     anyone: Any = classifier
     ready: PreTrainedModel = anyone.to(trained.dtype)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from luthier import InputError
 from luthier_models.checks import check_directory, is_gguf
 from luthier_models.loading import load_causal_lm, load_model
-from luthier_models.prompts import load_tokenizer
+from luthier_models.prompts import load_tokenizer, vocabularies
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,11 +65,8 @@ def write_pretrained(
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
     """Refuse a tokenizer that gives numbers for which the embedding has no row; spare rows are usual."""
-    sides: list[tuple[Any, dict[str, int]]] = [(model.get_input_embeddings(), tokenizer.get_vocab())]
-    if getattr(tokenizer, "separate_vocabs", False):
-        # Marian's may have a vocabulary for what is read and one for what is written.
-        sides.append((cast("Any", model).get_output_embeddings(), cast("Any", tokenizer).target_encoder))
-    for embedding, vocabulary in sides:
+    embeddings: list[Any] = [model.get_input_embeddings(), cast("Any", model).get_output_embeddings()]
+    for embedding, vocabulary in zip(embeddings, vocabularies(tokenizer), strict=False):
         rows = int(embedding.weight.shape[0])
         highest, token = max((number, token) for token, number in vocabulary.items())
         if highest >= rows:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from luthier import InputError, Message
 from luthier_models.heads import CLASSIFIER, names_classifier, read_labels
@@ -23,6 +23,25 @@ if TYPE_CHECKING:
 # Stands for a user's message while the end of a turn is read off the template.
 _MESSAGE = "message"
 _END_TOKEN_FILES = ("generation_config.json", "config.json", "genai_config.json")
+
+_NO_LIMIT = 10**9
+
+_COUNTED_AFTER_PADDING = frozenset(
+    {
+        "camembert",
+        "data2vec-text",
+        "ibert",
+        "longformer",
+        "luke",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
+)
+"""Architectures whose first position has the number after the padding token's, so that the rows before it are lost."""
 
 
 class PromptEncoder:
@@ -89,6 +108,17 @@ class PromptEncoder:
     def has_template(self) -> bool:
         """Whether the model has a chat template."""
         return bool(self.tokenizer.chat_template)
+
+    @property
+    def text_length(self) -> int | None:
+        """The tokens that a classifier reads of a text: those of its context, or fewer if it was trained on fewer.
+
+        As `model_max_length` of the tokenizer has it, by which transformers' own pipelines cut texts.
+        """
+        # A tokenizer that knows no limit has a number that is far too large.
+        trained = int(self.tokenizer.model_max_length)
+        known = [length for length in (self.context, trained) if length is not None and length < _NO_LIMIT]
+        return min(known, default=None)
 
     @property
     def end_tokens(self) -> set[int]:
@@ -266,7 +296,8 @@ def read_end_tokens(directory: Path) -> list[int]:
         if name == "genai_config.json":
             record = record.get("model", {})
         ids = record.get("eos_token_id")
-        found.update([ids] if isinstance(ids, int) else ids or [])
+        # Some models on the hub name `null` among several.
+        found.update(each for each in (ids if isinstance(ids, list) else [ids]) if isinstance(each, int))
     return sorted(found)
 
 
@@ -278,8 +309,20 @@ def read_context(directory: Path) -> int | None:
         config = AutoConfig.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError):
         return None  # Loading the model explains what is wrong with it; a genai directory has none.
-    positions = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return int(positions) if isinstance(positions, int) and positions > 0 else None
+    text = config.get_text_config(decoder=True)
+    positions = getattr(text, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    lost = (text.pad_token_id or 0) + 1 if text.model_type in _COUNTED_AFTER_PADDING else 0
+    return positions - lost
+
+
+def vocabularies(tokenizer: PreTrainedTokenizerBase) -> list[dict[str, int]]:
+    """The ids of tokens: one table, or one for what is read and one for what is written, as Marian's may have."""
+    tables = [tokenizer.get_vocab()]
+    if getattr(tokenizer, "separate_vocabs", False):
+        tables.append(cast("Any", tokenizer).target_encoder)
+    return tables
 
 
 def _read_record(path: Path) -> dict[str, Any]:

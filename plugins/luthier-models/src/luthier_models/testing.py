@@ -8,7 +8,14 @@ from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import (
+    DistilBertConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+)
 
 from luthier_models.families.design import Design
 from luthier_models.families.table import FAMILIES
@@ -135,9 +142,13 @@ def write_tiny_decoder(directory: Path, family: str, *, seed: int = 0) -> Path:
 
 
 def write_tiny_classifier(
-    directory: Path, body: Literal["decoder", "encoder"] = "decoder", *, labels: Sequence[str] = "ab", seed: int = 0
+    directory: Path,
+    body: Literal["decoder", "encoder", "roberta", "distilbert"] = "decoder",
+    *,
+    labels: Sequence[str] = "ab",
+    seed: int = 0,
 ) -> Path:
-    """Write a random classifier of two layers, on a Llama's body or a ModernBERT's.
+    """Write a random classifier of two layers, on the body of a Llama, of a ModernBERT or of an older encoder.
 
     Args:
         directory: where; made if it does not exist.
@@ -146,16 +157,30 @@ def write_tiny_classifier(
         seed: of the weights.
     """
     tokenizer = tiny_tokenizer(None)
-    family = "modernbert" if body == "encoder" else "llama"
-    design = Design(layers=2, width=64, heads=4, mlp_width=128, max_length=128)
-    config = FAMILIES[family].configuration(
-        FAMILIES[family].shape(1_000_000, len(tokenizer), design), design, tokenizer
-    )
+    config = _body(body, tokenizer)
     config.initializer_range = 0.2  # large enough that texts are told apart
-    form = "encoder" if body == "encoder" else "causal-lm"
+    form = "causal-lm" if body == "decoder" else "encoder"
     classifier = with_new_head(initialised(config, form, seed), tokenizer, labels, seed)
     save_model(classifier, tokenizer, directory)
     return directory
+
+
+def _body(kind: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
+    tokens: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    if kind == "distilbert":
+        return DistilBertConfig(**tokens, dim=64, n_layers=2, n_heads=4, hidden_dim=128, max_position_embeddings=128)
+    if kind == "roberta":
+        # Its positions are counted from the one after the padding token's number.
+        sizes: dict[str, Any] = {
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 128,
+        }
+        return RobertaConfig(**tokens, **sizes, max_position_embeddings=128 + tokens["pad_token_id"] + 1)
+    family = FAMILIES["modernbert" if kind == "encoder" else "llama"]
+    design = Design(layers=2, width=64, heads=4, mlp_width=128, max_length=128)
+    return family.configuration(family.shape(1_000_000, len(tokenizer), design), design, tokenizer)
 
 
 def tiny_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from luthier import Context, Dataset
-    from luthier_models import Vocabulary
     from luthier_models.families.design import Design
     from luthier_models.families.sizes import Shape
     from luthier_models.families.table import Family
+    from luthier_models.options import Vocabulary
 
 
 def write_fresh(

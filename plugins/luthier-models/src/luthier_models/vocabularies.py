@@ -10,15 +10,14 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from luthier import InputError
+from luthier_models.options import least_size
 
 if TYPE_CHECKING:
-    from luthier_models import Vocabulary
+    from luthier_models.options import Vocabulary
 
 PAD, END, UNKNOWN = "<|pad|>", "<|endoftext|>", "<|unknown|>"
 SPECIAL = [PAD, END, UNKNOWN]
 _LONG_WORD = re.compile(r"\S{256}")
-_LEAST = {"character": 1, "word": 1, "bpe": 256, "unigram": 1}
-"""How many tokens besides the special ones a kind cannot do without; bytes have their own number."""
 
 
 def train_tokenizer(
@@ -32,17 +31,13 @@ def train_tokenizer(
 
     Args:
         texts: of the training split.
-        vocabulary: kind and size; see `luthier_models.Vocabulary`.
+        vocabulary: kind and size; see `luthier_models.options.Vocabulary`.
         closes_texts: whether the end token is at the end.
 
     Raises:
         InputError: if the size is too small, or there is no text.
     """
-    least = len(SPECIAL) + _LEAST.get(vocabulary.kind, 0)
-    if vocabulary.size < least and vocabulary.kind != "byte":
-        raise InputError(
-            f"a {vocabulary.kind} tokenizer of {vocabulary.size} tokens is too small", f"It needs at least {least}."
-        )
+    least_size(vocabulary)
     tokenizer = _train(_some(texts), vocabulary)
     end = tokenizer.token_to_id(END)
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -5,7 +5,7 @@ Importing this module loads no heavy library; the components import their implem
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge
@@ -13,10 +13,24 @@ from annotated_types import Ge
 from luthier import Location, component, hookimpl
 
 if TYPE_CHECKING:
-    from luthier import Context, Generator, Model, OnnxModel
+    from luthier import Context, Generator, Known, Model, OnnxModel
 
 
-@component(gives="genai", needs={"model": {"causal-lm"}})
+def check_architecture(_configuration: Mapping[str, Any], *, model: Known) -> None:
+    """Refuse what onnxruntime-genai's builder does not know, where it is known what the model will be.
+
+    Raises:
+        InputError: naming exporters that know it.
+    """
+    architecture = model.traits.get("architecture")
+    if architecture is not None:
+        from luthier_onnx.routes import check_known
+
+        remedy = "Write `export: dynamo`, which knows it; or `export: gguf` (luthier-gguf) where llama.cpp does."
+        check_known(architecture, unplaced=model.traits.get("positions") == "none", remedy=remedy)
+
+
+@component(gives="genai", needs={"model": {"causal-lm"}}, check_inputs=check_architecture)
 def genai(model: Model, ctx: Context, *, adapter: Literal["merged", "apart"] = "merged") -> None:
     """Export a causal language model to ONNX with onnxruntime-genai's model builder, for the CPU.
 

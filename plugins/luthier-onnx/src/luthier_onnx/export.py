@@ -17,7 +17,7 @@ from luthier_models.prompts import PromptEncoder
 from luthier_onnx.low_rank import keep_apart
 from luthier_onnx.packed import read_packed
 from luthier_onnx.packing import pack_exactly
-from luthier_onnx.routes import other_routes, supported_architectures
+from luthier_onnx.routes import check_known, other_routes, supported_architectures
 from luthier_onnx.verification import verify
 
 if TYPE_CHECKING:
@@ -75,18 +75,10 @@ def check_architecture(model: Path) -> None:
     except ValueError as error:
         raise InputError(f"{path} is no valid JSON: {error}", "Restore the file from where the model came.") from error
     named = config.get("architectures") or ["(none named)"]
-    supported = supported_architectures()
+    remedy, supported = other_routes(config, "genai"), supported_architectures()
     if named[0] not in supported:
-        raise InputError(
-            f"onnxruntime-genai cannot export the architecture {named[0]}",
-            f"{other_routes(config, 'genai')} Or use a model of an architecture that it knows: {', '.join(supported)}.",
-        )
-    # The builder turns the queries and keys of such layers outside of attention, in place of not at all.
-    if 0 in (config.get("no_rope_layers") or []):
-        raise InputError(
-            f"onnxruntime-genai cannot export layers without positions, which {named[0]} has here",
-            other_routes(config, "genai"),
-        )
+        remedy = f"{remedy} Or use a model of an architecture that it knows: {', '.join(supported)}."
+    check_known(named[0], unplaced=0 in (config.get("no_rope_layers") or []), remedy=remedy)
 
 
 def build(model: Path, ctx: Context) -> None:

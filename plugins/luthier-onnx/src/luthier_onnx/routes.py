@@ -1,28 +1,58 @@
-"""Which exporters know an architecture, so that one that does not names those that do."""
+"""Which exporters know an architecture, so that one that does not names those that do. Light: planning asks it too."""
 
 from __future__ import annotations
 
-import inspect
+import functools
+import importlib.util
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import transformers
-from onnxruntime_genai.models import builder
-
+from luthier import InputError
 from luthier_models.recurrent import CAUSAL_LMS, SEQ2SEQ_LMS
 
 _LEAVE_OUT = "Leave out the export: the runtime `transformers` runs the model as it is."
 
 
-def supported_architectures() -> list[str]:
-    """The architectures that the installed builder of onnxruntime-genai dispatches on, as `config.json` names them."""
-    return sorted(set(re.findall(r'architectures\[0\] == "(\w+)"', inspect.getsource(builder.create_model))))
+@functools.cache
+def supported_architectures() -> tuple[str, ...]:
+    """The architectures that the installed builder of onnxruntime-genai dispatches on, as `config.json` names them.
+
+    They are read off its source: importing it would import PyTorch.
+    """
+    package = importlib.util.find_spec("onnxruntime_genai")
+    assert package is not None
+    assert package.submodule_search_locations
+    source = Path(package.submodule_search_locations[0]) / "models" / "builder.py"
+    return tuple(sorted(set(re.findall(r'architectures\[0\] == "(\w+)"', source.read_text(encoding="utf-8")))))
+
+
+def check_known(architecture: str, *, unplaced: bool, remedy: str) -> None:
+    """Refuse an architecture that the builder has no code for, or wrong code.
+
+    Args:
+        architecture: as `config.json` names it.
+        unplaced: whether it has layers without positions.
+        remedy: what else there is.
+
+    Raises:
+        InputError: naming it.
+    """
+    if architecture not in supported_architectures():
+        raise InputError(f"onnxruntime-genai cannot export the architecture {architecture}", remedy)
+    # The builder turns the queries and keys of such layers outside of attention, in place of not at all.
+    if unplaced:
+        raise InputError(
+            f"onnxruntime-genai cannot export layers without positions, which {architecture} has here", remedy
+        )
 
 
 def routes(config: Mapping[str, Any]) -> list[str]:
     """The exporters of this plugin that know the architecture of a `config.json`, the best first."""
     [name] = (config.get("architectures") or [""])[:1]
+    import transformers
+
     found = []
     # The builder gives positions to layers without them.
     if name in supported_architectures() and 0 not in (config.get("no_rope_layers") or []):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Gt
 
 from luthier import component, hookimpl
-from luthier_preference.options import BY_ACCURACY, check_dpo, check_kto
-from luthier_tune.options import Training
+from luthier_models.devices import check_device
+from luthier_preference.options import BY_ACCURACY, check_kto
+from luthier_tune.options import Training, check_budget
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 @component(
     needs={"model": {"causal-lm"}, "data": {"preference"}},
-    check=check_dpo,
+    check=check_budget,
+    check_device=check_device,
     search=BY_ACCURACY,
 )
 def dpo(
@@ -54,6 +56,7 @@ def dpo(
 @component(
     needs={"model": {"causal-lm"}, "data": {"unpaired-preference"}},
     check=check_kto,
+    check_device=check_device,
     search=BY_ACCURACY,
 )
 def kto(

@@ -6,26 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 from luthier import InputError
-from luthier_tune.options import BY_VALID_LOSS, check_budget, check_one_process
-
-
-def check_dpo(**configuration: Any) -> None:
-    """Refuse what tuners refuse, and several processes; takes the whole configuration.
-
-    Raises:
-        InputError: saying why.
-    """
-    check_budget(**configuration)
-    check_one_process(**configuration)
+from luthier_tune.options import BY_VALID_LOSS, check_budget
 
 
 def check_kto(*, batch_size: int, **others: Any) -> None:
-    """Refuse batches of one, besides what `check_dpo` refuses.
+    """Refuse batches of one, besides what all tuners refuse; takes the whole configuration.
 
     Raises:
         InputError: saying why.
     """
-    check_dpo(**others)
+    check_budget(**others)
     if batch_size < 2:
         raise InputError(
             f"batch_size is {batch_size}: KTO estimates how far the model has moved by giving each prompt of a batch "

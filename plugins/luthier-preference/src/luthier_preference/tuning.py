@@ -19,7 +19,6 @@ from luthier_tune.checkpoint import explained_full_disk, relevant
 from luthier_tune.course import Course
 from luthier_tune.distributed import refuse_torchrun
 from luthier_tune.memory import explained
-from luthier_tune.options import check_one_process
 from luthier_tune.task import check_start, check_usable, copy_companions, fitting_length, record
 
 if TYPE_CHECKING:
@@ -107,7 +106,6 @@ def _tune(
     settings: Training,
 ) -> None:
     check_start(settings, ctx)
-    check_one_process(processes=settings.processes)
     refuse_torchrun()
     encoder = PromptEncoder.from_directory(model.path)
     train, valid = _read_examples(data, encoder, settings, ctx)

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, MinLen
 
 from luthier import component, hookimpl
+from luthier_models.devices import check_device
 from luthier_prune.options import BY_DIVERGENCE, FORMS, Pruning, check_target, check_vocabulary, check_weights
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model
 
 
-@component(needs={"model": {"causal-lm"}, "data": FORMS}, check=check_target, search=BY_DIVERGENCE)
+@component(
+    needs={"model": {"causal-lm"}, "data": FORMS}, check=check_target, check_device=check_device, search=BY_DIVERGENCE
+)
 def layers(model: Model, data: Dataset, ctx: Context, *, pruning: Pruning = Pruning()) -> None:
     """Remove whole layers: those that change the hidden states of the calibration examples least.
 
@@ -36,7 +39,9 @@ def layers(model: Model, data: Dataset, ctx: Context, *, pruning: Pruning = Prun
     prune(model, data, ctx, pruning, Depth)
 
 
-@component(needs={"model": {"causal-lm"}, "data": FORMS}, check=check_target, search=BY_DIVERGENCE)
+@component(
+    needs={"model": {"causal-lm"}, "data": FORMS}, check=check_target, check_device=check_device, search=BY_DIVERGENCE
+)
 def width(
     model: Model,
     data: Dataset,
@@ -69,7 +74,12 @@ def width(
     prune(model, data, ctx, pruning, partial(Width, parts=parts, multiple_of=multiple_of))
 
 
-@component(needs={"model": {"causal-lm"}, "data": FORMS}, check=check_vocabulary, search=BY_DIVERGENCE)
+@component(
+    needs={"model": {"causal-lm"}, "data": FORMS},
+    check=check_vocabulary,
+    check_device=check_device,
+    search=BY_DIVERGENCE,
+)
 def vocabulary(
     model: Model,
     data: Dataset,
@@ -102,7 +112,9 @@ def vocabulary(
     prune_vocabulary(model, data, ctx, pruning, min_frequency=min_frequency)
 
 
-@component(needs={"model": {"causal-lm"}, "data": FORMS}, check=check_weights, search=BY_DIVERGENCE)
+@component(
+    needs={"model": {"causal-lm"}, "data": FORMS}, check=check_weights, check_device=check_device, search=BY_DIVERGENCE
+)
 def weights(
     model: Model,
     data: Dataset,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt
 
 from luthier import InputError, component, hookimpl
+from luthier_models.devices import check_device
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Model, OnnxModel
@@ -70,7 +71,7 @@ def int4(
     )
 
 
-@component(needs={"model": {"causal-lm"}, "data": CALIBRATING})
+@component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check_device=check_device)
 def gptq(
     model: Model,
     data: Dataset,
@@ -144,7 +145,7 @@ def check_budget(*, max_kl: float | None, max_megabytes: float | None, **_: obje
         )
 
 
-@component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check=check_budget)
+@component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check=check_budget, check_device=check_device)
 def mixed(
     model: Model,
     data: Dataset,

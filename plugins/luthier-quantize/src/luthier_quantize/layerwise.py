@@ -59,7 +59,8 @@ class LayerByLayer:
 
     def __init__(self, model: PreTrainedModel, windows: Tensor) -> None:
         found = layer_list(model)
-        if found is None:
+        # Of a list that is not the body's own (OPT's) it is not known what comes after it.
+        if found is None or "." in found[0]:
             raise _cannot(model)
         prefix, self._layers = found
         base = model.base_model_prefix

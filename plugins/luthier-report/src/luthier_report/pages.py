@@ -5,7 +5,6 @@ A template takes the style in with `{% include 'luthier_report/report.css' %}`.
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import jinja2
 
 from luthier import InputError
+from luthier.errors import is_full_disk
 from luthier_report import _values
 from luthier_report._curve import ticks
 from luthier_report._values import number
@@ -73,7 +73,6 @@ def write(path: Path, text: str) -> Path:
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "Free some space." if full else f"Mend the permissions of {path.parent}."
+        remedy = "Free some space." if is_full_disk(error) else f"Mend the permissions of {path.parent}."
         raise InputError(f"{path} cannot be written: {error.strerror}", remedy) from error
     return path

@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval, MinLen
 
 from luthier import InputError, component, hookimpl
+from luthier_models.devices import check_device
 from luthier_tune.options import (
     BY_VALID_LOSS,
     Fsdp,
+    ParallelTraining,
     Quantization,
-    Training,
     check_budget,
     check_factors,
     check_layers,
     check_lora,
     check_sharded,
+    no_head,
+    no_template,
 )
 
 if TYPE_CHECKING:
-    from luthier import Context, Dataset, Job, Model
+    from luthier import Context, Dataset, Job, Known, Model
 
 PROMPTED = {"prompt-completion", "chat"}
 TEXTS = PROMPTED | {"language-modelling"}
@@ -35,40 +38,68 @@ LANGUAGE_MODELS = {"causal-lm", "seq2seq-lm"}
 FORMS = LANGUAGE_MODELS | {"sequence-classifier"}
 
 
-def check_task(*, model: str, data: str, teacher: str | None = None) -> None:
-    """Refuse what an architecture cannot learn, or cannot teach; takes the forms of a tuner's inputs.
+def check_task(_configuration: Mapping[str, Any], *, model: Known, data: Known, teacher: Known | None = None) -> None:
+    """Refuse what an architecture cannot learn, or cannot teach; takes what is known of a tuner's inputs.
 
     Raises:
         InputError: saying which architecture can.
     """
-    if model == "sequence-classifier" and data != "classification":
+    if model.form == "sequence-classifier" and data.form != "classification":
         raise InputError(
-            f"a classifier learns the labels of texts, and the data is of the form {data}",
+            f"a classifier learns the labels of texts, and the data is of the form {data.form}",
             "Make texts with labels (`format: classification`), or tune the model that the head was put on.",
         )
-    if model != "sequence-classifier" and data == "classification":
+    if model.form != "sequence-classifier" and data.form == "classification":
         raise InputError(
             "a language model learns texts, not labels",
             "Put a head on it (`tune: classification-head`) before this step, or make each label the completion of a "
             "prompt (`format: prompt-completion`).",
         )
-    if model == "seq2seq-lm" and data == "language-modelling":
+    if model.form == "seq2seq-lm" and data.form == "language-modelling":
         raise InputError(
             "an encoder-decoder learns completions of prompts, and cannot model texts alone",
             "Make pairs (`format: prompt-completion`, `translation`, `summarization`), or take a decoder "
             "(`architecture: fresh` with `family: llama`).",
         )
-    if teacher not in (None, model):
+    if data.form == "chat" and model.traits.get("chat_template") is False:
         raise InputError(
-            f"the teacher is a {teacher} and the model a {model}: they do not predict the same",
+            "a new model has no chat template, so it cannot be given conversations",
+            "Make pairs (`format: prompt-completion`), or take a pretrained model with a template.",
+        )
+    if teacher is not None and teacher.form != model.form:
+        raise InputError(
+            f"the teacher is a {teacher.form} and the model a {model.form}: they do not predict the same",
             "Name a teacher of the model's form, with its tokenizer.",
         )
+
+
+def check_chosen(configuration: Mapping[str, Any], *, model: Known, data: Known) -> None:
+    """Refuse to train a head alone where there is none, besides what `check_task` refuses.
+
+    Raises:
+        InputError: saying where a head comes from.
+    """
+    check_task(configuration, model=model, data=data)
+    if configuration["top"] == 0 and model.form != "sequence-classifier":
+        raise no_head()
+
+
+def check_prompted(configuration: Mapping[str, Any], *, model: Known, data: Known) -> None:
+    """Refuse a soft prompt of a model that is known to have no chat template, besides what `check_task` refuses.
+
+    Raises:
+        InputError: saying what else there is.
+    """
+    if model.traits.get("chat_template") is False:
+        raise no_template()
+    check_task(configuration, model=model, data=data)
 
 
 @component(
     needs={"model": FORMS, "data": LEARNABLE},
     check=check_lora,
-    check_forms=check_task,
+    check_inputs=check_task,
+    check_device=check_device,
     search=BY_VALID_LOSS,
     processes=True,
 )
@@ -88,7 +119,7 @@ def lora(
     loraplus_ratio: Annotated[float, Ge(1)] = 1.0,
     quantization: Quantization | None = None,
     fsdp: Fsdp | None = None,
-    training: Training = Training(),
+    training: ParallelTraining = ParallelTraining(),
 ) -> None:
     """Train low-rank adapters (LoRA) on the completions, and merge them into the model.
 
@@ -142,7 +173,8 @@ def lora(
 @component(
     needs={"model": FORMS, "data": LEARNABLE},
     check=check_sharded,
-    check_forms=check_task,
+    check_inputs=check_task,
+    check_device=check_device,
     search=BY_VALID_LOSS,
     processes=True,
 )
@@ -152,7 +184,9 @@ def full(
     ctx: Context,
     *,
     fsdp: Fsdp | None = None,
-    training: Training = Training(learning_rate=5e-5, warmup_steps=20, weight_decay=0.01, checkpoint_minutes=5.0),
+    training: ParallelTraining = ParallelTraining(
+        learning_rate=5e-5, warmup_steps=20, weight_decay=0.01, checkpoint_minutes=5.0
+    ),
 ) -> None:
     """Train all weights: a fresh model from scratch, or a pretrained one in full.
 
@@ -172,7 +206,8 @@ def full(
 @component(
     needs={"model": FORMS, "data": LEARNABLE},
     check=check_layers,
-    check_forms=check_task,
+    check_inputs=check_chosen,
+    check_device=check_device,
     search=BY_VALID_LOSS,
     processes=True,
 )
@@ -185,7 +220,7 @@ def layers(
     names: list[str] = [],  # noqa: B006 - read, never written
     rank: Annotated[int, Ge(1)] | None = None,
     activations: Literal["float16", "float32", "recompute"] = "float16",
-    training: Training = Training(learning_rate=1e-4, weight_decay=0.01),
+    training: ParallelTraining = ParallelTraining(learning_rate=1e-4, weight_decay=0.01),
 ) -> None:
     """Train some layers, the top ones or those that are named; what the frozen ones below give is computed once.
 
@@ -193,8 +228,8 @@ def layers(
     every later epoch and validation; they are removed when the step is done. The final norm and the output
     layer stay as they are, unless they are named; the head of a classifier is always trained, with `top: 0` alone,
     on what the whole body makes of each example, kept as one row of numbers. Where a model cannot be cut at a
-    layer, which is noted in the log, nothing is kept and the result is the same. Packing, budgets, checkpoints and
-    reproducibility are those of `lora`.
+    layer, or what enters its head cannot be told (RoBERTa's, DistilBERT's), which is noted in the log, nothing is kept
+    and the result is the same. Packing, budgets, checkpoints and reproducibility are those of `lora`.
 
     Args:
         top: how many layers are trained, counted from the output; a quarter of them, if nothing is named. 0 trains a
@@ -211,7 +246,14 @@ def layers(
     tune(model, data, ctx, LayerSettings(top=top, names=names, rank=rank, activations=activations), training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": TEXTS}, check=check_factors, search=BY_VALID_LOSS, processes=True)
+@component(
+    needs={"model": {"causal-lm"}, "data": TEXTS},
+    check=check_factors,
+    check_inputs=check_task,
+    check_device=check_device,
+    search=BY_VALID_LOSS,
+    processes=True,
+)
 def ia3(
     model: Model,
     data: Dataset,
@@ -219,7 +261,7 @@ def ia3(
     *,
     targets: Literal["auto"] | Annotated[list[str], MinLen(1)] = "auto",
     feedforward: list[str] = [],  # noqa: B006 - read, never written
-    training: Training = Training(learning_rate=3e-3),
+    training: ParallelTraining = ParallelTraining(learning_rate=3e-3),
 ) -> None:
     """Train factors for keys, values and the MLPs' inner activations ((IA)³), and multiply them into the weights.
 
@@ -235,7 +277,14 @@ def ia3(
     tune(model, data, ctx, FactorSettings(targets=targets, feedforward=feedforward), training)
 
 
-@component(needs={"model": {"causal-lm"}, "data": PROMPTED}, check=check_budget, search=BY_VALID_LOSS, processes=True)
+@component(
+    needs={"model": {"causal-lm"}, "data": PROMPTED},
+    check=check_budget,
+    check_inputs=check_prompted,
+    check_device=check_device,
+    search=BY_VALID_LOSS,
+    processes=True,
+)
 def soft_prompt(
     model: Model,
     data: Dataset,
@@ -243,7 +292,7 @@ def soft_prompt(
     *,
     tokens: Annotated[int, Ge(1)] = 20,
     text: str = "",
-    training: Training = Training(learning_rate=1e-2),
+    training: ParallelTraining = ParallelTraining(learning_rate=1e-2),
 ) -> None:
     """Train a soft prompt: embeddings that stand before every prompt, while all weights stay as they are.
 
@@ -264,7 +313,8 @@ def soft_prompt(
 @component(
     needs={"model": LANGUAGE_MODELS, "teacher": LANGUAGE_MODELS, "data": TEXTS},
     check=check_budget,
-    check_forms=check_task,
+    check_inputs=check_task,
+    check_device=check_device,
     search=BY_VALID_LOSS,
     processes=True,
 )
@@ -277,7 +327,7 @@ def distill(
     teacher_weight: Annotated[float, Interval(gt=0, le=1)] = 0.5,
     temperature: Annotated[float, Gt(0)] = 1.0,
     rank: Annotated[int, Ge(1)] | None = None,
-    training: Training = Training(learning_rate=1e-4, warmup_steps=10, checkpoint_minutes=5.0),
+    training: ParallelTraining = ParallelTraining(learning_rate=1e-4, warmup_steps=10, checkpoint_minutes=5.0),
 ) -> None:
     """Train towards a teacher's probabilities (knowledge distillation): a larger model, or the one before pruning.
 

@@ -9,7 +9,6 @@ use the same files.
 
 from __future__ import annotations
 
-import errno
 import shutil
 import zlib
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 
 from luthier import LuthierError
+from luthier.errors import is_full_disk
 
 if TYPE_CHECKING:
     import logging
@@ -122,7 +122,7 @@ class ActivationCache:
                 file.seek(start * self._width * _KINDS[kind].itemsize)
                 file.write(data)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if not is_full_disk(error):
                 raise
             raise _no_space(self._directory, "have filled the disk") from error
 

@@ -74,7 +74,7 @@ def tune(
     train, valid = read_examples(data, encoder, settings, ctx.seed)
     student = sharded(adapted_student(model, adapter, ctx, loading_device(fsdp, ctx)), fsdp, ctx)
     fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)
-    student.write_to(ctx.output)
+    student.write_to(ctx.output, settings)
 
 
 def adapted_student(model: Model, adapter: AdapterSettings, ctx: Context, device: str) -> Student:

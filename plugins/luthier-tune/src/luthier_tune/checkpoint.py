@@ -6,7 +6,6 @@ recipe's seed and the number of the step.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from luthier import LuthierError
+from luthier.errors import is_full_disk
 from luthier_tune.distributed import part_like, whole
 
 if TYPE_CHECKING:
@@ -34,16 +34,8 @@ if TYPE_CHECKING:
 NAME = "training.safetensors"
 _VERSION = 2
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# safetensors writes from Rust: it tells the system's error in its text alone; that with a number is Windows'.
-# PyTorch's own format says only where it found that less was written than it wanted.
-_FULL_TEXTS = (
-    "No space left on device",
-    "File too large",
-    "quota exceeded",
-    "(os error 112)",
-    "inline_container.cc",
-)
+_TORCH_WRITER = "inline_container.cc"
+"""PyTorch's own format says only where it found that less was written than it wanted."""
 
 _log = logging.getLogger("luthier.component.tune")
 
@@ -114,7 +106,7 @@ def explained_full_disk(what: str, path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        if getattr(error, "errno", None) in _FULL or any(text in str(error) for text in _FULL_TEXTS):
+        if is_full_disk(error) or _TORCH_WRITER in str(error):
             raise LuthierError(
                 f"no space left for {what} ({path})",
                 "Free space (`luthier store du`, `luthier store gc`) and run again: training goes on from the last "

@@ -7,7 +7,7 @@ Vinyals and Dean, 2015, arXiv:1503.02531).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from luthier import InputError
 from luthier_models.batching import batched
 from luthier_models.loading import load_by_config
-from luthier_models.prompts import PromptEncoder, load_tokenizer
+from luthier_models.prompts import PromptEncoder, load_tokenizer, vocabularies
 from luthier_tune.adapters import adapted_student
 from luthier_tune.loss import CHUNK, CompletionLoss, chunked_sum, states_and_head
 from luthier_tune.processes import in_processes
@@ -73,7 +73,7 @@ def tune(
     aside = time.monotonic() - began
     fit(student, objective, train, valid, settings=settings, ctx=ctx, aside=aside)
     _note_divergence("teacher_kl", objective, valid.pairs, ctx)
-    student.write_to(ctx.output)
+    student.write_to(ctx.output, settings)
 
 
 def check_vocabularies(model: Path, teacher: Path) -> None:
@@ -82,7 +82,14 @@ def check_vocabularies(model: Path, teacher: Path) -> None:
     Raises:
         InputError: naming the first of them, and the two vocabularies' sizes.
     """
-    ours, theirs = load_tokenizer(model).get_vocab(), load_tokenizer(teacher).get_vocab()
+    ours, theirs = (vocabularies(load_tokenizer(each)) for each in (model, teacher))
+    _check_vocabulary(ours[0], theirs[0], "")
+    # Where one of the two has a table of its own for what it writes, so that the losses are of these.
+    if len(ours) + len(theirs) > 2:
+        _check_vocabulary(ours[-1], theirs[-1], " of what is written")
+
+
+def _check_vocabulary(ours: Mapping[str, int], theirs: Mapping[str, int], which: str) -> None:
     strange = sorted((number, token) for token, number in ours.items() if theirs.get(token) != number)
     if not strange:
         return
@@ -90,8 +97,8 @@ def check_vocabularies(model: Path, teacher: Path) -> None:
     its = {number: token for token, number in theirs.items()}.get(number)
     there = "is none" if its is None else f"is {its!r}"
     raise InputError(
-        f"the teacher has another vocabulary than the model: {len(strange)} of the model's {len(ours)} tokens are "
-        f"others among the teacher's {len(theirs)} (number {number} is {token!r} here, and there it {there})",
+        f"the teacher has another vocabulary{which} than the model: {len(strange)} of the model's {len(ours)} tokens "
+        f"are others among the teacher's {len(theirs)} (number {number} is {token!r} here, and there it {there})",
         "Distil from a model with the same tokenizer: one of the same family, or the model before it was pruned.",
     )
 

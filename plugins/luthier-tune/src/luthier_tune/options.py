@@ -1,4 +1,4 @@
-"""The settings that all tuners share. Light: loaded while planning."""
+"""The settings that tuners share. Light: loaded while planning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Training:
         max_gradient_norm: gradients are scaled down to this norm.
         batch_size: examples of one step.
         max_length: tokens of one example; a longer prompt loses the end of its text, never the completion,
-            and longer plain text is cut into pieces.
+            and longer plain text is cut into pieces. A classifier's text loses its end, then and ever after.
         max_steps: the budget, in optimizer steps. At most one budget may be given.
         max_epochs: the budget, in passes over the training split; one, if no budget is given.
         max_minutes: the budget, in minutes of training and validation on this machine.
@@ -34,9 +34,6 @@ class Training:
             training, or the `last`.
         patience: training stops after so many measurements in a row that are no better than the best before.
         checkpoint_minutes: minutes between checkpoints, from which a killed step goes on.
-        processes: over how many processes each batch is divided, on CPUs, or on CUDA devices with one each: on
-            this machine, or where the step's `executor` says. The losses are those of one process, but for the
-            order of additions.
     """
 
     learning_rate: Annotated[float, Gt(0)] = 5e-4
@@ -53,6 +50,19 @@ class Training:
     keep: Literal["best", "last"] = "best"
     patience: Annotated[int, Ge(1)] | None = None
     checkpoint_minutes: Annotated[float, Ge(0)] = 1.0
+
+
+@settings
+@dataclass(frozen=True, kw_only=True)
+class ParallelTraining(Training):
+    """How a tuner trains that can do so in several processes.
+
+    Attributes:
+        processes: over how many processes each batch is divided, on CPUs, or on CUDA devices with one each: on
+            this machine, or where the step's `executor` says. The losses are those of one process, but for the
+            order of additions.
+    """
+
     processes: Annotated[int, Ge(1)] = 1
 
 
@@ -170,18 +180,6 @@ def check_budget(
         raise InputError(f"more than one training budget: {', '.join(given)}", "Keep one of them.")
 
 
-def check_one_process(*, processes: int, **_: object) -> None:
-    """Refuse several processes; takes the whole configuration of a tuner that trains in one.
-
-    Raises:
-        InputError: naming tuners that train in several.
-    """
-    if processes > 1:
-        raise InputError(
-            f"`processes` is {processes}, and this tuner trains in one", "Leave it out, or use `lora` or `full`."
-        )
-
-
 def check_layers(*, top: int | None, names: list[str], rank: int | None = None, **others: Any) -> None:
     """Refuse two ways to say which layers are trained, adapters in none, and more than one budget.
 
@@ -193,6 +191,22 @@ def check_layers(*, top: int | None, names: list[str], rank: int | None = None, 
         raise InputError("`top` and `names` both say which layers are trained", "Keep one of them.")
     if top == 0 and rank is not None:
         raise InputError("`rank` is of adapters in layers, and with `top: 0` none is trained", "Leave `rank` out.")
+
+
+def no_head() -> InputError:
+    """The error of training a head alone that is not there."""
+    return InputError(
+        "`top` is 0, and the model has no classification head that could be trained alone",
+        "Put one on it (`tune: classification-head`), or train a layer or more.",
+    )
+
+
+def no_template() -> InputError:
+    """The error of a soft prompt that nothing would put in front of prompts."""
+    return InputError(
+        "the model has no chat template, which is what puts a soft prompt in front of prompts",
+        "Put a chat_template.jinja beside its tokenizer, or tune it with `lora`.",
+    )
 
 
 def check_factors(*, targets: str | list[str], feedforward: list[str], **others: Any) -> None:

@@ -25,6 +25,7 @@ from luthier_tune.adapter_files import write_config
 from luthier_tune.examples import random_for
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
+from luthier_tune.options import no_template
 from luthier_tune.processes import in_processes
 from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
 
@@ -60,7 +61,7 @@ def tune(model: Model, data: Dataset, ctx: Context, prompt: PromptSettings, sett
     train, valid = read_examples(data, encoder, settings, ctx.seed)
     student = prompted_student(model, tokenizer, first, start, ctx)
     fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)
-    student.write_to(ctx.output)
+    student.write_to(ctx.output, settings)
 
 
 def initial_tokens(tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings, seed: int) -> list[int]:
@@ -79,10 +80,7 @@ def add_soft_tokens(tokenizer: PreTrainedTokenizerBase, count: int) -> int:
         InputError: if there is no template, or there are such tokens already.
     """
     if not tokenizer.chat_template:
-        raise InputError(
-            "the model has no chat template, which is what puts a soft prompt in front of prompts",
-            "Put a chat_template.jinja beside its tokenizer, or tune it with `lora`.",
-        )
+        raise no_template()
     names = [f"<|soft_{number}|>" for number in range(count)]
     if names[0] in tokenizer.get_vocab():
         raise InputError(

@@ -46,7 +46,7 @@ def tune(model: Model, data: Dataset, ctx: Context, factors: FactorSettings, set
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = rescaled_student(model, factors, ctx)
     fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)
-    student.write_to(ctx.output)
+    student.write_to(ctx.output, settings)
 
 
 def rescaled_student(model: Model, factors: FactorSettings, ctx: Context) -> Student:

@@ -22,6 +22,7 @@ from luthier_tune.distributed import Group
 from luthier_tune.head_only import head_loss
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
+from luthier_tune.options import no_head
 from luthier_tune.processes import in_processes
 from luthier_tune.split import SplitModel, layer_list, split
 from luthier_tune.targets import adaptable, check_names, matches
@@ -59,7 +60,7 @@ def tune(model: Model, data: Dataset, ctx: Context, chosen: LayerSettings, setti
     student = partial_student(model, chosen, ctx)
     objective = objective_of(student, chosen, train.pairs, valid.pairs, settings=settings, ctx=ctx)
     fit(student, objective, train, valid, settings=settings, ctx=ctx)
-    student.write_to(ctx.output)
+    student.write_to(ctx.output, settings)
 
 
 def objective_of(
@@ -127,10 +128,7 @@ def chosen_modules(model: PreTrainedModel, chosen: LayerSettings) -> list[str]:
     """
     modules = [name for name, module in model.named_modules() if name and any(True for _ in module.parameters())]
     if chosen.top == 0 and not is_classifier(model):
-        raise InputError(
-            "`top` is 0, and the model has no classification head that could be trained alone",
-            "Put one on it (`tune: classification-head`), or train a layer or more.",
-        )
+        raise no_head()
     if chosen.names:
         check_names(chosen.names, modules, what="names")
         return [module for module in modules if any(matches(name, module) for name in chosen.names)]

@@ -23,14 +23,17 @@ _TOLERANCE = 1e-4
 
 
 def layer_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList] | None:
-    """The list of a model's layers and its name in `model.base_model`; None if there is no such list."""
+    """The list of a model's layers and its name in `model.base_model`; None if there is no single such list."""
     count = getattr(model.config, "num_hidden_layers", None)
-    lists = [
-        (name, child)
-        for name, child in model.base_model.named_children()
-        if isinstance(child, torch.nn.ModuleList) and len(child) == count
-    ]
-    return lists[0] if len(lists) == 1 else None
+    if model.config.is_encoder_decoder:
+        return None
+    lists = {
+        name: module for name, module in model.base_model.named_modules() if isinstance(module, torch.nn.ModuleList)
+    }
+    # What a layer consists of, experts say, may be as many as there are layers.
+    outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    found = [(name, lists[name]) for name in outer if len(lists[name]) == count]
+    return found[0] if len(found) == 1 else None
 
 
 class SplitModel:
@@ -113,8 +116,12 @@ def split(whole: PackedModel, first: int) -> SplitModel | None:
 def _with_layers(model: PreTrainedModel, name: str, layers: nn.ModuleList) -> PreTrainedModel:
     """The same model, sharing all modules, but with these layers only."""
     outer, inner = _shallow(model), _shallow(model.base_model)
-    setattr(inner, name, layers)
     setattr(outer, model.base_model_prefix, inner)
+    *within, last = name.split(".")
+    for part in within:
+        setattr(inner, part, _shallow(getattr(inner, part)))
+        inner = getattr(inner, part)
+    setattr(inner, last, layers)
     return cast("PreTrainedModel", outer)
 
 

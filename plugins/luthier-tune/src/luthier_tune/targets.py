@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,14 +48,33 @@ def check_names(names: Iterable[str], layers: Sequence[str], *, what: str) -> No
         what: the parameter that the names are from, for the error.
 
     Raises:
-        InputError: with the closest name and those that there are.
+        InputError: with the closest name and those that there are, or the numbers of those that are counted.
     """
     last = sorted({layer.rpartition(".")[2] for layer in layers})
     for name in names:
         if not any(matches(name, layer) for layer in layers):
+            counted = _numbers_there(name, layers)
+            if counted:
+                raise InputError(
+                    f"`{what}` names {name!r}, and the model has {counted}",
+                    "They are counted from 0.",
+                )
             hint = did_you_mean(name, last)
             raise InputError(
                 f"`{what}` names {name!r}, which none of the model's layers that it may name is called"
                 + (f"; {hint}" if hint else ""),
                 f"There are: {', '.join(last)}. A longer name picks one of them: {layers[0]}.",
             )
+
+
+def _numbers_there(name: str, layers: Iterable[str]) -> str:
+    """What there is in place of a number that is too high, `layers 0 to 29`; empty where no number mends the name."""
+    for number in re.finditer(r"(?<=\.)\d+(?=\.|$)", name):
+        before, after = re.escape(name[: number.start()]), re.escape(name[number.end() :])
+        like = re.compile(rf"(?:.*\.)?{before}(\d+){after}")
+        found = sorted({int(match[1]) for layer in layers if (match := like.fullmatch(layer))})
+        if found:
+            unbroken = len(found) > 1 and found == list(range(found[0], found[-1] + 1))
+            told = f"{found[0]} to {found[-1]}" if unbroken else ", ".join(map(str, found))
+            return f"{name[: number.start() - 1]} {told}"
+    return ""

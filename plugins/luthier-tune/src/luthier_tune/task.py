@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import shutil
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import polars as pl
 
 from luthier import InputError
+from luthier_models.heads import is_classifier
 from luthier_models.loading import resolve_device
+from luthier_models.prompts import read_context
 from luthier_tune.checkpoint import explained_full_disk
 from luthier_tune.examples import Examples, encode_split
 from luthier_tune.options import check_budget
@@ -51,14 +54,16 @@ class Student:
     rate_of: Callable[[str], float] | None = None
     whole: Mapping[str, Parameter] | None = None
 
-    def write_to(self, directory: Path) -> None:
-        """Write the model; on a full disk, say so.
+    def write_to(self, directory: Path, settings: Training) -> None:
+        """Write the model; a classifier is to read texts as far as it did in training. On a full disk, say so.
 
         Raises:
             LuthierError: if the disk is full.
         """
         with explained_full_disk("the tuned model", directory):
             self.write(directory)
+            if is_classifier(self.packed.model):
+                _note_length(directory, settings.max_length)
 
 
 def fit(
@@ -108,6 +113,15 @@ def copy_companions(source: Path, target: Path) -> None:
     for path in sorted(source.iterdir()):
         if path.is_file() and ".safetensors" not in path.name and path.name != "config.json":
             shutil.copyfile(path, target / path.name)
+
+
+def _note_length(directory: Path, max_length: int) -> None:
+    """Let a tokenizer tell of how many tokens its classifier reads; transformers knows it as `model_max_length`."""
+    context = read_context(directory)
+    path = directory / "tokenizer_config.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["model_max_length"] = max_length if context is None else min(max_length, context)
+    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def check_start(settings: Training, ctx: Context) -> None:

@@ -16,6 +16,7 @@ from luthier_tune.course import Course
 from luthier_tune.distributed import Finished, Group, whole
 from luthier_tune.examples import batch_of_step, random_for
 from luthier_tune.memory import explained
+from luthier_tune.options import ParallelTraining
 from luthier_tune.validation import Losses
 
 if TYPE_CHECKING:
@@ -70,9 +71,10 @@ class Trainer(Generic[Example]):
         )
         self._whole = whole
         self._group = Group.current()
-        if settings.processes not in (1, self._group.size):
+        processes = settings.processes if isinstance(settings, ParallelTraining) else 1
+        if processes not in (1, self._group.size):
             raise InputError(
-                f"`processes` is {settings.processes}, and {self._group.size} are there",
+                f"`processes` is {processes}, and {self._group.size} are there",
                 "Leave it out, or run the step from a recipe, which starts them.",
             )
         self.course = Course(

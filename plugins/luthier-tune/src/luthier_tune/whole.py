@@ -32,7 +32,7 @@ def tune(model: Model, data: Dataset, ctx: Context, *, fsdp: Fsdp | None, settin
     train, valid = read_examples(data, PromptEncoder.from_directory(model.path), settings, ctx.seed)
     student = sharded(whole_student(model, loading_device(fsdp, ctx), ctx.log), fsdp, ctx)
     fit(student, CompletionLoss(student.packed), train, valid, settings=settings, ctx=ctx)
-    student.write_to(ctx.output)
+    student.write_to(ctx.output, settings)
 
 
 def whole_student(model: Model, device: str, log: logging.Logger) -> Student:

@@ -5,7 +5,7 @@ Importing this module loads no heavy library; the components import their implem
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
@@ -13,7 +13,7 @@ from annotated_types import Ge, Interval
 from luthier import InputError, component, hookimpl
 
 if TYPE_CHECKING:
-    from luthier import Context, Dataset, Generator
+    from luthier import Context, Dataset, Generator, Known
 
 Tokenizer = Literal["13a", "intl", "char", "zh", "none"]
 
@@ -25,10 +25,10 @@ def _check_prompt(*, prompt: str | None, **_: object) -> None:
         check_template(prompt)
 
 
-def _check_labelled(*, data: str, subject: str) -> None:
-    if subject == "sequence-classifier" and data != "classification":
+def _check_labelled(_configuration: Mapping[str, Any], *, data: Known, subject: Known) -> None:
+    if subject.form == "sequence-classifier" and data.form != "classification":
         raise InputError(
-            f"a classifier reads texts as they are, and the data is of the form {data}",
+            f"a classifier reads texts as they are, and the data is of the form {data.form}",
             "Measure it on texts with labels (`format: classification`).",
         )
 
@@ -41,16 +41,17 @@ def _check_baselines(*, split: str, baselines: list[str], **_: object) -> None:
         )
 
 
-def _check_texts(*, data: str, **models: str) -> None:
-    if "sequence-classifier" in models.values():
+def _check_texts(_configuration: Mapping[str, Any], *, data: Known, **models: Known) -> None:
+    if any(model.form == "sequence-classifier" for model in models.values()):
         raise InputError(
             "a classifier chooses one of its labels, and writes no text", "Measure it with `validate: classification`."
         )
 
 
-def _check_scored(*, data: str, **models: str) -> None:
-    _check_texts(data=data, **models)
-    if data == "language-modelling" and {"seq2seq-lm", "encoder-decoder"} & {*models.values()}:
+def _check_scored(configuration: Mapping[str, Any], *, data: Known, **models: Known) -> None:
+    _check_texts(configuration, data=data, **models)
+    paired = any(model.form in ("seq2seq-lm", "encoder-decoder") for model in models.values())
+    if data.form == "language-modelling" and paired:
         raise InputError(
             "an encoder-decoder gives texts without a prompt no probability",
             "Measure it on pairs of prompts and completions.",
@@ -59,7 +60,7 @@ def _check_scored(*, data: str, **models: str) -> None:
 
 @component(
     needs={"data": {"prompt-completion", "chat", "language-modelling"}},
-    check_forms=_check_scored,
+    check_inputs=_check_scored,
     metrics=("perplexity", "bits_per_byte"),
 )
 def perplexity(
@@ -93,7 +94,7 @@ def _bits_per_byte(*, baselines: list[str], **_: object) -> list[str]:
 @component(
     needs={"data": {"prompt-completion", "language-modelling"}},
     check=_check_baselines,
-    check_forms=_check_scored,
+    check_inputs=_check_scored,
     metrics=_bits_per_byte,
 )
 def bits_per_byte(
@@ -131,7 +132,7 @@ def bits_per_byte(
 
 @component(
     needs={"data": {"prompt-completion", "chat"}},
-    check_forms=_check_texts,
+    check_inputs=_check_texts,
     metrics=("rouge1", "rouge2", "rougeL", "lead_rougeL"),
 )
 def rouge(
@@ -173,7 +174,7 @@ def rouge(
     )
 
 
-@component(needs={"data": {"prompt-completion", "chat"}}, check_forms=_check_texts, metrics=("chrf", "sentence_chrf"))
+@component(needs={"data": {"prompt-completion", "chat"}}, check_inputs=_check_texts, metrics=("chrf", "sentence_chrf"))
 def chrf(
     subject: Generator,
     data: Dataset,
@@ -207,7 +208,7 @@ def chrf(
     )
 
 
-@component(needs={"data": {"prompt-completion", "chat"}}, check_forms=_check_texts, metrics=("bleu", "sentence_bleu"))
+@component(needs={"data": {"prompt-completion", "chat"}}, check_inputs=_check_texts, metrics=("bleu", "sentence_bleu"))
 def bleu(
     subject: Generator,
     data: Dataset,
@@ -245,7 +246,7 @@ def bleu(
 @component(
     needs={"data": {"classification", "prompt-completion"}},
     check=_check_prompt,
-    check_forms=_check_labelled,
+    check_inputs=_check_labelled,
     metrics=("accuracy", "macro_f1", "majority_accuracy", "majority_macro_f1"),
 )
 def classification(
@@ -285,7 +286,7 @@ def classification(
 
 @component(
     needs={"data": {"prompt-completion", "chat", "language-modelling"}},
-    check_forms=_check_scored,
+    check_inputs=_check_scored,
     metrics=("mean_kl", "top1_agreement", "perplexity_ratio"),
 )
 def parity(

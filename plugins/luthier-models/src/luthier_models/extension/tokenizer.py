@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from luthier import InputError
 from luthier_models.extension.merges import Merge, learn_merges
+from luthier_models.options import cannot_extend
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -71,9 +71,5 @@ def _bpe(record: dict[str, Any]) -> dict[str, Any]:
     model = record["model"]
     if model["type"] != "BPE" or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         kind = model["type"] if model["type"] != "BPE" else "BPE with marks inside of words"
-        raise InputError(
-            f"a vocabulary of the kind {kind} cannot be extended",
-            "Byte-pair encoding can, as the tokenizers of Llama, Qwen, SmolLM, Mistral and GPT-2 are; "
-            "or make a new model with `fresh`, whose tokenizer is trained on the data.",
-        )
+        raise cannot_extend(kind)
     return record

@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from luthier import InputError
-from luthier_models.families.sizes import parse_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +39,7 @@ class Traits:
 
     Attributes:
         form: the form of its models.
+        architecture: their class in transformers, as `config.json` names it.
         norm: see `luthier_models.fresh`, also for the next two.
         norm_position: see `norm`.
         positions: see `norm`.
@@ -47,6 +47,7 @@ class Traits:
     """
 
     form: str
+    architecture: str
     norm: str
     norm_position: str
     positions: str
@@ -77,16 +78,22 @@ _UNPLACED = _LEARNED | {"key_value_heads"}
 _ROTARY = _UNPLACED | {"rope_base"}
 
 TRAITS: dict[str, Traits] = {
-    "llama": Traits("causal-lm", "rmsnorm", "before", "rotary", _ROTARY),
-    "qwen3": Traits("causal-lm", "rmsnorm", "before", "rotary", _ROTARY),
-    "smollm3": Traits("causal-lm", "rmsnorm", "before", "none", _UNPLACED),
-    "olmo2": Traits("causal-lm", "rmsnorm", "after", "rotary", _ROTARY),
-    "stablelm": Traits("causal-lm", "layernorm", "before", "rotary", _ROTARY),
-    "gpt2": Traits("causal-lm", "layernorm", "before", "learned", _LEARNED),
-    "opt": Traits("causal-lm", "layernorm", "after", "learned", _LEARNED),
-    "t5": Traits("seq2seq-lm", "rmsnorm", "before", "relative", frozenset({"decoder_layers"})),
-    "marian": Traits("seq2seq-lm", "layernorm", "after", "sinusoidal", frozenset({"decoder_layers", "max_length"})),
-    "modernbert": Traits("encoder", "layernorm", "before", "rotary", frozenset({"max_length", "rope_base"})),
+    "llama": Traits("causal-lm", "LlamaForCausalLM", "rmsnorm", "before", "rotary", _ROTARY),
+    "qwen3": Traits("causal-lm", "Qwen3ForCausalLM", "rmsnorm", "before", "rotary", _ROTARY),
+    "smollm3": Traits("causal-lm", "SmolLM3ForCausalLM", "rmsnorm", "before", "none", _UNPLACED),
+    "olmo2": Traits("causal-lm", "Olmo2ForCausalLM", "rmsnorm", "after", "rotary", _ROTARY),
+    "stablelm": Traits("causal-lm", "StableLmForCausalLM", "layernorm", "before", "rotary", _ROTARY),
+    "gpt2": Traits("causal-lm", "GPT2LMHeadModel", "layernorm", "before", "learned", _LEARNED),
+    "opt": Traits("causal-lm", "OPTForCausalLM", "layernorm", "after", "learned", _LEARNED),
+    "t5": Traits(
+        "seq2seq-lm", "T5ForConditionalGeneration", "rmsnorm", "before", "relative", frozenset({"decoder_layers"})
+    ),
+    "marian": Traits(
+        "seq2seq-lm", "MarianMTModel", "layernorm", "after", "sinusoidal", frozenset({"decoder_layers", "max_length"})
+    ),
+    "modernbert": Traits(
+        "encoder", "ModernBertModel", "layernorm", "before", "rotary", frozenset({"max_length", "rope_base"})
+    ),
 }
 """By the family's name; without a name the first that has what is wished for is taken."""
 
@@ -125,13 +132,3 @@ def _closest(lacking: Mapping[str, list[str]]) -> str:
 def form_of(*, family: str | None, **configuration: Any) -> str:
     """The form of the models; takes the whole configuration of `fresh`."""
     return TRAITS[choose_family(family, Design.of(configuration))].form
-
-
-def check_design(*, family: str | None, parameters: str, **configuration: Any) -> None:
-    """Refuse a budget that is no number, and a design that no family has; takes the configuration of `fresh`.
-
-    Raises:
-        InputError: naming it.
-    """
-    parse_count(parameters)
-    choose_family(family, Design.of(configuration))

@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from transformers import GPT2Config, OPTConfig
-
 from luthier_models.families.sizes import sizes_of, usual_shape
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import GPT2Config, OPTConfig, PreTrainedTokenizerBase
 
     from luthier_models.families.design import Design
 
@@ -100,6 +98,8 @@ class Gpt2(_Gpt):
 
     def configuration(self, shape: GptShape, design: Design, tokenizer: PreTrainedTokenizerBase) -> GPT2Config:
         """The configuration of a model of this shape."""
+        from transformers import GPT2Config
+
         return GPT2Config(
             vocab_size=shape.vocabulary,
             n_positions=shape.positions,
@@ -126,6 +126,8 @@ class Opt(_Gpt):
 
     def configuration(self, shape: GptShape, design: Design, tokenizer: PreTrainedTokenizerBase) -> OPTConfig:
         """The configuration of a model of this shape."""
+        from transformers import OPTConfig
+
         return OPTConfig(
             vocab_size=shape.vocabulary,
             max_position_embeddings=design.max_length,

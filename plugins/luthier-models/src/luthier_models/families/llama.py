@@ -100,12 +100,12 @@ class Llama:
     """The family of LlamaConfig, or of one that takes the same arguments.
 
     Attributes:
-        config: the class of the configuration.
+        config: the class of the configuration, by its name in transformers, which planning does not load.
         norms: see `DecoderShape`.
         options: what else the configuration of a shape has.
     """
 
-    config: type[PreTrainedConfig]
+    config: str
     norms: Callable[[DecoderShape], int] = rms_norms
     options: Callable[[DecoderShape], Mapping[str, Any]] = lambda _: {}
 
@@ -125,6 +125,8 @@ class Llama:
         self, shape: DecoderShape, design: Design, tokenizer: PreTrainedTokenizerBase
     ) -> PreTrainedConfig:
         """The configuration of a model of this shape."""
+        import transformers
+
         arguments: dict[str, Any] = {
             "vocab_size": shape.vocabulary,
             "hidden_size": shape.width,
@@ -141,7 +143,8 @@ class Llama:
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
         }
-        return self.config(**arguments, **self.options(shape))
+        made: PreTrainedConfig = getattr(transformers, self.config)(**arguments, **self.options(shape))
+        return made
 
     def _shapes(self, vocabulary: int, design: Design) -> Iterator[DecoderShape]:
         for sizes in sizes_of(design, expansion=8 / 3):

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transformers import MarianConfig
-
 from luthier_models.families.encoder_decoders import EncoderDecoderShape, encoder_decoder_shape
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import MarianConfig, PreTrainedTokenizerBase
 
     from luthier_models.families.design import Design
 
@@ -47,6 +45,8 @@ class Marian:
         Weights start at a standard deviation of the width's root: transformers' 0.02 is for widths of
         thousands, and lets a small model's positions drown its tokens.
         """
+        from transformers import MarianConfig
+
         return MarianConfig(
             vocab_size=shape.vocabulary,
             max_position_embeddings=design.max_length,

@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transformers import ModernBertConfig
-
 from luthier_models.families.sizes import sizes_of, usual_shape
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import ModernBertConfig, PreTrainedTokenizerBase
 
     from luthier_models.families.design import Design
 
@@ -76,6 +74,8 @@ class ModernBert:
 
         A head reads the mean of all tokens: the first one alone does not see the whole text in every layer.
         """
+        from transformers import ModernBertConfig
+
         positions = {} if design.rope_base is None else {"rope_theta": design.rope_base}
         return ModernBertConfig(
             vocab_size=shape.vocabulary,

@@ -99,7 +99,8 @@ def usual_shape(
 ) -> AnyProportioned:
     """The shape of at most `budget` parameters that uses most of them, and is about as wide by layers as usual.
 
-    Where the design settles the number of layers, what is usual is no question any more: the widest shape is taken.
+    Where the design settles the number of layers, or the width, what is usual is no question any more: the widest, or
+    deepest, shape is taken.
 
     Args:
         budget: parameters at most.
@@ -115,7 +116,8 @@ def usual_shape(
     if not found:
         shared = f", {design.key_value_heads} of them for keys and values" if design.key_value_heads else ""
         raise InputError(f"no shape has the width {design.width} with {design.heads} heads{shared}", rule)
-    return shape_within(budget, found, lambda shape: 0.0 if design.layers else octaves(shape.aspect, aspect))
+    settled = design.layers or design.width
+    return shape_within(budget, found, lambda shape: 0.0 if settled else octaves(shape.aspect, aspect))
 
 
 def sizes_of(design: Design, *, expansion: float, max_layers: int = MAX_LAYERS) -> Iterator[Sizes]:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transformers import T5Config
-
 from luthier_models.families.encoder_decoders import EncoderDecoderShape, encoder_decoder_shape
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, T5Config
 
     from luthier_models.families.design import Design
 
@@ -45,6 +43,8 @@ class T5:
 
     def configuration(self, shape: EncoderDecoderShape, design: Design, tokenizer: PreTrainedTokenizerBase) -> T5Config:
         """The configuration of a model of this shape."""
+        from transformers import T5Config
+
         return T5Config(
             vocab_size=shape.vocabulary,
             d_model=shape.width,

@@ -1,10 +1,8 @@
-"""The families by name, as `luthier_models.families.design.TRAITS` lists them."""
+"""The families by name, as `luthier_models.families.design.TRAITS` lists them. Light: planning chooses shapes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
-
-from transformers import LlamaConfig, Olmo2Config, Qwen3Config, SmolLM3Config, StableLmConfig
 
 from luthier_models.families.gpt import Gpt2, Opt
 from luthier_models.families.llama import Llama, head_norms, layer_norms, projection_norms
@@ -33,11 +31,11 @@ class Family(Protocol):
 
 
 FAMILIES: dict[str, Family] = {
-    "llama": Llama(LlamaConfig),
-    "qwen3": Llama(Qwen3Config, head_norms),
-    "smollm3": Llama(SmolLM3Config, options=lambda shape: {"no_rope_layers": [0] * shape.layers}),
-    "olmo2": Llama(Olmo2Config, projection_norms),
-    "stablelm": Llama(StableLmConfig, layer_norms, lambda _: {"partial_rotary_factor": 1.0}),
+    "llama": Llama("LlamaConfig"),
+    "qwen3": Llama("Qwen3Config", head_norms),
+    "smollm3": Llama("SmolLM3Config", options=lambda shape: {"no_rope_layers": [0] * shape.layers}),
+    "olmo2": Llama("Olmo2Config", projection_norms),
+    "stablelm": Llama("StableLmConfig", layer_norms, lambda _: {"partial_rotary_factor": 1.0}),
     "gpt2": Gpt2(),
     "opt": Opt(),
     "t5": T5(),
