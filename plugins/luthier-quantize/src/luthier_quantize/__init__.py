@@ -101,7 +101,7 @@ def gptq(
     quantize_by_gptq(model, data, ctx, option=option, head=HEADS[head], tokens=calibration_tokens)
 
 
-@component(needs={"model": {"causal-lm"}, "data": CALIBRATING})
+@component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check_device=check_device)
 def awq(
     model: Model,
     data: Dataset,
