@@ -251,7 +251,8 @@ def test_a_broken_result_is_refused_and_nothing_is_kept(gru, tmp_path):
 def test_a_plan_refuses_what_does_not_go_together(luthier_project, architecture, quantizer, said):
     luthier_project.recipe(
         "luthier: 1\nname: forms\nsteps:\n  - source: docstrings\n    packages: [luthier]\n"
-        f"  - format: language-modelling\n  - architecture: {architecture}\n  - export: dynamo\n  - quantize: {quantizer}\n"
+        f"  - format: language-modelling\n  - architecture: {architecture}\n  - export: dynamo\n"
+        f"  - quantize: {quantizer}\n"
     )
     with pytest.raises(LuthierError, match=said):
         luthier.plan(luthier_project.path / "recipe.yaml")
