@@ -29,6 +29,8 @@ steps:
   - architecture: bigrams
   - export: plain
   - validate: perplexity
+  - validate: vowels
+    gate: {vowels: {at_least: 0}}
 """
 TEXT = "the number of items in a list is read from a file, and written to the table if no value is found"
 

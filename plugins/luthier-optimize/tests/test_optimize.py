@@ -31,6 +31,8 @@ def test_every_route_that_the_plugins_give_is_tried(searched):
             assert all(each["times"][name] > 0 for name in MEASURES)
             assert each["perplexity"] > 1
             assert each["ratios"]["decode"] > 0
+            assert list(each["task"]) == ["vowels"]  # what the recipe's own gate asks for
+    assert "vowels" in searched.out
     assert searched.route("plain")["mean_kl"] == pytest.approx(0, abs=1e-9)
     assert searched.route("plain > rounded")["top1"] > searched.route("plain > rounded grid=coarse")["top1"]
 
@@ -38,6 +40,9 @@ def test_every_route_that_the_plugins_give_is_tried(searched):
 def test_what_fails_or_cannot_help_is_listed_with_its_reason_and_the_rest_goes_on(searched):
     reasons = {each["label"]: (each["error"], each["left_out"]) for each in searched.outcome["tried"] if each["error"]}
     assert reasons["plain > broken"] == ("broken: this processor has no such kernel", False)
+    assert reasons["plain > broken kind=b"] == ("plain > broken failed", True)
+    assert "it ends every completion at once" in reasons["plain > mute"][0]
+    assert searched.route("plain > mute")["mean_kl"] > 1
     assert reasons["odd"][1]
     assert "runtime" in reasons["odd"][0]
     assert reasons["careful max_kl=0.05 > deaf"] == ("as large as deaf without careful", True)
@@ -72,15 +77,40 @@ def test_a_second_search_tries_and_measures_nothing_again(searched, bench, optim
     assert len(list((bench / ".luthier" / "runs").iterdir())) == runs
 
 
+def test_an_interrupted_search_takes_the_times_that_are_missing(searched, bench, optimize):
+    path = bench / "optimized" / "times.json"
+    before = json.loads(path.read_text(encoding="utf-8"))
+    gone = f"0/{searched.route('plain')['model']}"
+    kept = {name: sample for name, sample in before["samples"].items() if name != gone}
+    path.write_text(json.dumps(before | {"samples": kept}), encoding="utf-8")
+    again = optimize("latest:bigrams", "--max-kl", "0.05", "--for", "size")
+    assert again.code == 0, again.err
+    samples = json.loads(path.read_text(encoding="utf-8"))["samples"]
+    assert samples.keys() == before["samples"].keys()
+    assert {name: sample for name, sample in samples.items() if name != gone} == kept
+    assert samples[gone] != before["samples"][gone]
+
+
 def test_where_nothing_keeps_to_the_limits_the_nearest_is_shown(searched, optimize, bench):
-    result = optimize("latest:bigrams", "--max-size", "500B", "--only", "rounded", output="nearest")
+    result = optimize("latest:bigrams", "--max-kl", "0.05", "--max-size", "500B", "--for", "size")
     assert result.code == 4
     assert result.outcome["chosen"] == ""
-    assert not (bench / "nearest" / "recipe.yaml").exists()
+    assert not (bench / "optimized" / "recipe.yaml").exists()
     near = min((each for each in result.outcome["tried"] if not each["error"]), key=lambda each: each["bytes"])
     assert f"the nearest is {near['label']}" in result.err
     assert f"{near['bytes'] / 1e6:.4g} MB" in result.err
     assert "above 0.0005 MB" in result.err
+
+
+@pytest.mark.slow
+def test_a_gate_of_the_recipes_own_refuses_the_chosen_one(searched, optimize, bench):
+    text = (bench / "recipe.yaml").read_text(encoding="utf-8")
+    (bench / "strict.yaml").write_text(text.replace("at_least: 0", "at_least: 1000"), encoding="utf-8")
+    result = optimize("latest:bigrams", "--data", "strict.yaml", "--only", "deaf", output="strict")
+    assert result.code == 4
+    assert "a gate of the recipe refuses it: vowels" in result.err
+    assert result.outcome["chosen"] == "deaf"
+    assert "refuses it" in (bench / "strict" / "optimize.html").read_text(encoding="utf-8")
 
 
 def test_json_is_the_only_thing_on_stdout(searched, optimize):

@@ -19,13 +19,12 @@ class Objective:
     Attributes:
         title: for people, with the unit.
         cost: what to make small; None where it was not measured.
-        shown: the number for people that the cost stands for; larger is better where `larger` says so.
+        shown: the number for people that the cost stands for.
     """
 
     title: str
     cost: Callable[[Tried], float | None]
     shown: Callable[[Tried], float | None]
-    larger: bool = False
 
 
 def _slowness(name: str) -> Callable[[Tried], float | None]:
@@ -38,8 +37,8 @@ def _time(name: str) -> Callable[[Tried], float | None]:
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "decode": Objective("decode, tokens/s", _slowness("decode"), _time("decode"), larger=True),
-    "prefill": Objective("prefill, tokens/s", _slowness("prefill"), _time("prefill"), larger=True),
+    "decode": Objective("decode, tokens/s", _slowness("decode"), _time("decode")),
+    "prefill": Objective("prefill, tokens/s", _slowness("prefill"), _time("prefill")),
     "size": Objective("size, MB", lambda tried: float(tried.bytes), lambda tried: tried.bytes / 1e6),
     "memory": Objective("peak memory, MB", _time("peak_megabytes"), _time("peak_megabytes")),
     "load": Objective("load, s", _time("load_seconds"), _time("load_seconds")),

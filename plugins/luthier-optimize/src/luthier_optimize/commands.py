@@ -21,7 +21,8 @@ Examples:
   luthier optimize latest:lora --skip dynamo --skip layers --rounds 5
 
 Interrupt it at any time: the same command goes on, and where all is known it answers at once.
-Exit codes: 0 a model was chosen, 1 your input, 4 no model keeps to the limits (the nearest is shown).
+Exit codes: 0 a model was chosen, 1 your input, 4 no model keeps to the limits
+(the nearest is shown), or a gate of the recipe refuses the chosen one.
 """
 UNITS = {"": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 
@@ -41,7 +42,7 @@ def optimize(
         str,
         typer.Argument(
             metavar="MODEL|STEP",
-            help="A model's directory or location (`hf:…`), a run, RUN:STEP, or a step of the latest run.",
+            help="A model's directory or location (`hf:…`), a GGUF file, a run, RUN:STEP, or a step of the latest run.",
         ),
     ],
     *,
@@ -148,6 +149,9 @@ def optimize(
         named = [part for path in plugins_for(recipe, plugins) for part in ("--plugin", str(path))]
         command = shlex.join(["luthier", "run", str(recipe), "--home", str(home_of(home)), *named])
         print_outcome(outcome, page, command)
+    if outcome.refused:
+        told = f"{outcome.chosen} keeps to the limits, but a gate of the recipe refuses it: {outcome.refused}"
+        raise GateRefused(told, f"All that was measured is in {output}.")
     if not outcome.chosen:
         raise GateRefused(*refusal(outcome.missed))
 

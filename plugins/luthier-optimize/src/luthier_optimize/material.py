@@ -17,6 +17,7 @@ from luthier_optimize.steps import Step, ancestors, overrides_of, seed_of, writt
 FORMS = ("prompt-completion", "chat", "language-modelling")
 """The forms of examples that a model's text can be scored on."""
 TEXT_FILES = (".txt", ".md")
+GGUF = ".gguf"
 PASSAGE = 400
 """Characters that a passage of a text file has at the least; paragraphs are joined until it has."""
 SPLIT = {"valid": 0.1, "test": 0.4}
@@ -28,6 +29,29 @@ REMEDY_DATA = (
 
 
 @dataclass(frozen=True)
+class Task:
+    """A validator of the recipe's own.
+
+    Attributes:
+        step: its step, gate included.
+        metric: what it is there for: what its gate asks for, else the first that it says it records.
+    """
+
+    step: Step
+    metric: str
+
+    @property
+    def id(self) -> str:
+        """Of its step."""
+        return id_of(self.step)
+
+    @property
+    def alone(self) -> Step:
+        """The step that measures the newest model and nothing else, and refuses nothing."""
+        return {**{key: value for key, value in self.step.items() if key != "gate"}, "subjects": ["candidate"]}
+
+
+@dataclass(frozen=True)
 class Texts:
     """Steps that make examples.
 
@@ -35,14 +59,14 @@ class Texts:
         steps: in order; the last one that makes a dataset gives the examples.
         id, form: of the step that gives the examples.
         seed: of the recipe that they are of.
-        tasks: validators that the recipe measures them with, each with the metric that counts.
+        tasks: validators that the recipe measures models with on them.
     """
 
     steps: list[Step]
     id: str
     form: str
     seed: int
-    tasks: list[tuple[Step, str]] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -84,15 +108,23 @@ def find_material(name: str, data: str | None, *, home: Path | None, output: Pat
     run, step = _run_of(name, home)
     texts = read_texts(data, output, plugins) if data else None
     if run is None:
-        model = luthier.find_model(name, home=home)
-        _check_kind(model.kind, name)
+        location, form = _located(name, home)
         if texts is None:
             raise InputError(f"there is no held-out text to measure {name} on: it is no step of a run", REMEDY_DATA)
-        location = str(Path(name).absolute()) if Path(name).is_dir() else name
-        pretrained = {"architecture": "pretrained", "model": location, "form": model.form}
-        short = re.sub(r"[^\w.-]+", "-", Path(name).name).strip("-.") or "model"
-        return Material(short, [*texts.steps, pretrained], "pretrained", model.form, texts)
+        pretrained = {"architecture": "pretrained", "model": location, "form": form}
+        short = re.sub(r"[^\w.-]+", "-", Path(name).stem).strip("-.") or "model"
+        return Material(short, [*texts.steps, pretrained], "pretrained", form, texts)
     return _of_run(run, step, texts, name, plugins)
+
+
+def _located(name: str, home: Path | None) -> tuple[str, str]:
+    """The location of a model that is of no run, a path absolute, and its form."""
+    location = str(Path(name).absolute()) if Path(name).exists() else name
+    if name.endswith(GGUF):
+        return location, "causal-lm"  # What `pretrained` reads of such files.
+    model = luthier.find_model(name, home=home)
+    _check_kind(model.kind, name)
+    return location, model.form
 
 
 def _run_of(name: str, home: Path | None) -> tuple[Run | None, str]:
@@ -144,13 +176,14 @@ def _of_run(run: Run, step: str, texts: Texts | None, name: str, plugins: Sequen
         steps = _written(nodes, together)
         newest = [node for node in nodes if node.step.id in together and node.kind == "dataset"][-1].step.id == texts.id
     else:
-        own = [{**each, "id": f"held-out-{_id(each)}"} for each in texts.steps]
+        own = [{**each, "id": f"held-out-{id_of(each)}"} for each in texts.steps]
         texts = Texts(own, f"held-out-{texts.id}", texts.form, run.data.seed, texts.tasks)
         steps, newest = [*_written(nodes, kept), *own], True
     return Material(found.node.step.id, steps, found.node.step.id, found.node.form, texts, newest)
 
 
-def _id(step: Mapping[str, Any]) -> str:
+def id_of(step: Mapping[str, Any]) -> str:
+    """The id of a step as a recipe has it."""
     return str(step.get("id") or next(iter(step.values())))
 
 
@@ -185,7 +218,7 @@ def _texts_of(nodes: Sequence[Any], seed: int, forms: Sequence[str]) -> Texts | 
         examples.step.id,
         examples.form,
         seed,
-        [(_without_source(written(steps[name], measured=True)), _metric_of(steps[name])) for name in tasks],
+        [Task(_without_source(written(steps[name])), _metric_of(steps[name])) for name in tasks],
     )
 
 
@@ -202,7 +235,6 @@ def _is_task(node: Any, examples: Any) -> bool:
 
 
 def _metric_of(step: Any) -> str:
-    """The metric that a validator is there for: the one of its gate, else the first that it says it records."""
     return next(iter(step.gate or step.component.metrics(step.config) or ()), "")
 
 

@@ -67,6 +67,7 @@ class Outcome:
         baseline: the model as it is.
         tried: the routes, in the order in which they were tried.
         chosen: the label of the chosen one; empty where none keeps to the limits.
+        refused: why a gate of the user's own recipe refuses the chosen one; empty where none does.
         missed: where none does, the nearest one and by how much it misses.
         front: the labels on the Pareto front.
         machine, timing: where and how times were taken.
@@ -80,6 +81,7 @@ class Outcome:
     baseline: Tried
     tried: list[Tried] = field(default_factory=list)
     chosen: str = ""
+    refused: str = ""
     missed: str = ""
     front: list[str] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from luthier_report.pages import number, template_environment, ticks, write
 
 FILE = "optimize.html"
 WIDTH, HEIGHT = 720, 400
-LEFT, RIGHT, TOP, BOTTOM = 64, 24, 16, 48
-LEAST_KL = 1e-6
-"""What a divergence of nothing is drawn as, on a logarithmic axis."""
-LABEL_WIDTH = 6.6
-"""Pixels of a letter of a label, about."""
+LEFT, RIGHT, TOP, BOTTOM = 56, 32, 28, 48
+LEAST_KL = 1e-5
+"""What a divergence of less is drawn as, on a logarithmic axis."""
+LABEL = 14
+"""Pixels from a point to its number, and between numbers of points that are near each other."""
 
 
 def write_page(outcome: Outcome, directory: Path) -> Path:
@@ -38,13 +39,14 @@ def page_context(outcome: Outcome) -> dict[str, Any]:
     tasks = list(dict.fromkeys(name for each in (outcome.baseline, *outcome.measured) for name in each.task))
     rows = [
         {
+            "number": rank or "",
             "label": each.label,
             "chosen": each.label == outcome.chosen,
             "front": each.label in outcome.front,
             "within": each is outcome.baseline or keeps_to(each, limits),
             "cells": cells(each, tasks),
         }
-        for each in (outcome.baseline, *ranked(outcome))
+        for rank, each in enumerate((outcome.baseline, *ranked(outcome)))
     ]
     chosen = outcome.named(outcome.chosen) if outcome.chosen else None
     return {
@@ -86,28 +88,32 @@ def figure(outcome: Outcome) -> str:
     def y_of(value: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (math.log10(value) - low) / (high - low)
 
-    parts = [_line(y_of(10.0**power), number(10.0**power)) for power in range(low, high + 1)]
+    parts = [_line(y_of(10.0**power), _power(power)) for power in range(low, high + 1)]
     parts += [_mark(x_of(tick), number(tick)) for tick in x_ticks]
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 8}">{escape(objective.title)}</text>')
-    parts.append(f'<text class="axis" x="{LEFT - 56}" y="{TOP - 3}" style="text-anchor:start">mean KL, nats</text>')
+    parts.append(f'<text x="{LEFT}" y="{TOP - 10}">mean KL, nats a token</text>')
     if limit:
-        parts.append(
-            f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_of(limit):.1f}" y2="{y_of(limit):.1f}"/>'
-        )
-    by_label = {each.label: (x_of(x), y_of(y)) for x, y, each in points}
-    front = sorted(by_label[label] for label in outcome.front if label in by_label)
+        y = f"{y_of(limit):.1f}"
+        parts.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+    places = {each.label: (x_of(x), y_of(y)) for x, y, each in points}
+    front = sorted(places[label] for label in outcome.front if label in places)
     if len(front) > 1:
-        parts.append(f'<path class="held-out" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in front)}"/>')
-    placed: list[tuple[float, float, float]] = []
-    for label, (x, y) in sorted(by_label.items(), key=lambda item: (item[0] not in outcome.front, item[1])):
-        parts.append(_point(outcome, label, x, y))
-        parts.append(_label(label, x, y, placed))
+        parts.append(f'<path d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in front)}"/>')
+    parts += [_point(outcome, label, x, y) for label, (x, y) in places.items()]
+    parts += _numbers(
+        {rank: places[each.label] for rank, each in enumerate(ranked(outcome), 1) if each.label in places}
+    )
     caption = f"{len(points)} models by {objective.title} and mean KL; on the Pareto front: {', '.join(outcome.front)}"
     return (
         f'<svg class="curve front" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(caption)}">'
         f"{''.join(parts)}</svg>"
     )
+
+
+def _power(power: int) -> str:
+    """A power of ten for people."""
+    return number(10.0**power) if power >= -3 else f"1e{power}".replace("-", "\N{MINUS SIGN}")
 
 
 def _line(y: float, text: str) -> str:
@@ -120,17 +126,19 @@ def _mark(x: float, text: str) -> str:
 
 
 def _point(outcome: Outcome, label: str, x: float, y: float) -> str:
-    kind = "chosen" if label == outcome.chosen else "held-out" if label in outcome.front else "training"
+    kind = "chosen" if label == outcome.chosen else "best" if label in outcome.front else "other"
     title = f"<title>{escape(label)}</title>"
     return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{6 if kind == "chosen" else 4.5}">{title}</circle>'
 
 
-def _label(label: str, x: float, y: float, placed: list[tuple[float, float, float]]) -> str:
-    """A point's name beside it; below those that are there already, and left of the point near the right edge."""
-    width = LABEL_WIDTH * len(label)
-    left = x - 10 - width if x + 10 + width > WIDTH else x + 10
-    height = y + 4
-    while any(abs(height - other) < 13 and left < end and begin < left + width for begin, end, other in placed):
-        height += 13
-    placed.append((left, left + width, height))
-    return f'<text x="{left:.1f}" y="{height:.1f}">{escape(label)}</text>'
+def _numbers(places: Mapping[int, tuple[float, float]]) -> list[str]:
+    """The number of each point's row in the table above it; above one another where points are near each other."""
+    taken: list[tuple[float, float]] = []
+    found = []
+    for rank, (x, y) in places.items():
+        height = y - LABEL / 2 - 2
+        while any(abs(x - other) < LABEL and abs(height - there) < LABEL - 2 for other, there in taken):
+            height -= LABEL
+        taken.append((x, height))
+        found.append(f'<text class="number" x="{x:.1f}" y="{height:.1f}">{rank}</text>')
+    return found

@@ -71,9 +71,9 @@ class Route:
         return tuple(stop.component.name for stop in self.stops if stop.component.kind == "model")
 
     @property
-    def names(self) -> frozenset[str]:
+    def names(self) -> tuple[str, ...]:
         """The names of its components."""
-        return frozenset(stop.component.name for stop in self.stops)
+        return tuple(stop.component.name for stop in self.stops)
 
     @property
     def rest(self) -> str:
@@ -224,8 +224,8 @@ def chosen_only(routes: Sequence[Route], only: Sequence[str], skip: Sequence[str
 
     A plain export stays where routes through it do: the others are compared with it.
     """
-    left = [route for route in routes if not route.names & set(skip)]
-    through = [route for route in left if not only or route.names & set(only)]
+    left = [route for route in routes if not {*route.names} & {*skip}]
+    through = [route for route in left if not only or {*route.names} & {*only}]
     exporters = {route.exporter.label for route in through}
     return [route for route in left if route in through or route.label in exporters]
 

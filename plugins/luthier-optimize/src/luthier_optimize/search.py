@@ -9,6 +9,7 @@ from pathlib import Path
 
 import luthier
 from luthier import Dataset, InputError, Registry
+from luthier.errors import GateRefused
 from luthier_optimize.choosing import choose, misses, nearest, pareto
 from luthier_optimize.local import home_of, local_plugins, plugins_for
 from luthier_optimize.material import Material, find_material
@@ -16,7 +17,7 @@ from luthier_optimize.outcome import FILE as OUTCOME_FILE
 from luthier_optimize.outcome import Outcome, Tried, known_failures, make_directory, save
 from luthier_optimize.routes import Limits, Route, check_names, chosen_only, find_routes, pruned_routes
 from luthier_optimize.steps import recipe_text
-from luthier_optimize.timing import Trial, context_of, machine, prompts_of, take_times
+from luthier_optimize.timing import Trial, context_of, libraries_of, machine, prompts_of, take_times
 from luthier_optimize.trying import Workshop, recipe_name, try_baseline, try_route
 from luthier_report.pages import write
 
@@ -62,6 +63,7 @@ class Search:
     tell: Callable[[str], None]
     report: Callable[[Tried, int, int], None]
     _sizes: dict[str, int] = field(default_factory=dict)
+    _failed: dict[tuple[str, ...], str] = field(default_factory=dict)
     _pointless: dict[tuple[tuple[str, ...], str], str] = field(default_factory=dict)
 
     def run(self) -> Outcome:
@@ -105,7 +107,7 @@ class Search:
         self.report(outcome.baseline, 0, len(routes))
         self._try(routes, outcome, workshop)
         self._try(self._pruned(registry, routes, outcome, material), outcome, workshop)
-        self._take_times(outcome, texts)
+        self._take_times(registry, outcome, texts)
         self._conclude(outcome, workshop)
         return outcome
 
@@ -120,13 +122,16 @@ class Search:
             self.report(tried, number, done + len(routes))
 
     def _left_out(self, route: Route) -> Tried | None:
-        """A route whose beginning was found to change nothing of what comes out at its end."""
-        reason = self._pointless.get((route.before_export, route.rest))
+        """A route through components that failed with their defaults, or whose beginning changes nothing at its end."""
+        failed = self._failed.get(route.names)
+        reason = f"{failed} failed" if failed else self._pointless.get((route.before_export, route.rest))
         return Tried(route.label, form=route.form, error=reason, left_out=True) if reason else None
 
     def _compare(self, route: Route, tried: Tried) -> None:
         """Leave out a model that is as large as without what was done before its export."""
         if tried.error:
+            if not tried.left_out:
+                self._failed.setdefault(route.names, route.label)
             return
         self._sizes[route.label] = tried.bytes
         if route.before_export and tried.bytes >= NO_SMALLER * self._sizes.get(route.rest, tried.bytes + 1):
@@ -145,14 +150,24 @@ class Search:
         found = pruned_routes(registry, material, Limits(left, limits.max_bytes), route)
         return chosen_only(found, self.wanted.only, self.wanted.skip)
 
-    def _take_times(self, outcome: Outcome, texts: Dataset) -> None:
+    def _take_times(self, registry: Registry, outcome: Outcome, texts: Dataset) -> None:
         wanted = self.wanted
         if not outcome.measured:
             return
         prompts, long_prompt = prompts_of(texts, context_of(Path(outcome.baseline.path)))
         threads = wanted.threads or available_cores()
         local = [str(path) for path in local_plugins(wanted.plugins)]
-        trial = Trial(prompts, long_prompt, wanted.new_tokens, wanted.rounds, threads, wanted.device, local)
+        models = [("model", outcome.baseline.form), *(("onnx", each.form) for each in outcome.measured)]
+        trial = Trial(
+            prompts,
+            long_prompt,
+            wanted.new_tokens,
+            wanted.rounds,
+            threads,
+            wanted.device,
+            local,
+            libraries_of(registry, models),
+        )
         outcome.machine = machine()
         outcome.timing = {"rounds": wanted.rounds, "new_tokens": wanted.new_tokens, "threads": threads}
         take_times(outcome.baseline, outcome.measured, trial, wanted.output, self.tell)
@@ -164,19 +179,19 @@ class Search:
         if best:
             outcome.chosen = best.label
             self.tell("the chosen recipe")
-            self._write_recipe(best, workshop)
+            self._write_recipe(best, outcome, workshop)
         else:
             (wanted.output / RECIPE_FILE).unlink(missing_ok=True)  # An earlier choice is none any more.
             near = nearest(outcome.measured, wanted.limits)
             outcome.missed = f"{near.label}: {missing(near, wanted.limits)}" if near else ""
         save(outcome, wanted.output)
 
-    def _write_recipe(self, best: Tried, workshop: Workshop) -> None:
-        """Write the chosen recipe, and run it as it stands: everything it asks for is in the store."""
+    def _write_recipe(self, best: Tried, outcome: Outcome, workshop: Workshop) -> None:
+        """Write the chosen recipe, and run it as it stands; the gates of the user's recipe may still refuse it."""
         wanted, material = self.wanted, workshop.material
-        measures = [{**step} for step in workshop.measures(compared=True)]
+        measures = workshop.measures(compared=True, gated=True)
         if wanted.limits.max_kl is not None:
-            measures[0]["gate"] = {"mean_kl": {"at_most": wanted.limits.max_kl}}
+            measures[0] = {**measures[0], "gate": {"mean_kl": {"at_most": wanted.limits.max_kl}}}
         text = recipe_text(
             recipe_name(material),
             material.seed,
@@ -187,7 +202,10 @@ class Search:
         path = wanted.output / RECIPE_FILE
         write(path, text)
         plugins = plugins_for(path, wanted.plugins)
-        luthier.run(path, home=workshop.home, plugins=plugins, device=wanted.device, display=False)
+        try:
+            luthier.run(path, home=workshop.home, plugins=plugins, device=wanted.device, display=False)
+        except GateRefused as error:
+            outcome.refused = error.message
 
 
 def _check_own(recipe: Path) -> None:

@@ -13,14 +13,12 @@ from ruamel.yaml import YAML
 Step = dict[str, Any]
 """One step as a recipe's mapping: its stage and component first, then the other keys."""
 
+ALL_SUBJECTS = 3
+"""Of a validator, where its step says nothing of them: the candidate, the base and the reference."""
 
-def written(step: Any, *, measured: bool = False) -> Step:
-    """A checked step (of `luthier.plan`) as a recipe has it: without its gate, and without what is the default.
 
-    Args:
-        step: the step.
-        measured: it is a validator: of its subjects only the newest model stays.
-    """
+def written(step: Any) -> Step:
+    """A checked step (of `luthier.plan`) as a recipe has it, without what is the default."""
     name = step.component.name
     found: Step = {step.stage.name: name}
     if step.id != name:
@@ -34,8 +32,10 @@ def written(step: Any, *, measured: bool = False) -> Step:
             found[key] = {"name": chosen.name, **chosen.config}
     if step.environment:
         found["environment"] = step.environment
-    if measured:
-        found["subjects"] = ["candidate"]
+    if step.gate:
+        found["gate"] = step.gate
+    if len(step.subjects) < ALL_SUBJECTS:
+        found["subjects"] = list(step.subjects)
     defaults = {each.name: _plain(each.default) for each in step.component.parameters}
     lists = step.space.lists if step.space else {}
     configured = {**step.config, **lists}

@@ -7,19 +7,22 @@ model, and one that is repeated on the same models takes no times at all.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier import InputError
+from luthier import InputError, Registry
 from luthier_optimize.outcome import Tried, write_json
 from luthier_optimize.trying import BASELINE
 
@@ -46,6 +49,7 @@ class Trial:
         threads: that a process may use.
         device: where models run.
         plugins: one-file plugins.
+        libraries: the versions of what the runtimes require.
     """
 
     prompts: list[Prompt]
@@ -55,6 +59,21 @@ class Trial:
     threads: int
     device: str
     plugins: list[str]
+    libraries: dict[str, str]
+
+
+def libraries_of(registry: Registry, models: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The versions of what the runtimes of these kinds and forms require directly: other ones have other times."""
+    runtimes = [registry.default_runtime(kind, form) for kind, form in models]
+    found: dict[str, str] = {}
+    for distribution in {runtime.distribution for runtime in runtimes}:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # A local file's is its path.
+            for requirement in metadata.requires(distribution) or ():
+                match = re.match(r"[\w.-]+", requirement)
+                if match:
+                    with contextlib.suppress(metadata.PackageNotFoundError):  # Of an extra that is not installed.
+                        found[match[0]] = metadata.version(match[0])
+    return found
 
 
 def machine() -> dict[str, Any]:
@@ -109,7 +128,10 @@ def take_times(
 ) -> None:
     """Enter the times of each model, medians over the rounds, and its ratios to the float32 model.
 
-    A model whose process fails keeps its other measures, and its error is entered.
+    A model whose process fails keeps its other measures, and its error is entered; the next search tries it again.
+
+    Raises:
+        InputError: if the process of the model in float32 fails.
     """
     everyone = [baseline, *tried]
     kept = _Kept(directory / FILE, everyone, trial)
@@ -117,24 +139,26 @@ def take_times(
         for place in range(len(everyone)):
             # Nobody always runs after the same one.
             each = everyone[(place + number) % len(everyone)]
-            if kept.get(number, each) is None:
-                tell(f"times, round {number + 1} of {trial.rounds}: {each.label}")
-                kept.put(number, each, _run(each, trial))
+            if each.error or kept.get(number, each):
+                continue
+            tell(f"times, round {number + 1} of {trial.rounds}: {each.label}")
+            answer = _run(each, trial)
+            if "measured" in answer:
+                kept.put(number, each, answer["measured"])
+                continue
+            each.error = f"it was exported, but its times could not be taken: {answer['error']}"
+            if each is baseline:
+                remedy = "See whether `luthier generate` can run it."
+                raise InputError(f"the times of the model in float32 could not be taken: {answer['error']}", remedy)
+    theirs = kept.all_of(baseline)
     for each in everyone:
-        samples = [kept.get(number, each) or {} for number in range(trial.rounds)]
-        errors = [sample["error"] for sample in samples if "error" in sample]
-        if errors:
-            each.error = f"it was exported, but its times could not be taken: {errors[0]}"
-            continue
-        names = list(samples[0])
-        each.times = {name: statistics.median(sample[name] for sample in samples) for name in names}
-        theirs = [kept.get(number, baseline) or {} for number in range(trial.rounds)]
-        for name in SPEEDS:
-            ratios = [mine[name] / other[name] for mine, other in zip(samples, theirs, strict=True) if name in other]
-            if ratios:
-                each.ratios[name] = statistics.median(ratios)
-    if baseline.error:
-        raise InputError(f"the model in float32: {baseline.error}", "See whether `luthier generate` can run it.")
+        if not each.error:
+            mine = kept.all_of(each)
+            each.times = {name: statistics.median(sample[name] for sample in mine) for name in mine[0]}
+            each.ratios = {
+                name: statistics.median(own[name] / other[name] for own, other in zip(mine, theirs, strict=True))
+                for name in SPEEDS
+            }
 
 
 class _Kept:
@@ -144,23 +168,27 @@ class _Kept:
         self._path = path
         what = {"models": sorted(each.model for each in everyone), "trial": asdict(trial), "machine": machine()}
         self._identity = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-        self._samples: dict[str, dict[str, Any]] = {}
+        self._rounds = trial.rounds
+        self._samples: dict[str, dict[str, float]] = {}
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             self._samples = record["samples"] if record["identity"] == self._identity else {}
         except (OSError, ValueError, KeyError, TypeError):
             self._samples = {}  # None yet, or a damaged one: times are taken anew.
 
-    def get(self, number: int, tried: Tried) -> dict[str, Any] | None:
+    def get(self, number: int, tried: Tried) -> dict[str, float] | None:
         return self._samples.get(f"{number}/{tried.model}")
 
-    def put(self, number: int, tried: Tried, sample: Mapping[str, Any]) -> None:
-        self._samples[f"{number}/{tried.model}"] = dict(sample)
+    def all_of(self, tried: Tried) -> list[dict[str, float]]:
+        return [self._samples[f"{number}/{tried.model}"] for number in range(self._rounds)]
+
+    def put(self, number: int, tried: Tried, sample: dict[str, float]) -> None:
+        self._samples[f"{number}/{tried.model}"] = sample
         write_json(self._path, {"identity": self._identity, "samples": self._samples})
 
 
 def _run(tried: Tried, trial: Trial) -> dict[str, Any]:
-    """One model in a process of its own: what it measured, or its `error`."""
+    """One model in a process of its own: what it `measured`, or its `error`."""
     request = {
         "kind": "model" if tried.label == BASELINE else "onnx",
         "form": tried.form,
@@ -181,10 +209,9 @@ def _run(tried: Tried, trial: Trial) -> dict[str, Any]:
             timeout=TIMEOUT,
             check=False,
         )
-        answer = json.loads(done.stdout)
+        return dict(json.loads(done.stdout))
     except subprocess.TimeoutExpired:
         return {"error": f"it did not end within {TIMEOUT} s"}
     except ValueError:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         return {"error": lines[-1] if lines else f"its process ended with {done.returncode}"}
-    return dict(answer.get("measured") or {"error": answer["error"]})

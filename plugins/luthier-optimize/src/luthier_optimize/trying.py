@@ -69,12 +69,17 @@ class Workshop:
             recipe, home=self.home, plugins=self.plugins, device=self.device, display=False, listen=listen
         )
 
-    def measures(self, *, compared: bool) -> list[Step]:
-        """The validators of a model: of its text, of the recipe's task, and if it is compared, its parity."""
+    def measures(self, *, compared: bool, gated: bool = False) -> list[Step]:
+        """The validators of a model: of its text, the recipe's own, and if it is compared, its parity.
+
+        Args:
+            compared: it is an exported one.
+            gated: the recipe's own keep their gates.
+        """
         limit = {"max_examples": self.examples}
         found: list[Step] = [{"validate": "parity", **limit}] if compared else []
         found.append({"validate": "perplexity", "subjects": ["candidate"], **limit})
-        found += [step for step, _ in self.material.texts.tasks]
+        found += [task.step if gated else task.alone for task in self.material.texts.tasks]
         return [self.material.reading(step) for step in found]
 
 
@@ -160,11 +165,10 @@ def _measured(tried: Tried, run: Run, step: str, material: Material) -> Tried:
         found = _records(run, "parity")
         tried.mean_kl, tried.top1 = found["mean_kl"]["value"], found["top1_agreement"]["value"]
         tried.mean_kl_margin = margin(found["mean_kl"]["per_example"], found["mean_kl"]["weights"])
-    for validator, metric in material.texts.tasks:
-        name = str(validator.get("id") or validator["validate"])
-        metrics = run.step(name).metrics
-        if metric in metrics:
-            tried.task[metric] = metrics[metric]
+    for task in material.texts.tasks:
+        metrics = run.step(task.id).metrics
+        if task.metric in metrics:
+            tried.task[task.metric] = metrics[task.metric]
     return tried
 
 

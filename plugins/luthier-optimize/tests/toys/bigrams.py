@@ -64,10 +64,18 @@ def rounded(onnx: OnnxModel, ctx: Context, *, grid: Literal["fine", "coarse"] = 
 
 
 @component(needs={"onnx": {"table"}})
-def broken(onnx: OnnxModel, ctx: Context) -> None:
+def broken(onnx: OnnxModel, ctx: Context, *, kind: Literal["a", "b"] = "a") -> None:
     """Refuse."""
-    (ctx.output.parent / "tried").touch()
     raise InputError("this processor has no such kernel", "Take another one.")
+
+
+@component(needs={"onnx": {"table"}})
+def mute(onnx: OnnxModel, ctx: Context) -> None:
+    """Make the end the most likely everywhere."""
+    with np.load(onnx.path / "table.npz") as file:
+        table = file["values"] * file["scale"]
+    table[:, END] = 50
+    np.savez_compressed(ctx.output / "table.npz", values=table, scale=np.float32(1))
 
 
 def check_budget(*, max_kl: float | None, **_: object) -> None:
@@ -106,6 +114,8 @@ class Bigrams:
         last, text = self._ids(prompt)[-1], ""
         for _ in range(count):
             last = int(self.table[last].argmax())
+            if last == END:
+                break
             text += ALPHABET[last]
         return text
 
@@ -127,7 +137,8 @@ class Bigrams:
         given, targets = self._ids(prompt), self._ids(completion)
         if not prompt:
             given, targets = targets[:1], targets[1:]
-        return self.table[[given[-1], *targets[:-1]]].astype(np.float32), targets
+        read = [given[-1], *targets][: len(targets)]
+        return self.table[np.array(read, dtype=int)].astype(np.float32), targets
 
     def _ids(self, text):
         return [max(1, ALPHABET.find(letter)) for letter in text] or [1]
@@ -146,6 +157,19 @@ def packed_tables(onnx: OnnxModel) -> Bigrams:
         return Bigrams(file["values"] * file["scale"])
 
 
+@component(metrics=("letters", "vowels"))
+def vowels(subject: Bigrams, data: Dataset, ctx: Context) -> None:
+    """Count what the model writes after some held-out texts."""
+    texts = subject.generate(data.frame("test")["text"].to_list()[:4], max_new_tokens=8)
+    ctx.metric("letters", sum(map(len, texts)))
+    ctx.metric("vowels", sum(letter in "aeiou" for text in texts for letter in text))
+
+
+@hookimpl
+def luthier_validators():
+    return [vowels]
+
+
 @hookimpl
 def luthier_architectures():
     return [bigrams]
@@ -158,7 +182,7 @@ def luthier_exporters():
 
 @hookimpl
 def luthier_quantizers():
-    return [rounded, broken, careful]
+    return [rounded, broken, mute, careful]
 
 
 @hookimpl
