@@ -65,4 +65,8 @@ def luthier_samples(tiny: Path, export: Any) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def luthier_configurations() -> dict[str, dict[str, Any]]:
     """Little calibration data, for speed; `mixed` has no budget by default."""
-    return {"gptq": {"calibration_tokens": 512}, "mixed": {"calibration_tokens": 512, "max_megabytes": 0.2}}
+    return {
+        "gptq": {"calibration_tokens": 512},
+        "awq": {"calibration_tokens": 512},
+        "mixed": {"calibration_tokens": 512, "max_megabytes": 0.22},
+    }

@@ -8,12 +8,12 @@ import torch
 
 from luthier import Dataset, InputError, Model
 from luthier.testing import make_context
+from luthier_models.grids import k_quant, quantize, symmetric
 from luthier_models.loading import load_causal_lm
 from luthier_onnx import genai
 from luthier_onnx.packed import read_packed
-from luthier_quantize import gptq
+from luthier_quantize import awq, gptq
 from luthier_quantize.fisher import importances, predicted_kl
-from luthier_quantize.grids import k_quant, quantize
 from luthier_quantize.layerwise import LayerByLayer
 from luthier_quantize.second_order import gptq as by_gptq
 
@@ -47,6 +47,16 @@ def test_gptq_changes_a_product_less_than_rounding_and_equals_it_where_inputs_ar
     assert ours < 0.5 * theirs
     independent = by_gptq(weight[:, :64], torch.eye(64), k_quant, 4, 32)
     assert torch.equal(independent.integers, quantize(weight[:, :64], k_quant, 4, 32).integers)
+
+
+def test_gptq_changes_a_product_less_than_rounding_in_8_bits_too():
+    weight = torch.randn(48, 80, generator=torch.Generator().manual_seed(2))
+    inputs = correlated(80)
+    chosen = by_gptq(weight, inputs.T @ inputs, symmetric, 8, 32)
+    plain = quantize(weight, symmetric, 8, 32)
+    ours, theirs = ((inputs @ (each.values() - weight).T).square().mean() for each in (chosen, plain))
+    assert ours < 0.5 * theirs
+    assert (chosen.grid.zero_points == 128).all()
 
 
 def test_gptq_takes_inputs_that_never_vary():
@@ -103,10 +113,10 @@ def test_the_kl_of_a_small_error_is_predicted(model, name):
     assert predicted_kl(error, rows.T @ rows / len(rows), found.rows) == pytest.approx(measured, rel=0.25)
 
 
-@pytest.mark.parametrize("head", ["int8", "int4"])
-def test_an_export_has_the_integers_that_gptq_chose(tiny, data, tmp_path, head):
-    ctx, exported = make_context(tmp_path / "gptq"), make_context(tmp_path / "export")
-    gptq(Model.at(tiny, "causal-lm"), data, ctx, calibration_tokens=2048, head=head)
+@pytest.mark.parametrize(("quantizer", "head"), [(gptq, "int8"), (gptq, "int4"), (awq, "int8")])
+def test_an_export_has_the_integers_that_were_chosen(tiny, data, tmp_path, quantizer, head):
+    ctx, exported = make_context(tmp_path / "quantized"), make_context(tmp_path / "export")
+    quantizer(Model.at(tiny, "causal-lm"), data, ctx, calibration_tokens=2048, head=head)
     packed = read_packed(ctx.output)
     weights = dict(load_causal_lm(ctx.output).named_parameters())
     matrices = {name for name, weight in weights.items() if weight.ndim == 2}

@@ -5,7 +5,7 @@ Importing this module loads no heavy library; the components import their implem
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
@@ -14,13 +14,15 @@ from luthier import InputError, component, hookimpl
 from luthier_models.devices import check_device
 
 if TYPE_CHECKING:
-    from luthier import Context, Dataset, Model, OnnxModel
+    from luthier import Context, Dataset, Known, Model, OnnxModel
 
 CALIBRATING = {"prompt-completion", "chat", "language-modelling"}
 """The forms of examples that calibration reads."""
 
 GRAPHS = {"decoder", "encoder-decoder"}
-"""The forms of what `export: dynamo` and `optimum` write."""
+"""The forms of language models that `export: dynamo` and `optimum` write; `dynamo` writes classifiers too."""
+
+CLASSIFIER = "sequence-classifier"
 
 
 @component(needs={"onnx": {"genai"}})
@@ -88,7 +90,7 @@ def gptq(
     arXiv:2505.07004). Blocks have a scale and a zero point, found by the search of `k-quant`. It runs before the
     export: the model keeps its form, with the weights that its integers stand for, and `export: genai` packs exactly
     these integers. `mean_kl` and `top1_agreement` tell how far the model is from what it was, on the split `valid`,
-    and `megabytes` what an export takes but for its graph.
+    and `megabytes` what an export takes.
 
     Args:
         block_size: so many weights of a row share one scale: blocks of 32 take 5.1 bits a weight.
@@ -99,6 +101,36 @@ def gptq(
 
     option = Option(4, block_size)
     quantize_by_gptq(model, data, ctx, option=option, head=HEADS[head], tokens=calibration_tokens)
+
+
+@component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check_device=check_device)
+def awq(
+    model: Model,
+    data: Dataset,
+    ctx: Context,
+    *,
+    block_size: Literal[16, 32, 64, 128] = 32,
+    head: Literal["int8", "int4"] = "int8",
+    calibration_tokens: Annotated[int, Ge(512)] = 32_768,
+) -> None:
+    """Keep the weights of a model in 4 bits, with the columns that see large inputs scaled up for it (AWQ).
+
+    The scales are a power of the inputs' magnitudes, searched on calibration data for each group of products of one
+    input (arXiv:2306.00978), and folded into the norm or the product that the inputs come from, so that the model in
+    floating point stays what it is; where there is no such module, nothing is scaled. Then each block is clipped
+    where that changes outputs less, and rounded to nearest. The result is kept and exported as that of `gptq`, with
+    the same metrics.
+
+    Args:
+        block_size: so many weights of a row share one scale: blocks of 32 take 5.1 bits a weight.
+        head: of the head and the embedding that it may be tied to: `int8` in blocks of 64, or `int4` in blocks of 32,
+            as `gptq` chooses them.
+        calibration_tokens: how much of the split `train` is looked at; a fourth as much of `valid` is measured on.
+    """
+    from luthier_quantize.calibrated import HEADS, Option, quantize_by_awq
+
+    option = Option(4, block_size)
+    quantize_by_awq(model, data, ctx, option=option, head=HEADS[head], tokens=calibration_tokens)
 
 
 def check_budget(*, max_kl: float | None, max_megabytes: float | None, **_: object) -> None:
@@ -136,16 +168,16 @@ def mixed(
 
     Args:
         max_kl: in nats a token, on the split `valid`: the smallest model that keeps to it.
-        max_megabytes: of the export, but for its graph: the best model that keeps to it.
+        max_megabytes: of the export, the whole directory: the best model that keeps to it.
         calibration_tokens: how much of the split `train` is looked at; a fourth as much of `valid` is measured on.
     """
-    from luthier_quantize.mixed import Budget, quantize_mixed
+    from luthier_quantize.sensitivity import Budget, quantize_mixed
 
     size = None if max_megabytes is None else int(max_megabytes * 1e6)
     quantize_mixed(model, data, ctx, budget=Budget(max_kl, size), tokens=calibration_tokens)
 
 
-@component(needs={"onnx": GRAPHS})
+@component(needs={"onnx": GRAPHS | {CLASSIFIER}})
 def dynamic_int8(onnx: OnnxModel, ctx: Context) -> None:
     """Keep a model that `export: dynamo` wrote in 8 bits, and compute its products in 8 bits; no data is needed.
 
@@ -161,7 +193,20 @@ def dynamic_int8(onnx: OnnxModel, ctx: Context) -> None:
     quantize_dynamically(onnx, ctx)
 
 
-@component(needs={"onnx": GRAPHS, "data": CALIBRATING})
+def check_pairs(_configuration: Mapping[str, Any], *, onnx: Known, data: Known) -> None:
+    """Refuse texts without prompts for an encoder-decoder, which reads none.
+
+    Raises:
+        InputError: saying what it reads.
+    """
+    if onnx.form == "encoder-decoder" and data.form == "language-modelling":
+        raise InputError(
+            "an encoder-decoder reads pairs of prompts and completions, and the data is of texts without prompts",
+            "Calibrate it on pairs (`format: prompt-completion`), or use `quantize: dynamic-int8`, which needs none.",
+        )
+
+
+@component(needs={"onnx": GRAPHS, "data": CALIBRATING}, check_inputs=check_pairs)
 def static_int8(
     onnx: OnnxModel, data: Dataset, ctx: Context, *, calibration_tokens: Annotated[int, Ge(512)] = 8192
 ) -> None:
@@ -180,7 +225,7 @@ def static_int8(
     quantize_statically(onnx, data, ctx, tokens=calibration_tokens)
 
 
-@component(needs={"onnx": GRAPHS})
+@component(needs={"onnx": GRAPHS | {CLASSIFIER}})
 def float16(onnx: OnnxModel, ctx: Context) -> None:
     """Keep the matrices of a model that `export: dynamo` wrote in 16 bits: half the size, and hardly a loss.
 
@@ -196,4 +241,4 @@ def float16(onnx: OnnxModel, ctx: Context) -> None:
 @hookimpl
 def luthier_quantizers() -> list[Callable[..., Any]]:
     """Give the quantizers."""
-    return [int8, int4, gptq, mixed, dynamic_int8, static_int8, float16]
+    return [int8, int4, gptq, awq, mixed, dynamic_int8, static_int8, float16]

@@ -77,12 +77,26 @@ class LayerByLayer:
         return len(self._layers)
 
     @property
+    def layer(self) -> nn.Module:
+        """The next layer."""
+        return self._layers[self._next]
+
+    @property
+    def head_width(self) -> int:
+        """The width of an attention head."""
+        config: Any = self._model.config.get_text_config()
+        return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+    def output(self) -> Tensor:
+        """What the next layer, as it is now, makes of the first few windows: (windows, tokens, width)."""
+        return self._call(self._next, self._states[0])
+
+    @property
     def linears(self) -> dict[str, nn.Linear]:
         """The products of the next layer, by the names of their weights in the model."""
-        layer = self._layers[self._next]
         return {
             f"{self._prefix}.{self._next}.{name}.weight": module
-            for name, module in layer.named_modules()
+            for name, module in self.layer.named_modules()
             if isinstance(module, nn.Linear)
         }
 

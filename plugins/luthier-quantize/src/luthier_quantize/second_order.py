@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from luthier_quantize.grids import Finder, Grid, Quantized
+from luthier_models.grids import Finder, Grid, Quantized
 
 # Of the mean of the diagonal, added to it: the calibration data never spans all directions.
 _DAMPING = 0.01

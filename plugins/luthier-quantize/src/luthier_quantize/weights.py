@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from luthier_models.grids import METHODS, Quantized, quantize
 from luthier_onnx.graphs import copy_companions
 from luthier_onnx.packed import PackedMatrix
 from luthier_onnx.packing import PackableGraph
 from luthier_onnx.trial import report_trial
-from luthier_quantize.grids import METHODS, Quantized, quantize
 
 if TYPE_CHECKING:
     from luthier import Context

@@ -18,9 +18,11 @@ from luthier_tune.options import (
     BY_VALID_LOSS,
     Fsdp,
     ParallelTraining,
+    Quantization,
     check_budget,
     check_factors,
     check_layers,
+    check_lora,
     check_sharded,
     no_head,
     no_template,
@@ -95,7 +97,7 @@ def check_prompted(configuration: Mapping[str, Any], *, model: Known, data: Know
 
 @component(
     needs={"model": FORMS, "data": LEARNABLE},
-    check=check_sharded,
+    check=check_lora,
     check_inputs=check_task,
     check_device=check_device,
     search=BY_VALID_LOSS,
@@ -115,6 +117,7 @@ def lora(
     dora: bool = False,
     init: Literal["zero", "pissa"] = "zero",
     loraplus_ratio: Annotated[float, Ge(1)] = 1.0,
+    quantization: Quantization | None = None,
     fsdp: Fsdp | None = None,
     training: ParallelTraining = ParallelTraining(),
 ) -> None:
@@ -142,6 +145,10 @@ def lora(
             weights themselves (PiSSA, arXiv:2404.02948). The adapter that is kept is for the weights as they
             were, at twice the rank.
         loraplus_ratio: how many times faster the adapters' second matrices learn (LoRA+, arXiv:2402.12354).
+        quantization: train the adapters against the 4-bit integers that the merged weights become, `{}` or with keys
+            of `quantize: int4`: `method` (`rtn`, if not given) and `block_size`. After the export, `quantize: int4`
+            with the same two makes these very integers. The losses, also that by which the best weights are kept, are
+            those of the integers.
         fsdp: shard the model over the GPUs of the processes, `{}` or with keys of accelerate's plugin for FSDP version
             2: `reshard_after_forward`, `auto_wrap_policy`, `transformer_cls_names_to_wrap`, `min_num_params`,
             `mixed_precision_policy`, `cpu_offload`, `activation_checkpointing`.
@@ -158,6 +165,7 @@ def lora(
         dora=dora,
         init=init,
         loraplus_ratio=loraplus_ratio,
+        quantization=quantization,
     )
     tune(model, data, ctx, adapter=adapter, fsdp=fsdp, settings=training)
 

@@ -20,6 +20,7 @@ from luthier_tune.adapter_files import adapter_tensors, save_adapter
 from luthier_tune.lean import lean_or_plain
 from luthier_tune.loss import CompletionLoss
 from luthier_tune.processes import in_processes
+from luthier_tune.quantization_aware import check_quantizable, use_integers
 from luthier_tune.sharding import check_sharding, loading_device, sharded
 from luthier_tune.targets import adaptable, check_names, matches
 from luthier_tune.task import Student, check_start, copy_companions, fit, read_examples
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from luthier import Context, Dataset, Model
-    from luthier_tune.options import Fsdp, Training
+    from luthier_tune.options import Fsdp, Quantization, Training
 
 # PiSSA's fast decomposition; at 16 rounds its authors find the same training loss as with the exact one.
 _PISSA: Any = "pissa_niter_16"
@@ -50,6 +51,7 @@ class AdapterSettings:
     dora: bool = False
     init: Literal["zero", "pissa"] = "zero"
     loraplus_ratio: float = 1.0
+    quantization: Quantization | None = None
 
     def rate_of(self, parameter: str) -> float:
         """How many times the learning rate a parameter learns at: LoRA+ lets the second matrices learn faster."""
@@ -122,7 +124,8 @@ def lora_config(base: PreTrainedModel, settings: AdapterSettings) -> LoraConfig:
     """The settings as peft has them.
 
     Raises:
-        InputError: if no layer has one of the names, or PiSSA is asked for more than a layer's full rank.
+        InputError: if no layer has one of the names, PiSSA is asked for more than a layer's full rank, or layers
+            cannot be quantized.
     """
     layers = _target_layers(base, settings)
     # The longer a name, the fewer layers it means: it goes first, and peft takes the first that matches.
@@ -135,7 +138,7 @@ def lora_config(base: PreTrainedModel, settings: AdapterSettings) -> LoraConfig:
     with warnings.catch_warnings():
         # It is about peft's own way to save PiSSA, which `save_adapter` does not use.
         warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA with rank_pattern")
-        return LoraConfig(
+        config = LoraConfig(
             r=settings.rank,
             lora_alpha=alpha,  # type: ignore[arg-type]  # any number will do
             lora_dropout=settings.dropout,
@@ -150,6 +153,10 @@ def lora_config(base: PreTrainedModel, settings: AdapterSettings) -> LoraConfig:
             # peft itself trains what has one of its own names.
             modules_to_save=[name for name in _trained_head(base) if name not in SEQ_CLS_HEAD_NAMES] or None,
         )
+    if settings.quantization is not None:
+        check_quantizable(base, layers)
+        use_integers(config, settings.quantization)
+    return config
 
 
 def _task_type(base: PreTrainedModel) -> str:

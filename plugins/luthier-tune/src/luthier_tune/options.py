@@ -95,6 +95,46 @@ class Fsdp:
     activation_checkpointing: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """The 4-bit integers that the weights of products are to become: as `quantize: int4` has them.
+
+    Attributes:
+        method: how scale and zero point of a block are found. `rtn` is the fastest, and is found anew in each step.
+        block_size: so many weights of a row share one scale.
+    """
+
+    method: Literal["rtn", "k-quant", "hqq"] = "rtn"
+    block_size: Literal[16, 32, 64, 128, 256] = 32
+
+
+def check_lora(
+    *,
+    quantization: Quantization | None,
+    targets: str | list[str],
+    dropout: float,
+    dora: bool,
+    fsdp: Fsdp | None,
+    **others: Any,
+) -> None:
+    """Refuse what adapters that are trained against integers cannot have, and what `check_sharded` refuses.
+
+    Raises:
+        InputError: naming it.
+    """
+    check_sharded(fsdp=fsdp, **others)
+    if quantization is None:
+        return
+    unlike = {"dropout": dropout > 0, "dora": dora, "fsdp": fsdp is not None}
+    given = [name for name, is_given in unlike.items() if is_given]
+    if given:
+        raise InputError(f"`{given[0]}` does not go with `quantization`", "Keep one of them.")
+    if targets != "all-linear":
+        raise InputError(
+            "`quantization` rounds all layers, and `targets` names some", "Leave `targets` out; `ranks` may differ."
+        )
+
+
 def check_sharded(*, fsdp: Fsdp | None, processes: int, **others: Any) -> None:
     """Refuse to shard over one process, keys of `fsdp` that do not go together, and what `check_budget` refuses.
 

@@ -71,7 +71,7 @@ def quantize(weight: Tensor, find: Finder, bits: int, block_size: int, importanc
 
 def rtn(blocks: Tensor, bits: int, importance: Tensor) -> tuple[Tensor, Tensor]:
     """The grid from a block's smallest to its largest value, as rounding to nearest takes it."""
-    return _range_grid(blocks, bits, 1.0)
+    return range_grid(blocks, bits, 1.0)
 
 
 def symmetric(blocks: Tensor, bits: int, importance: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,11 +88,11 @@ def k_quant(blocks: Tensor, bits: int, importance: Tensor) -> tuple[Tensor, Tens
     weight counts by its column's importance and, as there, the more the larger it is.
     """
     weights = importance * (blocks.square().mean(-1, keepdim=True).sqrt() + blocks.abs())
-    best_scale, best_zero = _range_grid(blocks, bits, 1.0)
+    best_scale, best_zero = range_grid(blocks, bits, 1.0)
     best_error = _error(blocks, best_scale, best_zero, bits, weights)
     for shrink in _SHRINKS:
-        start, zero = _range_grid(blocks, bits, shrink)
-        steps = _round(blocks, start, zero, bits) - zero[..., None]
+        start, zero = range_grid(blocks, bits, shrink)
+        steps = round_to(blocks, start, zero, bits) - zero[..., None]
         squares = (weights * steps.square()).sum(-1)
         fitted = (weights * steps * blocks).sum(-1) / squares.clamp_min(torch.finfo(squares.dtype).tiny)
         scale = torch.where(fitted > 0, fitted, start)
@@ -109,10 +109,10 @@ def hqq(blocks: Tensor, bits: int, importance: Tensor) -> tuple[Tensor, Tensor]:
     The solver alternates between the errors, shrunk towards zero, and the zero point that fits the rest. What it
     finds is rounded to an integer at the end, where its scale is fitted to it.
     """
-    scale, zero = _range_grid(blocks, bits, 1.0)
+    scale, zero = range_grid(blocks, bits, 1.0)
     exact, beta, best = zero, 10.0, torch.full_like(zero, torch.inf)
     for _ in range(20):
-        rounded = _round(blocks, scale, exact, bits)
+        rounded = round_to(blocks, scale, exact, bits)
         errors = blocks - scale[..., None] * (rounded - exact[..., None])
         shrunk = errors.sign() * (errors.abs() - errors.abs().clamp_min(1e-8).pow(-0.3) / beta).clamp_min(0)
         found = (rounded - (blocks - shrunk) / scale[..., None]).mean(-1)
@@ -121,7 +121,7 @@ def hqq(blocks: Tensor, bits: int, importance: Tensor) -> tuple[Tensor, Tensor]:
         best, zero, exact = torch.where(improved, norm, best), torch.where(improved, exact, zero), found
         beta *= 1.01
     zero = zero.round().clamp(0, 2**bits - 1)
-    steps = _round(blocks, scale, zero, bits) - zero[..., None]
+    steps = round_to(blocks, scale, zero, bits) - zero[..., None]
     fitted = (steps * blocks).sum(-1) / steps.square().sum(-1).clamp_min(1e-12)
     return torch.where(fitted > 0, fitted, scale), zero
 
@@ -138,15 +138,8 @@ def in_blocks(rows: Tensor, block_size: int) -> Tensor:
     return torch.nn.functional.pad(rows, (0, missing)).reshape(*rows.shape[:-1], -1, block_size)
 
 
-def _quantize_rows(rows: Tensor, find: Finder, bits: int, block_size: int, importance: Tensor | None) -> Quantized:
-    blocks = in_blocks(rows, block_size)
-    columns = torch.ones(rows.shape[1], device=rows.device) if importance is None else importance
-    scales, zero_points = find(blocks, bits, in_blocks(columns, block_size))
-    integers = _round(blocks, scales, zero_points, bits).flatten(-2)[:, : rows.shape[1]]
-    return Quantized(integers.to(torch.uint8), Grid(scales, zero_points, bits, block_size))
-
-
-def _range_grid(blocks: Tensor, bits: int, shrink: float) -> tuple[Tensor, Tensor]:
+def range_grid(blocks: Tensor, bits: int, shrink: float) -> tuple[Tensor, Tensor]:
+    """Scales and zero points, (…, blocks), of a block's range from its smallest to its largest value times `shrink`."""
     levels = 2**bits - 1
     low, high = blocks.amin(-1).clamp_max(0) * shrink, blocks.amax(-1).clamp_min(0) * shrink
     scale = (high - low) / levels
@@ -155,10 +148,19 @@ def _range_grid(blocks: Tensor, bits: int, shrink: float) -> tuple[Tensor, Tenso
     return scale, (-low / scale).round().clamp(0, levels)
 
 
-def _round(blocks: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+def round_to(blocks: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """The nearest integers on a grid, in floating point, in the shape of `blocks`."""
     return (blocks / scale[..., None] + zero[..., None]).round().clamp(0, 2**bits - 1)
 
 
+def _quantize_rows(rows: Tensor, find: Finder, bits: int, block_size: int, importance: Tensor | None) -> Quantized:
+    blocks = in_blocks(rows, block_size)
+    columns = torch.ones(rows.shape[1], device=rows.device) if importance is None else importance
+    scales, zero_points = find(blocks, bits, in_blocks(columns, block_size))
+    integers = round_to(blocks, scales, zero_points, bits).flatten(-2)[:, : rows.shape[1]]
+    return Quantized(integers.to(torch.uint8), Grid(scales, zero_points, bits, block_size))
+
+
 def _error(blocks: Tensor, scale: Tensor, zero: Tensor, bits: int, weights: Tensor) -> Tensor:
-    values = scale[..., None] * (_round(blocks, scale, zero, bits) - zero[..., None])
+    values = scale[..., None] * (round_to(blocks, scale, zero, bits) - zero[..., None])
     return (weights * (values - blocks).square()).sum(-1)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier_quantize.grids import METHODS, quantize
+from luthier_models.grids import METHODS, quantize
 
 
 def gaussian(seed: int, rows: int = 64, columns: int = 96) -> torch.Tensor:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from luthier_quantize.calibrated import Calibrated, Option, fitting, head_moment, rounded, tables_of
+from luthier_quantize.calibrated import (
+    Calibrated,
+    Option,
+    by_gptq,
+    fitting,
+    head_moment,
+    rounded,
+    rounded_table,
+    tables_of,
+)
 from luthier_quantize.choosing import Candidate, Choice, loss_of, size_of, within_loss, within_size
 from luthier_quantize.fisher import Importance, predicted_kl
 from luthier_quantize.layerwise import LayerByLayer
@@ -50,7 +59,7 @@ def quantize_mixed(model: Model, data: Dataset, ctx: Context, *, budget: Budget,
     for number in range(_ROUNDS):
         choice = _choose(parts, budget.size, calibrated.fixed_bytes, predicted)
         options = {name: each.option for name, each in choice.items()}
-        calibrated.quantize(options.__getitem__, options[HEAD], importance)
+        calibrated.quantize(by_gptq(options.__getitem__), options[HEAD], importance)
         divergence = calibrated.measure()
         ctx.log.info(
             "round %d: %d bytes, predicted KL %.4f, measured %.4f",
@@ -93,7 +102,7 @@ def sensitivities(calibrated: Calibrated, importance: Mapping[str, Importance], 
     moment = head_moment(layers, weights.get(tables.head_name))
     fits = {fitted for option in OPTIONS if (fitted := fitting(option, weight)) is not None}
     parts[HEAD] = [
-        _candidate(option, {tables.head_name: weight}, moment, importance, lookups=tables.is_tied)
+        _candidate(option, {tables.head_name: weight}, moment, importance, table=True, lookups=tables.is_tied)
         for option in sorted(fits)
     ]
     return parts
@@ -105,12 +114,13 @@ def _candidate(
     second_moment: torch.Tensor,
     importance: Mapping[str, Importance],
     *,
+    table: bool = False,
     lookups: bool = False,
 ) -> Candidate[Option]:
-    """An option for matrices of one input."""
+    """An option for matrices of one input; a `table` is the head, with `lookups` where it is the embedding, too."""
     size, loss = 0, 0.0
     for name, weight in weights.items():
-        quantized = rounded(weight, second_moment, option)
+        quantized = (rounded_table if table else rounded)(weight, second_moment, option)
         size += as_packed(quantized).size
         error = quantized.values() - weight
         loss += predicted_kl(error, second_moment, importance[name].rows)
