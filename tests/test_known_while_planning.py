@@ -21,7 +21,7 @@ GENAI = "  - export: genai\n"
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LUTHIER_PLUGINS", "models,onnx,text,tune")
+    monkeypatch.setenv("LUTHIER_PLUGINS", "gguf,models,onnx,text,tune")
     (tmp_path / "data.jsonl").write_text(json.dumps({"text": "the bridge is old"}) + "\n")
 
     def write(data: str, architecture: str, then: str = ""):
@@ -41,6 +41,8 @@ def recipe(tmp_path, monkeypatch):
         (TEXTS, "rnn-lm", GENAI, "cannot export the architecture RnnForCausalLM; Write `export: dynamo`"),
         (TEXTS, "fresh\n    family: gpt2", "  - tune: full\n" + GENAI, "cannot export the architecture GPT2LMHead"),
         (TEXTS, "fresh\n    positions: none", GENAI, "cannot export layers without positions, which SmolLM3For"),
+        (TEXTS, "rnn-lm", "  - export: gguf\n", "the exporter gguf does not know the architecture rnn-lm; It exports"),
+        (TEXTS, "fresh\n    family: opt", "  - export: gguf\n", "the exporter gguf does not know the architecture opt"),
         (PAIRS, "rnn-seq2seq", GENAI, "gives seq2seq-lm; What takes seq2seq-lm: `export: dynamo`."),
         (PAIRS, "fresh\n    family: t5", GENAI, "gives seq2seq-lm; What takes seq2seq-lm: `export: dynamo`."),
         (TEXTS, "fresh\n    parameters: 15K", "", "15,000 parameters are too few: the smallest shape has"),
@@ -78,6 +80,7 @@ def test_what_a_recipe_tells_of_a_model_is_refused_while_planning(recipe, data, 
         (TEXTS, "fresh", GENAI),
         (TEXTS, "fresh\n    family: qwen3", "  - tune: full\n" + GENAI),
         (TEXTS, "rnn-lm", "  - export: dynamo\n"),
+        (TEXTS, "fresh\n    family: gpt2", "  - export: gguf\n"),
         (TEXTS, "fresh\n    tokenizer: {kind: byte}", "  - tune: extend-vocabulary\n"),
         (LABELS, "fresh", "  - tune: classification-head\n  - tune: layers\n    top: 0\n"),
         # Nothing is known of what is only read when its turn comes.
@@ -88,13 +91,15 @@ def test_what_is_right_or_not_known_is_planned(recipe, data, architecture, then)
     luthier.plan(recipe(data, architecture, then))
 
 
-def test_planning_it_loads_no_heavy_library(recipe):
-    path = recipe(TEXTS, "rnn-lm", GENAI)
+@pytest.mark.parametrize(("exporter", "named"), [("genai", "RnnForCausalLM"), ("gguf", "rnn-lm")])
+def test_planning_it_loads_no_heavy_library(recipe, exporter, named):
+    path = recipe(TEXTS, "rnn-lm", f"  - export: {exporter}\n")
     code = (
         "import sys, luthier\n"
         "try:\n    luthier.plan(sys.argv[1])\n"
-        "except luthier.InputError as error:\n    assert 'RnnForCausalLM' in str(error), error\n"
-        "print([name for name in ('torch', 'transformers', 'polars', 'onnx', 'numpy') if name in sys.modules])"
+        "except luthier.InputError as error:\n    assert sys.argv[2] in str(error), error\n"
+        "else:\n    raise SystemExit('it was planned')\n"
+        "print([name for name in ('torch', 'transformers', 'polars', 'onnx', 'numpy', 'gguf') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, str(path), named], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -198,7 +198,7 @@ class Model(Artifact):
 class OnnxModel(Artifact):
     """An exported model: a directory with ONNX graphs, or another file, and what its runtime needs.
 
-    `form` names the layout: `genai`, `decoder`, `encoder-decoder`, `gguf`.
+    `form` names the layout: `genai`, `decoder`, `encoder-decoder`, `sequence-classifier`, `gguf`.
     """
 
     kind: ClassVar[Kind] = "onnx"

@@ -97,8 +97,8 @@ def component(
         traits: called with the configuration; it returns what planning can know of the result besides its form, by
             names of your own, for the `check_inputs` of later steps. What takes an artifact of the same kind keeps
             its traits; one that is no longer known becomes None. Of the models that luthier-models makes anew:
-            `architecture`, transformers' class; `positions`; `tokenizer`, its kind; `chat_template`, whether there
-            is one.
+            `model_type` and `architecture`, as transformers has them; `positions`; `tokenizer`, its kind;
+            `chat_template`, whether there is one.
         check_device: for what computes on `ctx.device`: called with its name in the process that is to compute there,
             before the first step of a run for which the user named a device; it raises `InputError` where there is
             none of that name.

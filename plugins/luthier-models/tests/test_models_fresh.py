@@ -304,6 +304,7 @@ def test_planning_knows_the_class_of_every_family(family):
     config = FAMILIES[family].configuration(shape, Design(), tiny_tokenizer(None))
     classes = AUTO_CLASSES[TRAITS[family].form]._model_mapping
     assert TRAITS[family].architecture == classes[type(config)].__name__
+    assert config.model_type == family
 
 
 @pytest.mark.parametrize(("family", "width"), [("llama", 128), ("gpt2", 96), ("marian", 64), ("modernbert", 128)])

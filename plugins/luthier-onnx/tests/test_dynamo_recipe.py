@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import luthier
+from luthier.cli import app
 
 START = """
 luthier: 1
@@ -49,6 +51,23 @@ PAIRS = (
     max_new_tokens: 8
 """
 )
+LABELS = (
+    START.replace("FORMAT", "classification\n    id: labelled\n    label: half")
+    + """
+  - architecture: fresh
+    family: FAMILY
+    parameters: 200K
+    tokenizer: {kind: character, size: 96}
+  - tune: classification-head
+  - tune: full
+    max_steps: 20
+    valid_examples: 4
+  - export: dynamo
+  - quantize: dynamic-int8
+  - validate: classification
+    gate: {accuracy: {at_least: reference - 0.1}}
+"""
+)
 slow = pytest.mark.slow
 
 
@@ -56,7 +75,11 @@ slow = pytest.mark.slow
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     words = ["river", "ferry", "morning", "fog", "harbour", "crate", "apple", "bicycle"]
     texts = [f"The {first} is before the {second}, {n} times." for n, first in enumerate(words) for second in words]
-    rows = [json.dumps({"text": text, "shouted": text.upper()}) for text in texts]
+    halves = ["first" if number < len(texts) // 2 else "second" for number in range(len(texts))]
+    rows = [
+        json.dumps({"text": text, "shouted": text.upper(), "half": half})
+        for text, half in zip(texts, halves, strict=True)
+    ]
     (tmp_path / "data.jsonl").write_text("\n".join(rows), encoding="utf-8")
     monkeypatch.setenv("LUTHIER_HOME", str(tmp_path / "home"))
 
@@ -99,3 +122,15 @@ def test_pairs_to_chrf(run, architecture):
     assert found.model().form == "encoder-decoder"
     assert found.step("chrf").metrics["chrf"] >= 0
     assert found.step("parity").metrics["top1_agreement"] == 1
+
+
+@slow
+@pytest.mark.parametrize("family", ["llama", "modernbert"])
+def test_texts_to_labels(run, family):
+    found = run(LABELS.replace("FAMILY", family), "")
+    assert found.state == "done"
+    assert (found.model().kind, found.model().form) == ("onnx", "sequence-classifier")
+    assert found.step("dynamic-int8").metrics["mean_kl"] < 0.05
+    answer = CliRunner().invoke(app, ["generate", "latest", "The river is before the fog, 0 times."])
+    assert answer.exit_code == 0
+    assert answer.output.strip() in ("first", "second")

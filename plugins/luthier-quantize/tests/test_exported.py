@@ -241,11 +241,18 @@ def test_a_broken_result_is_refused_and_nothing_is_kept(gru, tmp_path):
     assert list(ctx.output.iterdir()) == []
 
 
-def test_a_plan_refuses_the_export_of_another_form(luthier_project):
+@pytest.mark.parametrize(
+    ("architecture", "quantizer", "said"),
+    [
+        ("rnn-lm", "int8", "decoder"),
+        ("rnn-seq2seq", "static-int8", "reads pairs of prompts and completions"),
+    ],
+)
+def test_a_plan_refuses_what_does_not_go_together(luthier_project, architecture, quantizer, said):
     luthier_project.recipe(
         "luthier: 1\nname: forms\nsteps:\n  - source: docstrings\n    packages: [luthier]\n"
-        "  - format: language-modelling\n  - architecture: rnn-lm\n  - export: dynamo\n  - quantize: int8\n"
+        f"  - format: language-modelling\n  - architecture: {architecture}\n  - export: dynamo\n"
+        f"  - quantize: {quantizer}\n"
     )
-    with pytest.raises(LuthierError, match="int8") as caught:
+    with pytest.raises(LuthierError, match=said):
         luthier.plan(luthier_project.path / "recipe.yaml")
-    assert "decoder" in str(caught.value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,13 @@ def quantized(component, onnx_model: OnnxModel, directory: Path, **configuration
     size = sum(path.stat().st_size for path in list_files(ctx.output)) / 1e6
     assert ctx.metrics["megabytes"].value == pytest.approx(size)
     return ctx.output
+
+
+def test_weights_that_a_finished_runs_model_shares_with_the_store_are_read(tiny, export, tmp_path):
+    shared = tmp_path / "shared"
+    shutil.copytree(export(tiny).path, shared)
+    os.link(shared / "model.onnx.data", tmp_path / "link")
+    assert quantized(int8, OnnxModel.at(shared, "genai"), tmp_path / "quantized").is_dir()
 
 
 def mean_kl(reference: Path, exported: Path) -> float:

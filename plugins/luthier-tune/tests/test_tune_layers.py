@@ -18,7 +18,7 @@ from luthier.testing import arguments, make_context
 from luthier_models.loading import load_causal_lm
 from luthier_models.normalise import save_model
 from luthier_models.packing import PackedModel
-from luthier_models.testing import tiny_tokenizer, write_tiny_model
+from luthier_models.testing import tiny_tokenizer, write_tiny_decoder, write_tiny_model
 from luthier_tune.activations import ActivationCache
 from luthier_tune.lean import LeanModel
 from luthier_tune.some_layers import first_trained_layer
@@ -168,6 +168,13 @@ def test_a_model_that_cannot_be_cut_is_noticed_and_trained_all_the_same(tmp_path
     ctx = tuned(tmp_path / "tuned", model, examples, max_epochs=1)
     assert "cannot be cut at a layer" in caplog.text
     assert {name.split(".")[2] for name in changed(ctx, model)} == {"3"}
+
+
+def test_layers_inside_of_another_module_are_found(tmp_path, examples, caplog):
+    model = Model.at(write_tiny_decoder(tmp_path / "opt", "opt"), "causal-lm", "2" * 64)
+    ctx = tuned(tmp_path / "tuned", model, examples, max_epochs=1)
+    assert "cannot be cut at a layer" in caplog.text  # It adds positions to what the embedding gives.
+    assert {name.removeprefix("model.decoder.layers.").partition(".")[0] for name in changed(ctx, model)} == {"1"}
 
 
 @pytest.mark.parametrize("kind", [PackedModel, LeanModel])

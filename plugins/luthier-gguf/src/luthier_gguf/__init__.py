@@ -5,16 +5,29 @@ Importing this module loads no heavy library; the component imports its implemen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from luthier import component, hookimpl
 
 if TYPE_CHECKING:
-    from luthier import Context, Model
+    from luthier import Context, Known, Model
 
 
-@component(gives="gguf", needs={"model": {"causal-lm"}})
+def check_architecture(_configuration: Mapping[str, Any], *, model: Known) -> None:
+    """Refuse what llama.cpp does not compute, where it is known what the model will be.
+
+    Raises:
+        InputError: naming exporters that know it.
+    """
+    model_type = model.traits.get("model_type")
+    if model_type is not None:
+        from luthier_gguf.families import check_type
+
+        check_type(model_type)
+
+
+@component(gives="gguf", needs={"model": {"causal-lm"}}, check_inputs=check_architecture)
 def gguf(
     model: Model,
     ctx: Context,

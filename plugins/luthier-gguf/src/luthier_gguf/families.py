@@ -1,4 +1,4 @@
-"""Which architectures llama.cpp computes as transformers does, and with what settings.
+"""Which architectures llama.cpp computes as transformers does, and with what settings. Light: planning asks it too.
 
 Sources: llama.cpp's graphs (`src/models/*.cpp`) for what each takes for granted, and `llama_model_rope_type` for how
 each lays out rotary positions.
@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gguf import MODEL_ARCH
-
 from luthier import InputError
 
 if TYPE_CHECKING:
+    from gguf import MODEL_ARCH
     from transformers import PreTrainedConfig
 
 _GATED: Mapping[str, tuple[object, ...]] = {"hidden_act": ("silu",)}
@@ -26,7 +25,7 @@ class Family:
     """How llama.cpp has the models of one `model_type`.
 
     Attributes:
-        arch: its name there.
+        name: its name there, as a member of `gguf.MODEL_ARCH`.
         rotates_pairs: whether rotary positions turn neighbouring dimensions; transformers always turns a dimension
             of a head's first half with one of its second half.
         own_head: whether it wants a head in the file even if that is the embedding.
@@ -35,34 +34,41 @@ class Family:
         settings: what it takes for granted: the values that a configuration may have.
     """
 
-    arch: MODEL_ARCH
+    name: str
     rotates_pairs: bool = False
     own_head: bool = False
     norm: str = "rms"
     partly_rotary: bool = False
     settings: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
 
+    @property
+    def arch(self) -> MODEL_ARCH:
+        """What the library gguf knows of it."""
+        from gguf import MODEL_ARCH
+
+        return MODEL_ARCH[self.name]
+
 
 FAMILIES: Mapping[str, Family] = {
-    "llama": Family(MODEL_ARCH.LLAMA, rotates_pairs=True, settings=_GATED),
-    "mistral": Family(MODEL_ARCH.LLAMA, rotates_pairs=True, settings={**_GATED, "sliding_window": (None,)}),
-    "qwen2": Family(MODEL_ARCH.QWEN2, settings={**_GATED, "use_sliding_window": (False,)}),
-    "qwen3": Family(MODEL_ARCH.QWEN3, settings={**_GATED, "use_sliding_window": (False,), "attention_bias": (False,)}),
+    "llama": Family("LLAMA", rotates_pairs=True, settings=_GATED),
+    "mistral": Family("LLAMA", rotates_pairs=True, settings={**_GATED, "sliding_window": (None,)}),
+    "qwen2": Family("QWEN2", settings={**_GATED, "use_sliding_window": (False,)}),
+    "qwen3": Family("QWEN3", settings={**_GATED, "use_sliding_window": (False,), "attention_bias": (False,)}),
     "smollm3": Family(
-        MODEL_ARCH.SMOLLM3,
+        "SMOLLM3",
         rotates_pairs=True,
         settings={**_GATED, "use_sliding_window": (False,), "attention_bias": (False,), "mlp_bias": (False,)},
     ),
-    "olmo2": Family(MODEL_ARCH.OLMO2, own_head=True, settings={**_GATED, "attention_bias": (False,)}),
+    "olmo2": Family("OLMO2", own_head=True, settings={**_GATED, "attention_bias": (False,)}),
     "stablelm": Family(
-        MODEL_ARCH.STABLELM,
+        "STABLELM",
         own_head=True,
         norm="layer",
         partly_rotary=True,
         settings={**_GATED, "qk_layernorm": (False,)},
     ),
     "gpt2": Family(
-        MODEL_ARCH.GPT2,
+        "GPT2",
         norm="layer",
         settings={
             "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
@@ -75,18 +81,27 @@ FAMILIES: Mapping[str, Family] = {
 """By transformers' `model_type`."""
 
 
+def check_type(model_type: str) -> None:
+    """Refuse an architecture that is not among these.
+
+    Raises:
+        InputError: naming those that are, and other exporters.
+    """
+    if model_type not in FAMILIES:
+        raise InputError(
+            f"the exporter gguf does not know the architecture {model_type}",
+            f"It exports {', '.join(FAMILIES)}. `export: dynamo`, `export: genai` and `export: optimum` know others.",
+        )
+
+
 def family_of(config: PreTrainedConfig) -> Family:
     """The family of a model.
 
     Raises:
         InputError: if llama.cpp has none, or would compute something else than transformers; naming what works.
     """
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise InputError(
-            f"the exporter gguf does not know the architecture {config.model_type}",
-            f"It exports {', '.join(FAMILIES)}. `export: genai` and `export: optimum` know others.",
-        )
+    check_type(config.model_type)
+    family = FAMILIES[config.model_type]
     for name, allowed in family.settings.items():
         value = getattr(config, name, allowed[0])
         if value not in allowed:
@@ -102,12 +117,12 @@ def _check_positions(config: PreTrainedConfig, family: Family) -> None:
         return
     kind = rope.get("rope_type", "default")
     # Of the families here, llama's graph alone reads a factor for each frequency.
-    known = (*_ROPE_TYPES, "llama3") if family.arch == MODEL_ARCH.LLAMA else _ROPE_TYPES
+    known = (*_ROPE_TYPES, "llama3") if family.name == "LLAMA" else _ROPE_TYPES
     if kind not in known:
         raise _refused(config, f"rotary positions scaled as {kind!r}, only as {', '.join(known)}")
     if not family.partly_rotary and rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise _refused(config, "rotary positions in a part of each head")
-    if family.arch == MODEL_ARCH.SMOLLM3:
+    if family.name == "SMOLLM3":
         # 1 is a layer with positions.
         expected = [int((layer + 1) % 4 != 0) for layer in range(config.num_hidden_layers)]
         if list(config.no_rope_layers) != expected:

@@ -98,24 +98,29 @@ def _check_recurrent(
 
 def traits_of_fresh(*, family: str | None, tokenizer: Vocabulary, **configuration: Any) -> dict[str, Any]:
     """What later steps may ask of a model of `fresh`; takes its configuration."""
-    traits = TRAITS[choose_family(family, Design.of(configuration))]
-    return _traits(traits.architecture, tokenizer) | {"positions": traits.positions}
+    chosen = choose_family(family, Design.of(configuration))
+    return _traits(chosen, TRAITS[chosen].architecture, tokenizer) | {"positions": TRAITS[chosen].positions}
 
 
 def traits_of_rnn_lm(*, tokenizer: Vocabulary, **_: Any) -> dict[str, Any]:
     """The same of `rnn-lm`."""
-    [architecture] = CAUSAL_LMS.values()
-    return _traits(architecture, tokenizer)
+    [(model_type, architecture)] = CAUSAL_LMS.items()
+    return _traits(model_type, architecture, tokenizer)
 
 
 def traits_of_rnn_seq2seq(*, tokenizer: Vocabulary, **_: Any) -> dict[str, Any]:
     """The same of `rnn-seq2seq`."""
-    [architecture] = SEQ2SEQ_LMS.values()
-    return _traits(architecture, tokenizer)
+    [(model_type, architecture)] = SEQ2SEQ_LMS.items()
+    return _traits(model_type, architecture, tokenizer)
 
 
-def _traits(architecture: str, tokenizer: Vocabulary) -> dict[str, Any]:
-    return {"architecture": architecture, "tokenizer": tokenizer.kind, "chat_template": False}
+def _traits(model_type: str, architecture: str, tokenizer: Vocabulary) -> dict[str, Any]:
+    return {
+        "model_type": model_type,
+        "architecture": architecture,
+        "tokenizer": tokenizer.kind,
+        "chat_template": False,
+    }
 
 
 def check_extended(_configuration: Mapping[str, Any], *, model: Known, **_: Known) -> None:

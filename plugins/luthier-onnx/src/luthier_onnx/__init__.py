@@ -51,12 +51,14 @@ def genai(model: Model, ctx: Context, *, adapter: Literal["merged", "apart"] = "
 
 
 @component(
-    gives={"causal-lm": "decoder", "seq2seq-lm": "encoder-decoder"}, needs={"model": {"causal-lm", "seq2seq-lm"}}
+    gives={"causal-lm": "decoder", "seq2seq-lm": "encoder-decoder", "sequence-classifier": "sequence-classifier"},
+    needs={"model": {"causal-lm", "seq2seq-lm", "sequence-classifier"}},
 )
 def dynamo(model: Model, ctx: Context) -> None:
-    """Export a language model of any form to ONNX with PyTorch's own exporter, in float32.
+    """Export a language model of any form, or a classifier, to ONNX with PyTorch's own exporter, in float32.
 
-    Decoders, encoder-decoders (T5, Marian) and recurrent models (`rnn-lm`, `rnn-seq2seq`). The graphs take and
+    Decoders, encoder-decoders (T5, Marian) and recurrent models (`rnn-lm`, `rnn-seq2seq`); classifiers with the body
+    of a decoder or an encoder, whose one graph reads texts whole. The graphs take and
     give what the model carries from token to token: keys and values of attention, or recurrent states; an encoder is a
     graph of its own, whose keys and values are computed once for a prompt. Beside them lie the tokenizer, the
     configuration and `interface.json`, which says how the graphs belong together.
@@ -88,15 +90,20 @@ def onnxruntime_genai(
     return generator.with_adapter(None if adapter == "none" else ctx.open(adapter))
 
 
-@component(needs={"onnx": {"decoder", "encoder-decoder"}})
+@component(needs={"onnx": {"decoder", "encoder-decoder", "sequence-classifier"}})
 def onnxruntime(onnx: OnnxModel, ctx: Context, *, batch_size: Annotated[int, Ge(1)] = 8) -> Generator:
     """Run graphs that carry their states, as `dynamo` and optimum export them, with plain ONNX Runtime on the CPU.
 
     Texts are read and completed in padded batches; what is carried from token to token stays in ONNX Runtime's memory.
+    What a classifier writes is one of its labels.
 
     Args:
         batch_size: texts that are read or completed together.
     """
+    if onnx.form == "sequence-classifier":
+        from luthier_onnx.classifier import GraphClassifier
+
+        return GraphClassifier(onnx.path, ctx, batch_size=batch_size)
     from luthier_onnx.generator import GraphGenerator
 
     return GraphGenerator(onnx.path, ctx, batch_size=batch_size)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luthier_models.prompts import PromptEncoder
+    from luthier_onnx.classifier import GraphClassifier
+    from luthier_onnx.generator import GraphGenerator
 
 LONGEST = 1024
 """Tokens of the longest text: as many as the model's context has, up to this."""
@@ -40,6 +42,9 @@ GROSS_KL = 4.6
 """Nats a token, the logarithm of 100, beyond which a quantized model is taken for broken. The worst that still writes
 text, int4 of a small model, has 0.5; of saturated integers perplexities of millions were seen, of layers that were
 taken out without healing 12,000 where the model has 27: 6 nats and more."""
+
+_LABEL_SPREAD = 1.0
+"""Few labels may be equally likely, with no spread at all: what they are off by then counts in nats."""
 
 _BATCH = 3
 """Texts of a padded batch; all are as long as the longest of it, so that many of them would cost much."""
@@ -62,7 +67,7 @@ class Texts:
 
     Attributes:
         prompts: short ones, and the last one near the model's context.
-        completions: what follows each, teacher-forced.
+        completions: what follows each, teacher-forced; of a classifier, whose labels all have logits, any label.
         new_tokens: of a greedy completion.
     """
 
@@ -74,6 +79,12 @@ class Texts:
 def held_out_texts(encoder: PromptEncoder, longest: int = LONGEST) -> Texts:
     """Texts that fit into the model's context, the last pair as long as it or as `longest`."""
     room = min(encoder.context or longest, longest)
+    if encoder.labels:
+        room = min(encoder.text_length or longest, longest)
+        short = [text for pair in _PAIRS for text in pair]
+        long = fitting(_filler(room), lambda text: len(encoder.document(text)), room)
+        texts = [*(fitting(text, lambda cut: len(encoder.document(cut)), room) for text in short), long]
+        return Texts(texts, [encoder.labels[0]] * len(texts), 1)
     new = max(1, min(NEW_TOKENS, room // 4))
     if encoder.encoder_decoder:
         # On each side; the decoder also reads its start token, and an end token is predicted, not read.
@@ -158,7 +169,7 @@ def compare(reference: Any, exported: Sequence[tuple[str, Generator]], texts: Te
             if theirs.shape != ours.shape or not np.isfinite(ours).all():
                 what = "numbers that are not finite" if theirs.shape == ours.shape else f"logits of shape {ours.shape}"
                 raise LuthierError(f"it gives {what}, where PyTorch gives {theirs.shape}")
-            errors = _relative_errors(theirs, ours)
+            errors = _relative_errors(theirs, ours, _LABEL_SPREAD if reference.encoder.labels else 0)
             if errors.size and errors.max() >= worst:
                 worst = float(errors.max())
                 where = f"({name}, token {int(errors.argmax()) + 1} after {prompt[:24]!r})"
@@ -172,11 +183,17 @@ def compare(reference: Any, exported: Sequence[tuple[str, Generator]], texts: Te
     return Findings(float(np.mean(kl)), worst, float(np.mean(agreements)), float(np.mean(same)), where)
 
 
-def _relative_errors(theirs: NDArray[np.float32], ours: NDArray[np.float32]) -> NDArray[np.float64]:
-    """For each position the difference of the logits by their spread: a shift of all of them changes nothing."""
+def _relative_errors(theirs: NDArray[np.float32], ours: NDArray[np.float32], least: float = 0) -> NDArray[np.float64]:
+    """For each position the difference of the logits by their spread: a shift of all of them changes nothing.
+
+    Args:
+        theirs: (positions, logits).
+        ours: of the same shape.
+        least: what the spread is taken for where it is less.
+    """
     wide = theirs.astype(np.float64)
     difference = ours - wide
-    spread = wide.std(axis=1)
+    spread = np.maximum(wide.std(axis=1), least)
     errors: NDArray[np.float64] = difference.std(axis=1) / np.where(spread > 0, spread, 1.0)
     return errors
 
@@ -198,6 +215,9 @@ def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 def _is_tie(reference: Any, prompt: str, completion: str) -> bool:
     """Whether each token of a completion is, to PyTorch, as likely as the likeliest."""
     [logits] = reference.logits([prompt], [completion])
+    if reference.encoder.labels:
+        chosen = logits[0, reference.labels.index(completion)]
+        return bool(logits.max() - chosen <= 2 * LOGIT_ERROR * max(logits.std(), _LABEL_SPREAD))
     _, targets = reference.encoder.pair(prompt, completion)
     # The last is the end that the completion is closed with here, and it may have been cut off before.
     rows = logits[: len(targets) - 1].astype(np.float64)
@@ -212,18 +232,30 @@ def load_exported(directory: Path, form: str) -> Iterator[tuple[str, Generator]]
 
         yield "one by one", GenaiGenerator(directory)
         return
-    from luthier_onnx.generator import GraphGenerator
-
-    generator = GraphGenerator(directory, batch_size=1)
+    generator = _load_graphs(directory, form)
     yield "one by one", generator
     # The same graphs: a model need not be in memory twice.
     yield "in a padded batch", generator.with_batches_of(_BATCH)
+
+
+def _load_graphs(directory: Path, form: str) -> GraphClassifier | GraphGenerator:
+    if form == "sequence-classifier":
+        from luthier_onnx.classifier import GraphClassifier
+
+        return GraphClassifier(directory, batch_size=1)
+    from luthier_onnx.generator import GraphGenerator
+
+    return GraphGenerator(directory, batch_size=1)
 
 
 def _load_reference(model: Path, form: str, *, graphs: bool) -> Any:
     if graphs:
         return next(load_exported(model, form))[1]
     # PyTorch takes seconds to load.
+    if form == "sequence-classifier":
+        from luthier_models.classifying import TransformersClassifier
+
+        return TransformersClassifier(model, dtype="float32", batch_tokens=1)
     from luthier_models.runtime import TransformersGenerator
 
     return TransformersGenerator(model, dtype="float32", batch_size=1)

@@ -5,6 +5,7 @@
 | `decoder` | `model.onnx` | `attention`: keys and values | `attention_mask`, `position_ids` |
 | `decoder` | `model.onnx` | `recurrent`: the states of layers | `lengths` |
 | `encoder-decoder` | `encoder.onnx`, `decoder.onnx` | either | `encoder_attention_mask` |
+| `sequence-classifier` | `model.onnx` | `nothing`: a text is read whole | `attention_mask` |
 
 Texts of unequal length that an attending decoder is to continue are padded at their beginnings, with 0 in the mask,
 all others at their ends. What an encoder gives under the name of an input of the decoder is that input: a carried one
@@ -30,11 +31,13 @@ MODEL, ENCODER, DECODER = "model.onnx", "encoder.onnx", "decoder.onnx"
 GRAPHS: Mapping[str, tuple[str, ...]] = {
     "decoder": (MODEL,),
     "encoder-decoder": (ENCODER, DECODER),
+    "sequence-classifier": (MODEL,),
 }
 """The graphs of each form; the last is the one that gives logits."""
 
-ATTENTION, RECURRENT = "attention", "recurrent"
+ATTENTION, RECURRENT, NOTHING = "attention", "recurrent", "nothing"
 
+_CARRIED = (ATTENTION, RECURRENT, NOTHING)
 _AGAIN = "Export the model again."
 
 
@@ -44,7 +47,7 @@ class Interface:
 
     Attributes:
         form: of the model, a key of `GRAPHS`.
-        carries: what goes from step to step, `ATTENTION` or `RECURRENT`.
+        carries: what goes from step to step, `ATTENTION`, `RECURRENT` or `NOTHING`.
         states: the carried inputs, each with the output that it is at the next step.
     """
 
@@ -79,10 +82,10 @@ def read_interface(directory: Path, inputs: list[str]) -> Interface:
         version, found = record["version"], Interface(record["form"], record["carries"], dict(record["states"]))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} describes no interface: {error!r}", _AGAIN) from error
-    if version > VERSION or found.form not in GRAPHS or found.carries not in (ATTENTION, RECURRENT):
+    if version > VERSION or found.form not in GRAPHS or found.carries not in _CARRIED:
         raise InputError(
             f"{path} has version {version}, form {found.form!r} and carries {found.carries!r}; this luthier-onnx "
-            f"reads version {VERSION} of {', '.join(GRAPHS)}, which carry {ATTENTION} or {RECURRENT}",
+            f"reads version {VERSION} of {', '.join(GRAPHS)}, which carry {', '.join(_CARRIED)}",
             "Upgrade: pip install --upgrade luthier-onnx",
         )
     return found

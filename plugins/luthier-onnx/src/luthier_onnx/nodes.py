@@ -1,14 +1,43 @@
-"""Parts of graphs in onnx_ir: constants, and the exchange of one operator for others."""
+"""Graphs in onnx_ir, and their parts: constants, and the exchange of one operator for others."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
+from luthier_onnx.graphs import weight_files
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+
+def map_graph(path: Path) -> ir.Model:
+    """A graph with its weights mapped from the files beside it, once it is known that these may be read.
+
+    A file of weights may have several hard links, as the model of a finished run has in the store. onnx_ir would
+    refuse it, for it cannot know of whom they are; where a tensor names no directory, it leaves the judgement to us.
+
+    Raises:
+        InputError: as `weight_files`.
+    """
+    weight_files(path)
+    model = ir.load(path)
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            found = value.const_value
+            if isinstance(found, ir.ExternalTensor):
+                value.const_value = ir.ExternalTensor(
+                    path.parent / found.location,
+                    found.offset,
+                    found.length,
+                    found.dtype,
+                    shape=found.shape,
+                    name=found.name,
+                )
+    return model
 
 
 def constant(name: str, array: ArrayLike) -> ir.Value:

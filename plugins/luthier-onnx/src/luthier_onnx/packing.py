@@ -16,8 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from luthier import InputError
-from luthier_onnx.graphs import weight_files
-from luthier_onnx.nodes import add_constant, exchange, gather_axis
+from luthier_onnx.nodes import add_constant, exchange, gather_axis, map_graph
 from luthier_onnx.packed import PackedMatrix
 
 if TYPE_CHECKING:
@@ -50,8 +49,7 @@ class PackableGraph:
 
     def __init__(self, directory: Path) -> None:
         path = directory / GRAPH
-        weight_files(path)
-        self._model = ir.load(path)
+        self._model = map_graph(path)
         self._uses = dict(_packable(self._model.graph))
         if not self._uses:
             raise InputError(

@@ -13,10 +13,11 @@ from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutput
 
+from luthier_models.heads import is_classifier, output_layer
 from luthier_models.recurrent.cells import RecurrentState
 from luthier_models.recurrent.language_model import RnnForCausalLM
 from luthier_models.recurrent.seq2seq import RnnForConditionalGeneration
-from luthier_onnx.interface import ATTENTION, DECODER, ENCODER, MODEL, RECURRENT, Interface
+from luthier_onnx.interface import ATTENTION, DECODER, ENCODER, MODEL, NOTHING, RECURRENT, Interface
 from luthier_onnx.tracing import Axes, Traceable, Unexportable
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def step_modules(model: PreTrainedModel) -> tuple[Interface, dict[str, Traceable
         return _recurrent_pair(model)
     # Masks of finite numbers: a text that is padding so far would have no attention to give otherwise.
     model.set_attn_implementation("eager")
+    if is_classifier(model):
+        return _classifier(model)
     return _pair(model) if model.config.is_encoder_decoder else _decoder(model)
 
 
@@ -59,6 +62,29 @@ class DecoderStep(nn.Module):
         cache = DynamicCache(_pairs(rest))
         output = self.model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options)
         return output.logits, *_flat(output.past_key_values)
+
+
+class ClassifierStep(nn.Module):
+    """A classifier: ids, padded at the end, and their mask; the logits of the labels.
+
+    A decoder's head reads the last token of each text by the mask. transformers looks for it by the token of padding,
+    which may also be the last of a text.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        self.head = output_layer(model)
+
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        ids, mask = values
+        model: Any = self.model
+        if self.head is None:
+            return (model(input_ids=ids, attention_mask=mask).logits,)
+        states = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        last = (mask.sum(1) - 1)[:, None, None].expand(-1, 1, states.shape[-1])
+        return (self.head(states.gather(1, last))[:, 0],)
 
 
 class EncoderStep(nn.Module):
@@ -171,6 +197,20 @@ def _decoder(model: PreTrainedModel) -> tuple[Interface, dict[str, Traceable]]:
     outputs = {"logits": (*_IDS, output.logits.shape[-1]), **presents}
     interface = Interface("decoder", ATTENTION, dict(zip(pasts, presents, strict=True)))
     return interface, {MODEL: Traceable(step, inputs, examples, outputs)}
+
+
+def _classifier(model: PreTrainedModel) -> tuple[Interface, dict[str, Traceable]]:
+    if model.config.is_encoder_decoder:
+        raise Unexportable("it is a classifier with an encoder and a decoder")
+    ids = torch.zeros(_BATCH, _PROMPT, dtype=torch.long)
+    labels = len(model.config.id2label or {})
+    traceable = Traceable(
+        ClassifierStep(model),
+        {"input_ids": _IDS, "attention_mask": _IDS},
+        [ids, torch.ones_like(ids)],
+        {"logits": ("batch", labels)},
+    )
+    return Interface("sequence-classifier", NOTHING), {MODEL: traceable}
 
 
 def _pair(model: PreTrainedModel) -> tuple[Interface, dict[str, Traceable]]:

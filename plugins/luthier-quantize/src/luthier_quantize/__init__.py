@@ -5,7 +5,7 @@ Importing this module loads no heavy library; the components import their implem
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
@@ -14,13 +14,15 @@ from luthier import InputError, component, hookimpl
 from luthier_models.devices import check_device
 
 if TYPE_CHECKING:
-    from luthier import Context, Dataset, Model, OnnxModel
+    from luthier import Context, Dataset, Known, Model, OnnxModel
 
 CALIBRATING = {"prompt-completion", "chat", "language-modelling"}
 """The forms of examples that calibration reads."""
 
 GRAPHS = {"decoder", "encoder-decoder"}
-"""The forms of what `export: dynamo` and `optimum` write."""
+"""The forms of language models that `export: dynamo` and `optimum` write; `dynamo` writes classifiers too."""
+
+CLASSIFIER = "sequence-classifier"
 
 
 @component(needs={"onnx": {"genai"}})
@@ -175,7 +177,7 @@ def mixed(
     quantize_mixed(model, data, ctx, budget=Budget(max_kl, size), tokens=calibration_tokens)
 
 
-@component(needs={"onnx": GRAPHS})
+@component(needs={"onnx": GRAPHS | {CLASSIFIER}})
 def dynamic_int8(onnx: OnnxModel, ctx: Context) -> None:
     """Keep a model that `export: dynamo` wrote in 8 bits, and compute its products in 8 bits; no data is needed.
 
@@ -191,7 +193,20 @@ def dynamic_int8(onnx: OnnxModel, ctx: Context) -> None:
     quantize_dynamically(onnx, ctx)
 
 
-@component(needs={"onnx": GRAPHS, "data": CALIBRATING})
+def check_pairs(_configuration: Mapping[str, Any], *, onnx: Known, data: Known) -> None:
+    """Refuse texts without prompts for an encoder-decoder, which reads none.
+
+    Raises:
+        InputError: saying what it reads.
+    """
+    if onnx.form == "encoder-decoder" and data.form == "language-modelling":
+        raise InputError(
+            "an encoder-decoder reads pairs of prompts and completions, and the data is of texts without prompts",
+            "Calibrate it on pairs (`format: prompt-completion`), or use `quantize: dynamic-int8`, which needs none.",
+        )
+
+
+@component(needs={"onnx": GRAPHS, "data": CALIBRATING}, check_inputs=check_pairs)
 def static_int8(
     onnx: OnnxModel, data: Dataset, ctx: Context, *, calibration_tokens: Annotated[int, Ge(512)] = 8192
 ) -> None:
@@ -210,7 +225,7 @@ def static_int8(
     quantize_statically(onnx, data, ctx, tokens=calibration_tokens)
 
 
-@component(needs={"onnx": GRAPHS})
+@component(needs={"onnx": GRAPHS | {CLASSIFIER}})
 def float16(onnx: OnnxModel, ctx: Context) -> None:
     """Keep the matrices of a model that `export: dynamo` wrote in 16 bits: half the size, and hardly a loss.
 

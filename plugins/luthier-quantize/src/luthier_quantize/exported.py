@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from luthier import InputError
 from luthier_onnx.graphs import check_graphs, copy_companions, graph_files, read_graph
+from luthier_onnx.nodes import map_graph
 from luthier_onnx.verification import verify_quantized
 
 if TYPE_CHECKING:
@@ -62,8 +63,12 @@ def rewrite_graphs(exported: OnnxModel, ctx: Context, rewrite: Rewrite) -> None:
 
 
 def load_graph(path: Path) -> ir.Model:
-    """A graph with its weights in memory: parts of them are read while they are written anew."""
-    model = ir.load(path)
+    """A graph with its weights in memory: parts of them are read while they are written anew.
+
+    Raises:
+        InputError: if it may not be loaded.
+    """
+    model = map_graph(path)
     ir.external_data.load_to_model(model)
     return model
 

@@ -84,11 +84,15 @@ class _Unrolled:
             *(self._do("Unsqueeze", each, self._axis(0)) for each in last),
         ]
         self._graph.insert_before(node, self._new)
+        named = [(old.name, value) for old, value in zip(node.outputs, new, strict=False)]
         for old, value in zip(node.outputs, new, strict=False):
             value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), old.shape
             ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
         weights = node.inputs[1:4]
         self._graph.remove(node, safe=True)
+        # The states of a single layer are outputs of the graph, and called so.
+        for name, value in named:
+            value.name = name or value.name
         for weight in weights:
             # Layers may share a bias of zeros.
             if weight is not None and not weight.uses():

@@ -95,7 +95,7 @@ TRAITS: dict[str, Traits] = {
         "encoder", "ModernBertModel", "layernorm", "before", "rotary", frozenset({"max_length", "rope_base"})
     ),
 }
-"""By the family's name; without a name the first that has what is wished for is taken."""
+"""By the family's name, which is transformers' `model_type`; without one the first that has what is wished for."""
 
 
 def choose_family(family: str | None, design: Design) -> str:
