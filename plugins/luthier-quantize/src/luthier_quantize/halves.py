@@ -1,7 +1,8 @@
 """`float16`: the matrices of a graph kept in half precision, and computed with in float32.
 
 onnxruntime's converter lets operators compute in float16, of which the CPU provider has few: on CPUs it puts casts
-around the others, is no faster, loses over a hundred times as much of a Llama, and its LSTMs crash onnxruntime 1.32.
+around the others, is no faster, loses over a hundred times as much of a tiny Llama, and its LSTMs crash onnxruntime
+1.32.
 """
 
 from __future__ import annotations
