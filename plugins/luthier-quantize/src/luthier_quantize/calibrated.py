@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _SCALE_BITS = 32
 # The nodes and names of a graph with packed matrices, by measurement no more: the tiny model of the tests has 21 kB
-# with its two layers, SmolLM2-135M 0.2 MB with its thirty.
+# with its two layers, SmolLM2-135M 255 kB with its thirty.
 _GRAPH_BYTES, _LAYER_GRAPH_BYTES = 20_000, 8_000
 _MATRIX = 2
 
