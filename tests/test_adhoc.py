@@ -255,6 +255,7 @@ def test_the_form_of_a_models_directory_is_what_its_configuration_says(tmp_path,
         ({"genai_config.json": "{}", "model.onnx": ""}, "genai"),
         ({"interface.json": '{"form": "encoder-decoder"}', "config.json": "{}", "encoder.onnx": ""}, "encoder-decoder"),
         ({"model.onnx": "", "config.json": "{}"}, "decoder"),
+        ({"model.gguf": "", "tokenizer.json": "{}"}, "gguf"),
     ],
 )
 def test_the_form_of_an_exported_model_is_what_its_interface_says(tmp_path, files, form):
@@ -262,6 +263,15 @@ def test_the_form_of_an_exported_model_is_what_its_interface_says(tmp_path, file
         (tmp_path / name).write_text(text)
     found = luthier.find_model(str(tmp_path))
     assert (found.kind, found.form) == ("onnx", form)
+
+
+def test_a_gguf_file_is_a_model_and_one_beside_a_configuration_is_not_looked_at(tmp_path):
+    file = tmp_path / "any name.gguf"
+    file.write_bytes(b"")
+    found = luthier.find_model(str(file))
+    assert (found.kind, found.form, found.path) == ("onnx", "gguf", file)
+    (tmp_path / "config.json").write_text("{}")
+    assert luthier.find_model(str(tmp_path)).form == "causal-lm"
 
 
 def test_a_configuration_that_is_no_object_is_refused(tmp_path):

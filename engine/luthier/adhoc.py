@@ -105,10 +105,13 @@ def _interpreter(component: Component) -> Path | None:
     """Of the environment that the component's plugin declares; None for the main one.
 
     Raises:
-        InputError: if it is not built, with the command that builds it.
+        InputError: if it is not built, or the component's extra is not installed, with the command that does it.
     """
     needed = component.distribution
-    return environments.require(needed).python if environments.declares(needed) else None
+    if environments.declares(needed):
+        return environments.require(needed).python
+    environments.require_extra(component)
+    return None
 
 
 def _takes_rows(component: Component) -> bool:
@@ -185,7 +188,7 @@ def _read_counts(path: Path, unread: int) -> dict[str, Any]:
 
 
 def find_model(name: str, store: Store) -> Artifact:
-    """The model that a directory, a location, a run or a step of one names.
+    """The model that a directory, a GGUF file, a location, a run or a step of one names.
 
     A location is `hf:…`, `wheel:…` or another that recipes know; a run is its id, a unique beginning of that, or
     `latest`, and stands for its newest model; a step is `RUN:STEP`, or the id of one of the latest run's.
@@ -194,7 +197,7 @@ def find_model(name: str, store: Store) -> Artifact:
         InputError: if it is none of them, or holds no model.
     """
     path = Path(name)
-    if path.is_dir():
+    if path.is_dir() or (path.is_file() and _is_gguf(path)):
         return _model_at(path)
     runs = sorted(entry.name for entry in store.runs.glob("*"))
     if _names_run(name, runs):
@@ -225,10 +228,16 @@ def _model_at(path: Path) -> Artifact:
         return ARTIFACTS["onnx"].at(path, "decoder")
     if (path / "config.json").exists():
         return ARTIFACTS["model"].at(path, _form_of(path / "config.json"))
-    remedy = "A model directory has a config.json, an exported one a genai_config.json or a model.onnx."
-    if path.is_file():
-        remedy += " A GGUF file becomes one with `architecture: pretrained`."
-    raise InputError(f"{path} holds no model", remedy)
+    if _is_gguf(path) or any(map(_is_gguf, path.glob("*"))):
+        return ARTIFACTS["onnx"].at(path, "gguf")
+    raise InputError(
+        f"{path} holds no model",
+        "A model directory has a config.json, an exported one a genai_config.json, a model.onnx or a .gguf file.",
+    )
+
+
+def _is_gguf(path: Path) -> bool:
+    return path.suffix == ".gguf"
 
 
 def _form_of(config: Path) -> str:

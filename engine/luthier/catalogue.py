@@ -68,7 +68,7 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
     "luthier-ray": ("executor:ray",),
     "luthier-onnx": ("export:genai", "export:dynamo", "runtime:onnxruntime", "runtime:onnxruntime-genai"),
     "luthier-optimum": ("export:optimum",),
-    "luthier-gguf": ("export:gguf",),
+    "luthier-gguf": ("export:gguf", "quantize:k-quants", "runtime:llama-cpp"),
     "luthier-quantize": (
         "quantize:int8",
         "quantize:int4",

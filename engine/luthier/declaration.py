@@ -59,6 +59,7 @@ class Declaration:
     search: Search | None = None
     processes: bool = False
     metrics: Collection[str] | Callable[..., Collection[str]] | None = None
+    extra: str = ""
 
 
 def component(
@@ -75,6 +76,7 @@ def component(
     search: Search | None = None,
     processes: bool = False,
     metrics: Collection[str] | Callable[..., Collection[str]] | None = None,
+    extra: str = "",
 ) -> Callable[[Function], Function]:
     """Declare of a component what its signature cannot say. Most components need no declaration.
 
@@ -110,6 +112,9 @@ def component(
         metrics: the names of all metrics that it may record, or a function that is called with the configuration and
             returns them. With it, a gate on a metric that there will never be is refused while planning, not after
             the work.
+        extra: of the plugin's distribution, whose requirements this component needs and others of the plugin do not.
+            Where one is not installed, a plan with the component is refused with the command that installs it; their
+            versions are in the component's keys.
     """
 
     def declare(function: Function) -> Function:
@@ -127,6 +132,7 @@ def component(
             search,
             processes,
             metrics,
+            extra,
         )
         return function
 

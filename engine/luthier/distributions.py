@@ -76,6 +76,12 @@ def requires(distribution: str) -> list[str]:
         return []
 
 
+def requirements_under(extra: str, distribution: str) -> list[str]:
+    """The requirements that a distribution has under one of its extras."""
+    marker = re.compile(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]")
+    return [line for line in requires(distribution) if marker.search(line)]
+
+
 def requirement_name(line: str) -> str:
     """The normalized name of the distribution that a line of requirements names."""
     return normalized(re.split(r"[\s;<>=!~\[(@]", line.strip(), maxsplit=1)[0])

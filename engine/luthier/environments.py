@@ -13,7 +13,6 @@ import functools
 import json
 import os
 import platform
-import re
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -22,7 +21,17 @@ from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any
 
-from luthier.distributions import distributions_in, main_distributions, normalized, record_hash, requires
+from luthier.components import Component
+from luthier.distributions import (
+    distributions_in,
+    is_distribution,
+    main_distributions,
+    normalized,
+    record_hash,
+    requirement_name,
+    requirements_under,
+    requires,
+)
 from luthier.errors import InputError
 from luthier.locations import cache_directory
 
@@ -110,17 +119,13 @@ def root() -> Path:
 
 def requirements_under_extra(distribution: str) -> list[str]:
     """The requirements that a plugin names for an environment of its own; empty for a plugin without one."""
-    return [line for line in requires(distribution) if _is_conflicting(line)]
+    return requirements_under(EXTRA, distribution)
 
 
 @functools.cache
 def declares(distribution: str) -> bool:
     """Whether the plugin's steps run in an environment of its own."""
     return bool(requirements_under_extra(distribution))
-
-
-def _is_conflicting(line: str) -> bool:
-    return re.search(rf"extra\s*==\s*['\"]{EXTRA}['\"]", line) is not None
 
 
 def interpreter() -> dict[str, str]:
@@ -204,6 +209,23 @@ def _of(distribution: str) -> list[Environment]:
 def of_this_main(environment: Environment) -> bool:
     """Whether it was built from the environment that runs this."""
     return environment.manifest is not None and environment.manifest.parent == sys.prefix
+
+
+def require_extra(component: Component) -> None:
+    """Refuse a component where a requirement of the extra that it declares is not in the main environment.
+
+    Raises:
+        InputError: with the command that installs it.
+    """
+    extra = component.declared.extra
+    needed = requirements_under(extra, component.distribution) if extra else []
+    missing = [name for name in sorted(set(map(requirement_name, needed))) if not is_distribution(name)]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise InputError(
+            f"{component} needs {', '.join(missing)}, which {verb} not installed",
+            f"pip install '{component.distribution}[{extra}]'",
+        )
 
 
 def require(distribution: str) -> Environment:

@@ -90,6 +90,7 @@ class _Builder:
 
     def add(self, step: StepSpec) -> None:
         self._check_locations(step)
+        self._check_extra(step, step.component)
         if "subject" in step.component.inputs:
             self._add_validator(step)
             return
@@ -399,7 +400,17 @@ class _Builder:
         self._check_runtime(step, self._registry.runtime(chosen.name), node)
         return chosen
 
+    def _check_extra(self, step: StepSpec, component: Component) -> None:
+        # Into an environment of its own nobody has looked yet.
+        if not component.declared.extra or self._environment(step):
+            return
+        try:
+            environments.require_extra(component)
+        except InputError as error:
+            self._refuse(step, error.message, error.remedy)
+
     def _check_runtime(self, step: StepSpec, runtime: Component, node: Node) -> None:
+        self._check_extra(step, runtime)
         if not runtime.accepts(node.kind, node.form):
             forms = " or ".join(sorted(runtime.declared.needs[node.kind]))
             self._refuse(step, f"the runtime {runtime.name} loads {forms}; {node.step.id!r} gives {node.form}")

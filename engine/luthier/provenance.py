@@ -15,7 +15,7 @@ from typing import Any
 
 from luthier.artifacts import hash_file, list_files
 from luthier.components import Component
-from luthier.distributions import requirement_name, requires
+from luthier.distributions import requirement_name, requirements_under, requires
 from luthier.environments import requirements_under_extra
 
 CORE = "luthier"
@@ -34,7 +34,7 @@ def code_of(component: Component) -> str:
 def versions_of(
     component: Component, there: Mapping[str, importlib.metadata.Distribution] | None = None
 ) -> dict[str, str]:
-    """Versions of the distributions that the component's plugin requires directly.
+    """Versions of the distributions that the component's plugin requires directly, or under the component's extra.
 
     Of another Luthier plugin, the code counts. The core is not listed: a stage's contract version
     stands for it.
@@ -44,7 +44,7 @@ def versions_of(
             is one of its own; what the plugin requires only there counts too.
     """
     found: dict[str, str] = {}
-    for name in _requirements(component.distribution, own=there is not None):
+    for name in _requirements(component.distribution, component.declared.extra, own=there is not None):
         version = _version(name) if there is None else there[name].version if name in there else ""
         if version and name != CORE:
             found[name] = f"{version} {distribution_code(name)}" if _is_plugin(name) else version
@@ -86,8 +86,9 @@ def _is_plugin(name: str) -> bool:
 
 
 @functools.cache
-def _requirements(name: str, *, own: bool) -> tuple[str, ...]:
+def _requirements(name: str, extra: str, *, own: bool) -> tuple[str, ...]:
     lines = [line for line in requires(name) if "extra ==" not in line]
+    lines += requirements_under(extra, name) if extra else []
     lines += requirements_under_extra(name) if own else []
     return tuple(sorted({requirement_name(line) for line in lines}))
 

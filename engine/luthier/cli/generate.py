@@ -32,7 +32,8 @@ def generate(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL|RUN", help="A model's directory or location, a run (its id, or `latest`), or RUN:STEP."
+            metavar="MODEL|RUN",
+            help="A model's directory, GGUF file or location, a run (its id or `latest`), or RUN:STEP.",
         ),
     ],
     prompts: Annotated[

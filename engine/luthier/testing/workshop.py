@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.artifacts import Artifact, build_manifest
 from luthier.components import Component, ConfigurationError
+from luthier.environments import require_extra
 from luthier.errors import InputError, LuthierError, PluginError
 from luthier.pool import StepError
 from luthier.testing import samples
@@ -132,6 +133,10 @@ class Workshop:
         """
         self.refer(component, "schema")
         self._workers.python()
+        try:
+            require_extra(component)
+        except InputError as error:
+            raise CannotRunError(f"{error.message}: {error.remedy}") from error
         configuration = self.configuration(component)
         empty = [each.name for each in component.parameters if each.default is each.empty]
         missing = [name for name in empty if name not in configuration]

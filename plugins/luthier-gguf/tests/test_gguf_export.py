@@ -42,15 +42,20 @@ def stored(file):
     return {each.name: each for each in GGUFReader(file).tensors}
 
 
+@pytest.fixture
+def without_llama_cpp(monkeypatch):
+    monkeypatch.setattr(reading, "is_installed", lambda: False)
+
+
 @pytest.mark.parametrize("name", READ_BACK)
-def test_transformers_reads_the_same_model(name, tiny, tmp_path):
+def test_transformers_reads_the_same_model(name, tiny, tmp_path, without_llama_cpp):
     ctx = export(tiny(name, tied=name != "qwen2"), tmp_path)
     assert ctx.metrics["export_logit_error"].value < 1e-5
     assert ctx.metrics["export_mean_kl"].value < 1e-9
 
 
 @pytest.mark.parametrize("name", ["smollm3", "olmo2"])
-def test_what_transformers_does_not_read_has_every_weight_in_its_place(name, tiny, tmp_path, caplog):
+def test_what_transformers_does_not_read_has_every_weight_in_its_place(name, tiny, tmp_path, caplog, without_llama_cpp):
     directory = tiny(name, tied=False)
     ctx = export(directory, tmp_path)
     assert "was not read back" in caplog.text
@@ -183,7 +188,7 @@ def test_a_weight_without_a_place_is_refused_and_nothing_is_kept(tiny, tmp_path,
     assert list(ctx.output.iterdir()) == []
 
 
-def test_a_file_that_is_another_model_does_not_count(tiny, tmp_path, monkeypatch):
+def test_a_file_that_is_another_model_does_not_count(tiny, tmp_path, monkeypatch, without_llama_cpp):
     monkeypatch.setattr(tensors, "rotary_pairs", lambda values, heads: values)
     ctx = make_context(tmp_path)
     with pytest.raises(PluginError, match="is not the model"):

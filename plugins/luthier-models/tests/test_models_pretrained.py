@@ -18,8 +18,8 @@ from luthier.artifacts import build_manifest
 from luthier.components import read_component
 from luthier.core_stages import STAGES
 from luthier.testing import make_context
+from luthier_models.gguf_tokenizer import split_digits
 from luthier_models.loading import resolve_device
-from luthier_models.normalise import split_digits
 
 FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 

@@ -10,9 +10,10 @@ import pytest
 from luthier import InputError, Model
 from luthier.artifacts import hash_file, list_files
 from luthier.testing import make_context
+from luthier_models import one_by_one
+from luthier_models.one_by_one import threads_from_environment
 from luthier_models.runtime import TransformersGenerator
-from luthier_onnx import genai, one_by_one
-from luthier_onnx.one_by_one import threads_from_environment
+from luthier_onnx import genai
 from luthier_onnx.runtime import GenaiGenerator
 
 LONG = " ".join(["The cache keeps every answer until it is full."] * 7)
@@ -86,7 +87,7 @@ def test_completions_are_cut_before_the_first_stop(generator):
 def test_generation_ends_at_an_end_token(generator, monkeypatch):
     prompt = generator.encoder.prompt(PROMPTS[0])
     session = generator._start(len(prompt) + 8)
-    session.read(np.asarray(prompt, np.int32))
+    session.read(np.asarray(prompt, np.int32), 1)
     tokens = [session.write() for _ in range(8)]
     monkeypatch.setattr(generator.encoder, "_end_tokens", {tokens[3]})
     expected = generator.encoder.decode(tokens[: tokens.index(tokens[3])])

@@ -1,4 +1,4 @@
-"""What was written, read back by transformers and compared with the model that it was written from."""
+"""What was written, run by llama.cpp or read back by transformers, and compared with what it was written from."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURE
 
 from luthier import InputError, PluginError
 from luthier_gguf.families import FAMILIES
+from luthier_gguf.library import is_installed
 from luthier_models.loading import load_causal_lm
+from luthier_models.one_by_one import CHUNK, threads_from_environment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from luthier import Context
+    from luthier_gguf.llama import LlamaModel
     from luthier_models.prompts import PromptEncoder
 
 Logits = Callable[[Sequence[int]], "NDArray[np.float32]"]
@@ -34,20 +37,24 @@ GROSS_KL = 4.6
 """Nats a token, the logarithm of 100, beyond which a quantized model is taken for broken."""
 
 _LONGEST = 256
+_GREEDY = 12  # tokens that llama.cpp writes after each text
 _TEXTS = (
     ("Say hello.", "Hello, and welcome."),
     ("Why is the sky blue?", "Short waves of light are scattered more than long ones, so that the sky looks blue."),
-    ("Öffne die Datei: 打开文件。", "Die Datei ist offen; 文件已打开 (3 of 14).\n\n  Don't  wait 2026!"),
+    ("Öffne die Datei: 打开文件。", "Die Datei ist offen; 文件已打开 (3 of 14).\n\n  Don't  wait   2026!"),
     ("def area(r):", "\n    return 3.14159 * r ** 2\n\n\nprint(area(1234567))\t# 😀"),
 )
 
 
 def verify(model: Path, file: Path, encoder: PromptEncoder, ctx: Context, *, lossy: bool) -> None:
-    """Compare a GGUF file with the model that it was written from; where transformers cannot, a warning says so.
+    """Compare a GGUF file with the model that it was written from.
 
+    llama.cpp runs it where it is installed: logits, greedy completions, and how it splits texts into tokens. Otherwise
     transformers reads the weights, and is told the settings: of those it knows too few in GGUF files (version 5.23
-    reads no scaling of rotary positions, no `head_dim` of Qwen 3 and no biases).
-    Metrics: `export_mean_kl` in nats a token, and `export_logit_error`; see `LOGIT_ERROR`.
+    reads no scaling of rotary positions, no `head_dim` of Qwen 3 and no biases). Where neither can, a warning says so.
+    Metrics: `export_mean_kl` in nats a token; `export_logit_error`, see `LOGIT_ERROR`; of llama.cpp
+    `export_greedy_agreement`, the part of the completions whose every token PyTorch finds likeliest, or as likely to
+    within that error.
 
     Args:
         model: what was exported.
@@ -57,29 +64,97 @@ def verify(model: Path, file: Path, encoder: PromptEncoder, ctx: Context, *, los
         lossy: whether weights were rounded to less than float16: then only a gross difference fails.
 
     Raises:
-        PluginError: if the file cannot be read, or has other weights.
+        PluginError: if the file cannot be read, or has other weights or another tokenizer.
     """
     source = load_causal_lm(model, dtype="float32")
-    config = _as_read(source.config)
-    if config is None:
-        ctx.log.warning(
-            "%s was not read back: transformers reads no GGUF file of a %s", file.name, source.config.model_type
-        )
-        return
-    try:
-        read = load_causal_lm(file.parent, dtype="float32", gguf_file=file.name, config=config)
-    except InputError as error:
-        raise PluginError(f"the GGUF file cannot be read back: {error}", "Report this to luthier-gguf.") from error
-    texts = held_out(encoder, source.config.max_position_embeddings)
-    kl, off = compare(logits_of(source), logits_of(read), texts)
+    context = source.config.max_position_embeddings
+    new = min(_GREEDY, context // 2)
+    texts = held_out(encoder, context - new)
+    greedy = 1.0
+    if is_installed():
+        reader = "run by llama.cpp"
+        loaded = _load_by_llama_cpp(file)
+        _check_tokens(loaded, encoder)
+        kl, off = compare(logits_of(source), _logits_by(loaded), texts)
+        greedy = _greedy_agreement(logits_of(source), loaded, texts, new)
+        ctx.metric("export_greedy_agreement", greedy)
+    else:
+        reader = "read back by transformers"
+        read = _load_by_transformers(file, source.config)
+        if read is None:
+            ctx.log.warning(
+                "%s was not read back: transformers reads no GGUF file of a %s, and llama.cpp is not installed",
+                file.name,
+                source.config.model_type,
+            )
+            return
+        kl, off = compare(logits_of(source), logits_of(read), texts)
     ctx.metric("export_mean_kl", kl)
     ctx.metric("export_logit_error", off)
-    if not (kl <= GROSS_KL if lossy else off <= LOGIT_ERROR):
+    if not (kl <= GROSS_KL if lossy else off <= LOGIT_ERROR and greedy == 1):
         raise PluginError(
-            f"the GGUF file is not the model: read back by transformers, its logits are off by up to {off:.2g} of "
-            f"their spread, mean KL {kl:.3g} nats a token",
+            f"the GGUF file is not the model: {reader}, its logits are off by up to {off:.2g} of their spread, mean KL "
+            f"{kl:.3g} nats a token, {greedy:.0%} of greedy completions agree",
             "Nothing was kept. Try another exporter or precision, and report this with the model's name.",
         )
+
+
+def _load_by_llama_cpp(file: Path) -> LlamaModel:
+    from luthier_gguf.llama import LlamaModel
+
+    try:
+        return LlamaModel(file, threads=threads_from_environment(), cache="f32")
+    except InputError as error:
+        raise PluginError(error.message, "Report this to luthier-gguf, with the model's name.") from error
+
+
+def _check_tokens(loaded: LlamaModel, encoder: PromptEncoder) -> None:
+    """Refuse a file whose texts become other tokens in llama.cpp, as its clients would have it."""
+    for text in (text for pair in _TEXTS for text in pair):
+        ours, theirs = encoder.tokenizer(text, add_special_tokens=False)["input_ids"], loaded.tokenize(text)
+        if list(ours) != theirs:
+            raise PluginError(
+                f"llama.cpp splits {text!r} into other tokens than the model's tokenizer: {theirs}, not {ours}",
+                "Nothing was kept. Report this to luthier-gguf, with the model's name.",
+            )
+
+
+def _logits_by(loaded: LlamaModel) -> Logits:
+    def read(ids: Sequence[int]) -> NDArray[np.float32]:
+        session = loaded.session(len(ids))
+        parts = []
+        for start in range(0, len(ids), CHUNK):
+            chunk = np.asarray(ids[start : start + CHUNK], np.int32)
+            session.read(chunk, len(chunk))
+            parts.append(session.logits())
+        return np.concatenate(parts)
+
+    return read
+
+
+def _greedy_agreement(expected: Logits, loaded: LlamaModel, texts: Sequence[Sequence[int]], new: int) -> float:
+    """The part of llama.cpp's greedy completions, of `new` tokens each, that PyTorch would write, but for ties."""
+    agreeing = 0
+    for ids in texts:
+        session = loaded.session(len(ids) + new)
+        for start in range(0, len(ids), CHUNK):
+            session.read(np.asarray(ids[start : start + CHUNK], np.int32), 1)
+        written = [session.write() for _ in range(new)]
+        rows = expected([*ids, *written[:-1]])[len(ids) - 1 :].astype(np.float64)
+        behind = rows.max(axis=1) - rows[np.arange(new), written]
+        agreeing += bool((behind <= 2 * LOGIT_ERROR * rows.std(axis=1)).all())
+    return agreeing / len(texts)
+
+
+def _load_by_transformers(file: Path, config: PreTrainedConfig) -> PreTrainedModel | None:
+    """None if transformers does not read such files."""
+    known = _as_read(config)
+    if known is None:
+        return None
+    try:
+        return load_causal_lm(file.parent, dtype="float32", gguf_file=file.name, config=known)
+    except InputError as error:
+        raise PluginError(f"the GGUF file cannot be read back: {error}", "Report this to luthier-gguf.") from error
 
 
 def _as_read(config: PreTrainedConfig) -> PreTrainedConfig | None:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from gguf import GGUFReader
-from tokenizers import Tokenizer, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from luthier import InputError
 from luthier_models.checks import check_directory, is_gguf
+from luthier_models.gguf_tokenizer import load_gguf_tokenizer
 from luthier_models.loading import load_causal_lm, load_model
 from luthier_models.prompts import load_tokenizer, vocabularies
 
@@ -99,43 +98,9 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, outpu
 
 
 def _read_gguf(path: Path, dtype: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    directory, name = str(path.parent), path.name
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            directory, gguf_file=name, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{path} cannot be read as GGUF: {reason}",
-            "Check that it was copied whole and that transformers supports its architecture; "
-            "else use the model's safetensors.",
-        ) from error
-    split_digits(tokenizer.backend_tokenizer, _splitter(path))
-    loaded = load_causal_lm(path.parent, dtype=dtype, gguf_file=name)
+    tokenizer = load_gguf_tokenizer(path)
+    loaded = load_causal_lm(path.parent, dtype=dtype, gguf_file=path.name)
     return tokenizer, _without_quantizer(loaded)
-
-
-#: What llama.cpp calls the splitters that part every digit first and then do as GPT-2's; its `llama-vocab.cpp` has
-#: them in one branch.
-_DIGITS_FIRST = {"smollm", "starcoder", "refact", "command-r", "codeshell"}
-
-
-def split_digits(tokenizer: Tokenizer, splitter: str) -> None:
-    """Make a tokenizer that was read from GGUF split digits where its `splitter` does.
-
-    transformers reads several of llama.cpp's splitters, and takes all others for GPT-2's. Without digits apart,
-    spaces or line ends before a number become other tokens than those of the pretraining.
-    """
-    if splitter in _DIGITS_FIRST and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
-        digits = pre_tokenizers.Digits(individual_digits=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, tokenizer.pre_tokenizer])
-
-
-def _splitter(path: Path) -> str:
-    """The name by which llama.cpp knows what splits texts for the file's tokenizer."""
-    field = GGUFReader(path).get_field("tokenizer.ggml.pre")
-    return "" if field is None else str(field.contents())
 
 
 def _without_quantizer(loaded: PreTrainedModel) -> PreTrainedModel:

@@ -11,10 +11,10 @@ import numpy as np
 
 from luthier import InputError
 from luthier_models.labelling import Labeller
+from luthier_models.one_by_one import threads_from_environment
 from luthier_models.prompts import PromptEncoder
 from luthier_onnx.binding import Graph
 from luthier_onnx.interface import MODEL
-from luthier_onnx.one_by_one import threads_from_environment
 from luthier_onnx.readers import padded
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luthier import InputError, Score
+from luthier_models.one_by_one import log_probabilities, threads_from_environment
 from luthier_models.prompts import PromptEncoder
 from luthier_models.texts import TextEncoder, cut_at_stop, joined, report_progress
-from luthier_onnx.one_by_one import log_probabilities, threads_from_environment
 from luthier_onnx.readers import chunks, load_reader, padded
 from luthier_onnx.settings import read_settings
 

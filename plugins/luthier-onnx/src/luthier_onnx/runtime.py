@@ -11,10 +11,10 @@ import numpy as np
 import onnxruntime_genai as og
 
 from luthier import InputError
+from luthier_models.one_by_one import OneByOneGenerator, threads_from_environment
 from luthier_models.prompts import PromptEncoder
 from luthier_onnx.adapters import ADAPTER, Adapters, adapter_file
 from luthier_onnx.genai_checks import check_genai
-from luthier_onnx.one_by_one import OneByOneGenerator, threads_from_environment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,7 +89,7 @@ class _GenaiSession:
         )
         self.generator = og.Generator(model, parameters)
 
-    def read(self, ids: NDArray[np.int32]) -> None:
+    def read(self, ids: NDArray[np.int32], wanted: int) -> None:
         self.generator.append_tokens(ids)
 
     def logits(self) -> NDArray[np.float32]:

@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from luthier import Context, Prompt
     from luthier_models.prompts import PromptEncoder
 
-# The graph gives the logits of every position that it is fed: 128 of a vocabulary of 50,000 take
-# 25 MB, a whole context of 8,192 would take 1.6 GB.
+# The logits of 128 positions with a vocabulary of 50,000 take 25 MB, those of a whole context of 8,192 would take
+# 1.6 GB.
 CHUNK = 128
 
 
 class Session(Protocol):
     """One text's way through a model; it keeps what attention needs of the tokens that it has read."""
 
-    def read(self, ids: NDArray[np.int32]) -> None:
-        """Read the next tokens."""
+    def read(self, ids: NDArray[np.int32], wanted: int) -> None:
+        """Read the next tokens; the logits of the last `wanted` may be asked for, the others need not be known."""
         ...
 
     def logits(self) -> NDArray[np.float32]:
-        """The logits at the tokens that were read last: (tokens, vocabulary)."""
+        """The logits at the tokens that were read last, at least those that were wanted: (tokens, vocabulary)."""
         ...
 
     def write(self) -> int:
@@ -96,7 +96,7 @@ class OneByOneGenerator(ABC):
             return ""
         session = self._start(len(prompt) + max_new_tokens)
         for chunk in _chunks(prompt):
-            session.read(chunk)
+            session.read(chunk, 1)
         tokens: list[int] = []
         while len(tokens) < max_new_tokens:
             tokens.append(session.write())
@@ -116,10 +116,11 @@ class OneByOneGenerator(ABC):
         first = len(given) - 1
         position = 0
         for chunk in _chunks(ids):
-            session.read(chunk)
             end = position + len(chunk)
-            if end > first:
-                yield session.logits()[max(0, first - position) :]
+            wanted = min(len(chunk), max(0, end - first))
+            session.read(chunk, wanted)
+            if wanted:
+                yield session.logits()[-wanted:]
             position = end
 
 
