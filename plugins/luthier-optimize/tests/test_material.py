@@ -10,7 +10,7 @@ import pytest
 import luthier
 from luthier import InputError
 from luthier_optimize.material import PASSAGE, write_passages
-from luthier_optimize.steps import overrides_of, recipe_text, seed_of, written
+from luthier_optimize.steps import overrides_of, recipe_text, renamed, seed_of, written
 
 ROOT = Path(__file__).parents[3]
 EVERY_KEY = """
@@ -81,6 +81,17 @@ def test_a_recipe_written_down_again_is_the_same(name, recipe, tmp_path):
     assert text.startswith("# Written\n# again.\n")
     assert "batch_size: 8" not in text  # Defaults are left out.
     assert [str(each) for each in told(again)] == [str(each) for each in told(original)]
+
+
+def test_steps_beside_those_of_another_recipe_have_other_names(recipe, tmp_path):
+    steps = [written(step) for planned in luthier.plan(recipe) for step in planned.node.parts][:3]
+    both = tmp_path / "both.yaml"
+    both.write_text(recipe_text("both", 0, [*steps, *renamed(steps, "other-")], ""), encoding="utf-8")
+    read = {each.node.step.id: each.node for each in luthier.plan(both)}
+    assert [*read] == [*list(read)[:3], *(f"other-{name}" for name in list(read)[:3])]
+    for name in list(read)[1:3]:
+        assert read[name].inputs["data"].step.id == "jsonl"
+        assert read[f"other-{name}"].inputs["data"].step.id == "other-jsonl"
 
 
 def test_overrides_stand_above_the_recipe_that_a_run_keeps():

@@ -21,8 +21,10 @@ def test_every_route_that_the_plugins_give_is_tried(searched):
     labels = {each["label"] for each in searched.outcome["tried"] if not each["error"]}
     assert labels == {
         "plain",
+        "plain padding=none",
         "plain > rounded",
         "plain > rounded grid=coarse",
+        "plain padding=none > picky",
         "careful max_kl=0.05 > plain",
         "deaf",
     }

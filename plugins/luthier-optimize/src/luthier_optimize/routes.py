@@ -8,7 +8,7 @@ plugin adds are taken up without a change.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luthier import Component, InputError, LuthierError, Registry
@@ -54,11 +54,13 @@ class Route:
         stops: the components in order.
         form: of what the last one gives.
         reason: why it cannot be gone; empty where it can.
+        others: the same with other settings of the exporter, for where what follows does not take its defaults.
     """
 
     stops: tuple[Stop, ...]
     form: str
     reason: str = ""
+    others: tuple[Route, ...] = ()
 
     @property
     def label(self) -> str:
@@ -116,7 +118,7 @@ def find_routes(registry: Registry, material: Material, limits: Limits) -> list[
     """The routes without pruning: exported, and quantized before or after.
 
     One setting is changed at a time: where an exporter has other choices, each is a route of its own, and quantizers
-    are tried with its defaults.
+    are tried with its defaults; with its other choices only where they do not take those.
 
     Raises:
         InputError: if no installed exporter takes such a model.
@@ -160,7 +162,14 @@ def _through(exporter: Component, registry: Registry, material: Material, limits
         yield _judged(Route((before, export), form), material)
     for after in _stops(registry, "quantize", "onnx", form, limits):
         given = after.component.form(after.settings, [form]) or form
-        yield _judged(Route((export, after), given, _unloadable(registry, given)), material)
+        others = [other for other, same in zip(stops[1:], forms[1:], strict=True) if same == form]
+        route = Route(
+            (export, after),
+            given,
+            _unloadable(registry, given),
+            tuple(_judged(Route((other, after), given), material) for other in others),
+        )
+        yield _judged(route, material)
 
 
 def _stops(registry: Registry, stage: str, kind: str, form: str, limits: Limits) -> Iterator[Stop]:
@@ -215,7 +224,7 @@ def _judged(route: Route, material: Material) -> Route:
     for stop in route.stops:
         if "data" in stop.component.inputs and not stop.component.accepts("data", material.texts.form):
             forms = " or ".join(sorted(stop.component.declared.needs["data"]))
-            return Route(route.stops, route.form, f"{stop.component.name} takes examples of the form {forms}")
+            return replace(route, reason=f"{stop.component.name} takes examples of the form {forms}", others=())
     return route
 
 

@@ -63,6 +63,7 @@ class Search:
     tell: Callable[[str], None]
     report: Callable[[Tried, int, int], None]
     _sizes: dict[str, int] = field(default_factory=dict)
+    _gone: dict[str, Route] = field(default_factory=dict)
     _failed: dict[tuple[str, ...], str] = field(default_factory=dict)
     _pointless: dict[tuple[tuple[str, ...], str], str] = field(default_factory=dict)
 
@@ -106,7 +107,7 @@ class Search:
         )
         self.report(outcome.baseline, 0, len(routes))
         self._try(routes, outcome, workshop)
-        self._try(self._pruned(registry, routes, outcome, material), outcome, workshop)
+        self._try(self._pruned(registry, outcome, material), outcome, workshop)
         self._take_times(registry, outcome, texts)
         self._conclude(outcome, workshop)
         return outcome
@@ -115,11 +116,21 @@ class Search:
         # Plain exports first: what the others are compared with.
         done = len(outcome.tried)
         for number, route in enumerate(sorted(routes, key=lambda each: len(each.stops) > 1), done + 1):
-            tried = self._left_out(route) or try_route(route, workshop)
-            self._compare(route, tried)
+            tried = self._left_out(route) or self._go(route, workshop)
+            self._compare(self._gone.get(tried.label, route), tried)
             outcome.tried.append(tried)
             save(outcome, self.wanted.output)
             self.report(tried, number, done + len(routes))
+
+    def _go(self, route: Route, workshop: Workshop) -> Tried:
+        """Go a route; where it fails, with other settings of its exporter. Where all fail, the first reason counts."""
+        found = []
+        for each in (route, *route.others):
+            found.append(try_route(each, workshop))
+            if not found[-1].error:
+                self._gone[each.label] = each
+                return found[-1]
+        return found[0]
 
     def _left_out(self, route: Route) -> Tried | None:
         """A route through components that failed with their defaults, or whose beginning changes nothing at its end."""
@@ -139,15 +150,14 @@ class Search:
             self._pointless[route.before_export, route.rest] = told
             tried.error, tried.left_out = told, True
 
-    def _pruned(self, registry: Registry, routes: Sequence[Route], outcome: Outcome, material: Material) -> list[Route]:
+    def _pruned(self, registry: Registry, outcome: Outcome, material: Material) -> list[Route]:
         """The pruners before the smallest model within the limits, each with what that leaves of the loss."""
         limits = self.wanted.limits
         best = choose(outcome.measured, limits, "size")
         if best is None:
             return []
         left = None if limits.max_kl is None else float(f"{limits.max_kl - (best.mean_kl or 0.0):.3g}")
-        route = next(each for each in routes if each.label == best.label)
-        found = pruned_routes(registry, material, Limits(left, limits.max_bytes), route)
+        found = pruned_routes(registry, material, Limits(left, limits.max_bytes), self._gone[best.label])
         return chosen_only(found, self.wanted.only, self.wanted.skip)
 
     def _take_times(self, registry: Registry, outcome: Outcome, texts: Dataset) -> None:

@@ -45,6 +45,23 @@ def written(step: Any) -> Step:
     return found
 
 
+def id_of(step: Mapping[str, Any]) -> str:
+    """The id of a step as a recipe has it."""
+    return str(step.get("id") or next(iter(step.values())))
+
+
+def renamed(steps: Sequence[Step], prefix: str) -> list[Step]:
+    """Steps with other ids, so that they can stand beside those of another recipe; what they name is renamed too."""
+    ids = {id_of(step) for step in steps}
+
+    def name(key: str, value: Any) -> Any:
+        if key == "from":
+            return [prefix + each for each in value]
+        return prefix + value if key == "other" and value in ids else value
+
+    return [{**{key: name(key, value) for key, value in step.items()}, "id": prefix + id_of(step)} for step in steps]
+
+
 def ancestors(nodes: Iterable[Any]) -> set[str]:
     """The ids of all steps that nodes of a plan, and what they are made of, do."""
     waiting = list(nodes)

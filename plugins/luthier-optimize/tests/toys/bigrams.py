@@ -26,13 +26,14 @@ def bigrams(ctx: Context) -> None:
 
 
 @component(gives="table", needs={"model": {"bigrams"}})
-def plain(model: Model, ctx: Context) -> None:
+def plain(model: Model, ctx: Context, *, padding: Literal["much", "none"] = "much") -> None:
     """Write the table with a lot of padding, as graphs have it; what was chosen before is written as it is."""
     packed = model.path / "packed.npz"
     if packed.exists():
         (ctx.output / "table.npz").write_bytes(packed.read_bytes())
         return
-    (ctx.output / "padding").write_bytes(bytes(PLENTY))
+    if padding == "much":
+        (ctx.output / "padding").write_bytes(bytes(PLENTY))
     np.savez(ctx.output / "table.npz", values=np.load(model.path / "table.npy"), scale=np.float32(1))
 
 
@@ -67,6 +68,15 @@ def rounded(onnx: OnnxModel, ctx: Context, *, grid: Literal["fine", "coarse"] = 
 def broken(onnx: OnnxModel, ctx: Context, *, kind: Literal["a", "b"] = "a") -> None:
     """Refuse."""
     raise InputError("this processor has no such kernel", "Take another one.")
+
+
+@component(needs={"onnx": {"table"}})
+def picky(onnx: OnnxModel, ctx: Context) -> None:
+    """Round what has no padding, and nothing else."""
+    if (onnx.path / "padding").exists():
+        raise InputError("padding", "Export it without.")
+    with np.load(onnx.path / "table.npz") as file:
+        write_rounded(file["values"] * file["scale"], 0.1, ctx.output / "table.npz")
 
 
 @component(needs={"onnx": {"table"}})
@@ -182,7 +192,7 @@ def luthier_exporters():
 
 @hookimpl
 def luthier_quantizers():
-    return [rounded, broken, mute, careful]
+    return [rounded, broken, picky, mute, careful]
 
 
 @hookimpl

@@ -55,7 +55,7 @@ def int4(
     """Keep the weights of an exported model in 4 bits, without data; small models lose much by it.
 
     Blocks have a scale in float32 and a zero point of 4 bits. Let a `parity` gate decide whether the result is good
-    enough: with calibration data, `gptq` and `mixed` lose several times less. The result is loaded and run once
+    enough: with calibration data, `gptq`, `awq` and `mixed` lose less. The result is loaded and run once
     before it counts.
 
     Args:
