@@ -73,6 +73,7 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
         "quantize:int8",
         "quantize:int4",
         "quantize:gptq",
+        "quantize:awq",
         "quantize:mixed",
         "quantize:dynamic-int8",
         "quantize:static-int8",

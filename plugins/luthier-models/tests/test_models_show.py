@@ -212,7 +212,7 @@ def test_the_command_shows_a_step(tmp_path, monkeypatch):
         ("onnx", "is an exported model"),
         ("weightless", "has no weights as safetensors"),
         ("damaged", "is damaged or no safetensors file"),
-        ("file.gguf", "is no directory"),
+        ("file.gguf", "is an exported model"),
     ],
 )
 def test_what_cannot_be_shown_says_why(tmp_path, monkeypatch, name, says):

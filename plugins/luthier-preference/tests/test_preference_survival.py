@@ -111,6 +111,7 @@ class Clock:
         monkeypatch.setattr(kind, name, slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpo", "kto"])
 def test_minutes_are_honoured_and_repeated_by_the_number_of_steps(tmp_path, tiny, datasets, monkeypatch, name):
     clock = Clock(monkeypatch)

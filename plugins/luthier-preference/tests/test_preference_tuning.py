@@ -114,7 +114,7 @@ def test_the_result_is_a_whole_model_with_its_adapter(tmp_path, tiny, datasets, 
 
 
 @pytest.mark.parametrize("name", ["dpo", "kto"])
-@pytest.mark.parametrize("stop_at", [3, 8])
+@pytest.mark.parametrize("stop_at", [3, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_stopped_step_goes_on_to_the_same_bytes(tmp_path, tiny, datasets, monkeypatch, name, stop_at):
     options = {"max_steps": 9, "evaluate_every": 4}
     whole = tuned(tmp_path / "whole", name, tiny, datasets[name], **options)

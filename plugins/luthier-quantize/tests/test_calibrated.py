@@ -93,6 +93,7 @@ def test_a_model_whose_layers_depend_on_more_than_their_inputs_is_refused(model,
     assert "quantize: int8" in caught.value.remedy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.layers.0.self_attn.v_proj", "model.layers.1.mlp.down_proj", "lm_head"])
 def test_the_kl_of_a_small_error_is_predicted(model, name):
     windows = torch.randint(5, 300, (48, 32), generator=torch.Generator().manual_seed(4))

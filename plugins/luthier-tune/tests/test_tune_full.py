@@ -70,7 +70,10 @@ def test_a_fresh_model_of_characters_learns_its_text(tmp_path, make_dataset, row
     assert values["valid_loss"].value < 1.2
 
 
-@pytest.mark.parametrize("family", ["smollm3", "olmo2", "stablelm", "gpt2", "opt"])
+@pytest.mark.parametrize(
+    "family",
+    ["smollm3", "gpt2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("olmo2", "stablelm", "opt"))],
+)
 def test_each_form_of_layers_learns_and_generates(tmp_path, make_dataset, rows, family):
     data = make_dataset(rows(), "language-modelling")
     made = make_context(tmp_path / "fresh", seed=3)
