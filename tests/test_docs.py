@@ -79,6 +79,7 @@ test_conformance = luthier.testing.conformance("shout.py")
 """
 
 
+@pytest.mark.slow
 def test_every_plugin_in_the_docs_passes_the_conformance_kit(tmp_path):
     for number, (_, text) in enumerate(PLUGINS):
         folder = tmp_path / f"plugin_{number}"

@@ -234,7 +234,7 @@ def test_bytes_encode_every_text(text):
 
 
 @given(st.integers(50_000, 200_000_000), st.integers(100, 50_000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_budget_is_used_and_never_exceeded(budget, vocabulary):
     try:
         shape = Llama(LlamaConfig).shape(budget, vocabulary, Design())

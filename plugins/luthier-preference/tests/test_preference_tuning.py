@@ -70,7 +70,7 @@ def test_thumbs_of_one_kind_are_warned_of(tmp_path, tiny, judgements, caplog, li
     assert f"all training examples are {'liked' if liked else 'disliked'}" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["dpo", "kto"])
+@pytest.mark.parametrize("name", ["dpo", pytest.param("kto", marks=pytest.mark.slow)])
 def test_what_people_prefer_becomes_likelier_on_held_out_prompts(tmp_path, tiny, datasets, pairs, name):
     ctx = tuned(tmp_path, name, tiny, datasets[name], max_steps=12, evaluate_every=5)
     told = values(ctx)
@@ -113,7 +113,7 @@ def test_the_result_is_a_whole_model_with_its_adapter(tmp_path, tiny, datasets, 
     assert "reward_accuracy" not in values(ctx)
 
 
-@pytest.mark.parametrize("name", ["dpo", "kto"])
+@pytest.mark.parametrize("name", ["dpo", pytest.param("kto", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stop_at", [3, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_stopped_step_goes_on_to_the_same_bytes(tmp_path, tiny, datasets, monkeypatch, name, stop_at):
     options = {"max_steps": 9, "evaluate_every": 4}

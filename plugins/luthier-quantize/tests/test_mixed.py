@@ -74,6 +74,7 @@ def bits(ctx) -> set[int]:
     return {each.bits for each in read_packed(ctx.output).values()}
 
 
+@pytest.mark.slow
 def test_a_size_is_kept_to_and_more_of_it_loses_less(tiny, data, tmp_path):
     small, large = (quantized(tiny, data, tmp_path / str(size), max_megabytes=size) for size in (0.186, 0.206))
     assert small.metrics["megabytes"].value <= 0.186 < large.metrics["megabytes"].value <= 0.206
