@@ -16,6 +16,7 @@ from luthier.errors import InputError, LuthierError, PluginError
 from luthier.hookspecs import hookimpl, hookspec
 from luthier.searchable import Search
 from luthier.shared_settings import settings
+from luthier.streaming import Alternative, Sampling, Stream, Streaming, Token, completed, streaming
 
 if TYPE_CHECKING:
     from luthier.api import Recipe, find_model, find_run, plan, run
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alternative",
     "Classifier",
     "Component",
     "Context",
@@ -49,10 +51,15 @@ __all__ = [
     "Registry",
     "Report",
     "Run",
+    "Sampling",
     "Score",
     "Search",
     "Stage",
     "StepResult",
+    "Stream",
+    "Streaming",
+    "Token",
+    "completed",
     "component",
     "find_model",
     "find_run",
@@ -62,6 +69,7 @@ __all__ = [
     "plan",
     "run",
     "settings",
+    "streaming",
 ]
 
 
