@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from luthier.components import Component
     from luthier.jobs import Job
     from luthier.plugins import load_plugins
+    from luthier.process_environment import worker_environment
     from luthier.runrecord import StepResult
     from luthier.runs import Run
 
@@ -70,6 +71,7 @@ __all__ = [
     "run",
     "settings",
     "streaming",
+    "worker_environment",
 ]
 
 
@@ -85,6 +87,7 @@ _ENGINE = {
     "load_plugins": "plugins",
     "plan": "api",
     "run": "api",
+    "worker_environment": "process_environment",
 }
 
 
