@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from luthier.api import Recipe, find_model, find_run, plan, run
     from luthier.catalogue import Registry
     from luthier.components import Component
+    from luthier.discovery import plugin_files
     from luthier.jobs import Job
     from luthier.plugins import load_plugins
     from luthier.process_environment import worker_environment
@@ -68,6 +69,7 @@ __all__ = [
     "hookspec",
     "load_plugins",
     "plan",
+    "plugin_files",
     "run",
     "settings",
     "streaming",
@@ -86,6 +88,7 @@ _ENGINE = {
     "find_run": "api",
     "load_plugins": "plugins",
     "plan": "api",
+    "plugin_files": "discovery",
     "run": "api",
     "worker_environment": "process_environment",
 }
