@@ -254,8 +254,8 @@ def _reason(error: Any) -> Reason | None:
             return "gone"
         name = getattr(error, "sqlite_errorname", "")
         return next((reason for prefix, reason in _SQLITE.items() if name.startswith(prefix)), None)
-    code = getattr(error, "sqlstate", None)
-    if code in _POSTGRESQL:
+    code: str | None = getattr(error, "sqlstate", None)
+    if code is not None and code in _POSTGRESQL:
         return _POSTGRESQL[code]
     # Without a code no server answered; of these classes are lost connections, shutdowns and want of resources.
     return "unreachable" if code is None or code.startswith(("08", "57P", "53")) else None
