@@ -28,16 +28,16 @@ class Server:
         directory: of the model; its log of steps lies beside it.
     """
 
-    def __init__(self, room: Path, *options: str, token: str = "", models: tuple[str, ...] = ("toy",), **settings: Any):
-        self.directory = room / models[0]
-        for name in models:
-            (room / name).mkdir(parents=True, exist_ok=True)
-            if not (room / name / "config.json").exists():
-                (room / name / "config.json").write_text(json.dumps(settings))
+    def __init__(self, room: Path, *options: str, token: str = "", model: Path | None = None, **settings: Any) -> None:
+        self.directory = model or room / "toy"
+        environment = {**os.environ, "LUTHIER_HOME": str(room / "home")}
+        if model is None:
+            self.directory.mkdir(parents=True)
+            (self.directory / "config.json").write_text(json.dumps(settings))
+            options = (*options, "--plugin", str(SCRIPTED), "--runtime", "scripted")
+            environment["LUTHIER_PLUGINS"] = "scripted,serve"
         self._errors = room / "server.log"
-        arguments = ["-P", "-m", "luthier.cli", "serve", *(str(room / name) for name in models)]
-        arguments += ["--port", "0", "--plugin", str(SCRIPTED), "--runtime", "scripted", *options]
-        environment = {**os.environ, "LUTHIER_PLUGINS": "scripted,serve", "LUTHIER_HOME": str(room / "home")}
+        arguments = ["-P", "-m", "luthier.cli", "serve", str(self.directory), "--port", "0", *options]
         with self._errors.open("w") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
@@ -108,6 +108,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     started = Server(tmp_path_factory.mktemp("server"), pause=0.01)
     yield started
     started.close()
+
+
+@pytest.fixture(scope="session")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with narrow limits, which pages of one origin may ask."""
+    options = ("--timeout", "2", "--max-prompt-tokens", "5", "--max-request", "2")
+    origin = ("--allow-origin", "https://app.example.org")
+    started = Server(tmp_path_factory.mktemp("limited"), *options, *origin, pause=0.02)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def real_server() -> Callable[..., Server]:
+    """Serves a model that is one, with all plugins; the caller ends it."""
+
+    def call(model: Path, room: Path, *options: str) -> Server:
+        return Server(room, *options, model=model)
+
+    return call
 
 
 @pytest.fixture

@@ -13,13 +13,9 @@ from luthier import Alternative, InputError, Token, component, hookimpl
 class Stream:
     """Writes as many words as the prompt says, `count 5`, or its words, `echo a b`; `die` and `bug` do so."""
 
-    opened = 0
-
     def __init__(self, model, prompt, max_new_tokens, sampling, alternatives, schema, template):
-        Stream.opened += 1
-        self.number = Stream.opened
         self.model = model
-        text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+        self.prompt = text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
         command, _, rest = text.partition(" ")
         if command == "refuse":
             raise InputError("the prompt is not to the model's taste", "Ask otherwise.")
@@ -44,13 +40,13 @@ class Stream:
         self.alternatives = alternatives
 
     def read(self):
-        self.model.note(f"{self.number} read")
+        self.model.note(f"{self.prompt}: read")
         self.unread = max(0, self.unread - 128)
         return self.unread
 
     def step(self):
         time.sleep(self.model.settings.get("pause", 0))
-        self.model.note(f"{self.number} step")
+        self.model.note(f"{self.prompt}: step")
         if self.command == "die":
             os._exit(9)
         if self.command == "bug":
@@ -64,7 +60,7 @@ class Stream:
         return Token(len(word), word, word, -0.5, others, end)
 
     def close(self):
-        self.model.note(f"{self.number} close")
+        self.model.note(f"{self.prompt}: close")
 
 
 class Model:

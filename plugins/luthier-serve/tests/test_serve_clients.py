@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import signal
 import threading
 import time
@@ -16,53 +17,47 @@ def text_of(stream) -> str:
     return "".join(chunk.choices[0].delta.content or "" for chunk in stream)
 
 
-def test_clients_are_served_side_by_side_and_a_late_one_waits_for_nobody(start):
-    server = start(pause=0.02)
-    early = [server.chat("count 60", stream=True) for _ in range(4)]
+def test_clients_are_served_side_by_side_and_a_late_one_waits_for_nobody(server):
+    early = [server.chat(f"count 60 {number}", stream=True) for number in range(4)]
     for stream in early:
         next(stream)
         next(stream)
-    assert server.chat("count 3").choices[0].message.content == "0 1 2 "
-    # The others were still at it: of the steps before the late one's last, most are theirs.
+    assert server.chat("count 3 9").choices[0].message.content == "0 1 2 "
     with ThreadPoolExecutor(4) as threads:
         assert len(set(threads.map(text_of, early))) == 1
-    steps = [line.split()[0] for line in server.steps if line.endswith("step")]
-    late = [place for place, number in enumerate(steps) if number == steps_number(server, 6)]
+    # Between two tokens of the late one each of the others has one, and they go on after it.
+    steps = [line.removeprefix("count ") for line in server.steps if re.fullmatch(r"count (60 [0-3]|3 9): step", line)]
+    late = [place for place, line in enumerate(steps) if line.startswith("3 9")]
     assert len(late) == 3
-    assert max(after - before for before, after in itertools.pairwise(late)) <= 5
-    assert steps[-1] != steps_number(server, 6)
+    for before, after in itertools.pairwise(late):
+        assert sorted(line[:4] for line in steps[before + 1 : after]) == ["60 0", "60 1", "60 2", "60 3"]
+    assert late[-1] < len(steps) - 40
 
 
-def steps_number(server, opened: int) -> str:
-    """The number that the runtime gave the completion that was opened as the n-th; the first one warms it up."""
-    return str(opened)
-
-
-def test_a_long_prompt_is_read_in_pieces_between_the_tokens_of_others(start):
-    server = start(pause=0.02)
-    stream = server.chat("count 40", stream=True)
+def test_a_long_prompt_is_read_in_pieces_between_the_tokens_of_others(server):
+    stream = server.chat("count 41", stream=True)
     next(stream)
     next(stream)
     server.chat("count 2 1280")
     text_of(stream)
     turns = [line for line in server.steps if not line.endswith("close")]
-    reads = [place for place, line in enumerate(turns) if line == "3 read"]
+    reads = [place for place, line in enumerate(turns) if line == "count 2 1280: read"]
     assert len(reads) == 10
-    assert all(turns[place + 1] == "2 step" for place in reads[:-1])
+    assert all(turns[place + 1] == "count 41: step" for place in reads[:-1])
 
 
-def test_a_client_that_goes_away_ends_its_completion(start):
-    server = start(pause=0.05)
-    stream = server.chat("count 500", stream=True)
+def test_a_client_that_goes_away_ends_its_completion(server):
+    stream = server.chat("count 501", stream=True)
     next(stream)
     next(stream)
     stream.close()
-    server.wait_until(lambda: "2 close" in server.steps)
+    server.wait_until(lambda: "count 501: close" in server.steps)
     with pytest.raises(openai.APITimeoutError):
-        server.chat("count 500", timeout=0.5)
-    server.wait_until(lambda: "3 close" in server.steps)
-    assert len([line for line in server.steps if line.endswith("step")]) < 200
-    assert server.metric("luthier_active_completions") == 0
+        server.chat("count 502", timeout=0.5)
+    server.wait_until(lambda: "count 502: close" in server.steps)
+    for prompt in ("count 501", "count 502"):
+        assert server.steps.count(f"{prompt}: step") < 300
+    server.wait_until(lambda: server.metric("luthier_active_completions") == 0)
 
 
 def test_beyond_the_queue_clients_are_told_to_come_again(start):
@@ -81,21 +76,19 @@ def test_beyond_the_queue_clients_are_told_to_come_again(start):
     assert server.chat("count 2").choices[0].message.content == "0 1 "
 
 
-def test_a_request_has_its_time(start):
-    server = start("--timeout", "0.5", pause=0.05)
-    answer = server.post("count 500")
+def test_a_request_has_its_time(limited):
+    answer = limited.post("count 999")
     assert (answer.status_code, answer.json()["error"]["code"]) == (408, "time_limit")
-    with pytest.raises(openai.APIError, match=r"more than 0\.5 seconds"):
-        text_of(server.chat("count 500", stream=True))
-    assert server.chat("count 2").choices[0].message.content == "0 1 "
+    with pytest.raises(openai.APIError, match=r"more than 2 seconds"):
+        text_of(limited.chat("count 999", stream=True))
+    assert limited.chat("count 2").choices[0].message.content == "0 1 "
 
 
-def test_prompts_have_their_length(start):
-    server = start("--max-prompt-tokens", "5")
-    answer = server.post("echo a b c d e f")
+def test_prompts_have_their_length(limited):
+    answer = limited.post("echo a b c d e f")
     assert answer.status_code == 400
     assert "the prompt has 7 tokens, and this server reads up to 5" in answer.json()["error"]["message"]
-    assert server.post("echo a b c d").status_code == 200
+    assert limited.post("echo a b c d").status_code == 200
 
 
 def test_a_model_that_dies_is_started_again_and_the_server_stays(start):

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from luthier_serve.errors import ApiError
 from luthier_serve.limits import MAX_SCHEMA_BYTES, Limits
+from luthier_serve.wire import ChatRequest
 
 if TYPE_CHECKING:
     from luthier_serve.serving import Served
-    from luthier_serve.wire import ChatRequest, CompletionRequest, ResponseFormat
+    from luthier_serve.wire import CompletionRequest, ResponseFormat
 
 SEEDS = 2**64
 
@@ -83,7 +84,7 @@ def ask(request: ChatRequest | CompletionRequest, limits: Limits) -> Asked:
     Raises:
         ApiError: 400, where a number is beyond the server's limits.
     """
-    if hasattr(request, "messages"):
+    if isinstance(request, ChatRequest):
         given: list[Any] = [[{"role": _role(each.role), "content": each.text} for each in request.messages]]
         wanted_tokens = request.max_completion_tokens or request.max_tokens
         alternatives = request.top_logprobs or 0
@@ -100,7 +101,7 @@ def ask(request: ChatRequest | CompletionRequest, limits: Limits) -> Asked:
         "alternatives": alternatives,
         "stop": request.stops,
         "schema": schema_of(request.response_format),
-        "template": hasattr(request, "messages"),
+        "template": isinstance(request, ChatRequest),
     }
     return Asked(
         [
