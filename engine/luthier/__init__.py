@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from luthier.components import Component
     from luthier.jobs import Job
     from luthier.plugins import load_plugins
+    from luthier.process_environment import worker_environment
     from luthier.runrecord import StepResult
     from luthier.runs import Run
 
@@ -62,6 +63,7 @@ __all__ = [
     "plan",
     "run",
     "settings",
+    "worker_environment",
 ]
 
 
@@ -77,6 +79,7 @@ _ENGINE = {
     "load_plugins": "plugins",
     "plan": "api",
     "run": "api",
+    "worker_environment": "process_environment",
 }
 
 

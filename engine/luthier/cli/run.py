@@ -306,7 +306,7 @@ def print_gates(run: Run) -> None:
 
 
 def _is_default_home(root: Path) -> bool:
-    from luthier.api import DEFAULT_HOME, HOME_VARIABLE
+    from luthier.sessions import DEFAULT_HOME, HOME_VARIABLE
 
     if HOME_VARIABLE in os.environ:
         return Path(os.environ[HOME_VARIABLE]).expanduser().absolute() == root

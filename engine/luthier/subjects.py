@@ -1,0 +1,121 @@
+"""What a validator measures: its subjects, the runtimes that load them, the bounds that can be judged by them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from luthier import environments
+from luthier.components import Component
+from luthier.core_stages import SUBJECTS
+from luthier.errors import InputError
+from luthier.plans import Node, Subject, bounds
+from luthier.stepinputs import check_together, find_inputs
+from luthier.steps import ComponentSpec, StepSpec
+from luthier.suggest import did_you_mean
+from luthier.walk import Walk
+
+
+def add_validator(walk: Walk, step: StepSpec) -> None:
+    """Add a node for each subject that a step measures; what does not fit is noted as a problem."""
+    inputs = find_inputs(walk, step)
+    named = [walk.by_id[name] for name in step.source if name in walk.by_id]
+    given = next((node for node in named if node.kind in ("model", "onnx")), None)
+    candidate = given or walk.newest.get("candidate")
+    if candidate is None:
+        walk.refuse_without(step, "model")
+        return
+    subjects: dict[Subject, Node] = {"candidate": candidate}
+    if "reference" in step.component.inputs:
+        if walk.reference is None:
+            if not walk.unknown:
+                walk.refuse(
+                    step,
+                    f"{step.component} compares with the model before export, but nothing was exported",
+                    "Put an `export` step before it, or a `quantize` step.",
+                )
+            return
+        inputs["reference"] = walk.reference
+    else:
+        others: dict[Subject, Node | None] = {"base": walk.base, "reference": walk.reference}
+        asked = {bound.subject for bound in bounds(step)}
+        # Without a word of it in the recipe, only what can be loaded is compared with: an encoder alone cannot.
+        subjects |= {
+            name: node
+            for name, node in others.items()
+            if node and node is not candidate and (name in asked or _is_compared(walk, step, name, node))
+        }
+    check_bounds(walk, step, subjects)
+    for subject, node in subjects.items():
+        runtimes = {
+            name: _runtime(walk, step, found)
+            for name, found in (("subject", node), ("reference", inputs.get("reference")))
+            if found
+        }
+        taken = {**inputs, "subject": node}
+        check_together(walk, step, taken)
+        environment = walk.environment(step)
+        walk.nodes.append(Node((step,), "validate", "report", "report", taken, {}, runtimes, subject, environment))
+    walk.by_id.setdefault(step.id, walk.nodes[-1])
+
+
+def check_bounds(walk: Walk, step: StepSpec, subjects: Collection[str]) -> None:
+    """Refuse a bound that could never be judged, before hours of work."""
+    recorded = step.component.metrics(step.config)
+    for bound in bounds(step):
+        if bound.subject is not None and bound.subject not in subjects:
+            walk.refuse(
+                step,
+                f"its gate on {bound.metric} compares with {bound.subject}, which {step.component} is not run on here",
+                f"It is run on: {', '.join(subjects)}. Give the bound as a number.",
+            )
+        for name in dict.fromkeys(filter(None, (bound.metric, bound.other))):
+            if recorded is not None and name not in recorded:
+                walk.refuse(
+                    step,
+                    f"its gate asks for {name!r}, which {step.component} does not measure as it is configured",
+                    did_you_mean(name, recorded) or f"It measures: {', '.join(recorded)}.",
+                )
+
+
+def check_extra(walk: Walk, step: StepSpec, component: Component) -> None:
+    """Refuse a component whose extra is not installed."""
+    # Into an environment of its own nobody has looked yet.
+    if not component.declared.extra or walk.environment(step):
+        return
+    try:
+        environments.require_extra(component)
+    except InputError as error:
+        walk.refuse(step, error.message, error.remedy)
+
+
+def _is_compared(walk: Walk, step: StepSpec, name: Subject, node: Node) -> bool:
+    """Whether a validator measures a subject that no gate names: as the recipe says, or what can be loaded."""
+    if step.subjects != SUBJECTS:
+        return name in step.subjects
+    runtimes = [each for each in walk.registry.of_stage("runtime") if node.kind in each.inputs]
+    return not runtimes or any(each.accepts(node.kind, node.form) for each in runtimes)
+
+
+def _runtime(walk: Walk, step: StepSpec, node: Node) -> ComponentSpec:
+    chosen = step.runtime
+    try:
+        if chosen is None or node.kind not in walk.registry.runtime(chosen.name).inputs:
+            component = walk.registry.default_runtime(node.kind, node.form)
+            chosen = ComponentSpec(component.name, component.canonical({}))
+    except InputError as error:
+        walk.refuse(step, error.message, error.remedy)
+        return ComponentSpec("")
+    _check_runtime(walk, step, walk.registry.runtime(chosen.name), node)
+    return chosen
+
+
+def _check_runtime(walk: Walk, step: StepSpec, runtime: Component, node: Node) -> None:
+    check_extra(walk, step, runtime)
+    if not runtime.accepts(node.kind, node.form):
+        forms = " or ".join(sorted(runtime.declared.needs[node.kind]))
+        walk.refuse(step, f"the runtime {runtime.name} loads {forms}; {node.step.id!r} gives {node.form}")
+    needed = runtime.distribution
+    if environments.declares(needed) and walk.environment(step) != needed:
+        where = f"in the environment of {needed}, and {step.component} does not"
+        remedy = "Name another with `runtime:`: a model is loaded where it is measured."
+        walk.refuse(step, f"the runtime {runtime.name} runs {where}", remedy)
