@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from luthier.gates import Bound, Decision, judge, parse_gate
     from luthier.jobs import Job
     from luthier.plugins import load_plugins
+    from luthier.process_environment import worker_environment
     from luthier.registry import HistoryEntry
     from luthier.runrecord import StepResult
     from luthier.runs import Run
@@ -74,6 +75,7 @@ __all__ = [
     "rollback",
     "run",
     "settings",
+    "worker_environment",
 ]
 
 
@@ -98,6 +100,7 @@ _ENGINE = {
     "promote": "champions",
     "rollback": "champions",
     "run": "api",
+    "worker_environment": "process_environment",
 }
 
 

@@ -17,20 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from luthier.errors import LuthierError, WorkerError
+from luthier.process_environment import worker_environment
 from luthier.worker import PROTOCOL_VERSION
 
 START_TIMEOUT = 120.0
 TAIL_LINES = 12
 SIGNAL_SECONDS = 0.5
 """How late a Ctrl-C may be noticed where waiting cannot be interrupted."""
-_THREAD_VARIABLES = (
-    "LUTHIER_THREADS",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "RAYON_NUM_THREADS",
-)
 
 Message = Mapping[str, Any]
 
@@ -65,13 +58,8 @@ class Worker:
         self._log_path = log
         self._timeout = timeout
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
-        environment.setdefault("TOKENIZERS_PARALLELISM", "false")
         # For a component in an environment of its own that has something to ask the main one.
-        environment["LUTHIER_PYTHON"] = sys.executable
-        # Threads that spin at OpenMP's barriers starve each other as soon as another process wants a core:
-        # tuning was seen to fall from 83 to 3 tokens a second. Sleeping costs microseconds a barrier.
-        environment.setdefault("OMP_WAIT_POLICY", "passive")
+        environment = {**worker_environment(threads), "LUTHIER_PYTHON": sys.executable}
         log.parent.mkdir(parents=True, exist_ok=True)
         self._out_of_memory_before = _out_of_memory_kills()
         with log.open("ab") as errors:

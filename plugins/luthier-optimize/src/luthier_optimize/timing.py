@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier import InputError, Registry
+from luthier import InputError, Registry, worker_environment
 from luthier_optimize.outcome import Tried, write_json
 from luthier_optimize.trying import BASELINE
 
@@ -196,8 +196,6 @@ def _run(tried: Tried, trial: Trial) -> dict[str, Any]:
         "hash": tried.model,
         **asdict(trial),
     }
-    threads = str(trial.threads)
-    environment = {**os.environ, "LUTHIER_THREADS": threads, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "luthier_optimize.measure"],
@@ -205,7 +203,7 @@ def _run(tried: Tried, trial: Trial) -> dict[str, Any]:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            env=environment,
+            env=worker_environment(trial.threads),
             timeout=TIMEOUT,
             check=False,
         )

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from luthier import Job, LuthierError
+from luthier import Job, LuthierError, worker_environment
 
 Message = Mapping[str, Any]
 
@@ -25,7 +25,6 @@ _TAIL_LINES = 8
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
 """How long an error waits for another one, which may be its cause: who ends breaks the connections of the others."""
-_THREADS = ("LUTHIER_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")
 
 
 def run(job: Job) -> Iterator[Message]:
@@ -57,7 +56,7 @@ class _Rank:
                 stderr=log,
                 text=True,
                 encoding="utf-8",
-                env={**os.environ, **_environment(job.processes, rank)},
+                env=_environment(job.processes, rank),
             )
         threading.Thread(target=self._read, args=(rank, heard), daemon=True).start()
         request = {"job": asdict(job), "rank": rank, "meet": (directory / "meeting").as_uri()}
@@ -127,8 +126,8 @@ def _environment(processes: int, rank: int) -> dict[str, str]:
     """What torchrun tells its processes, for libraries that look for it; and their part of the threads."""
     threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-    share = dict.fromkeys(_THREADS, max(1, threads // processes))
-    return {name: str(value) for name, value in (told | share).items()}
+    share = worker_environment(max(1, threads // processes))
+    return share | {name: str(value) for name, value in told.items()}
 
 
 def _signal_name(number: int) -> str:

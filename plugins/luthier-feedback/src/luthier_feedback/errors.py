@@ -1,0 +1,70 @@
+"""What can go wrong with feedback, each with the HTTP status that a server answers with.
+
+A server turns any of them into a response: `error.status` and `error.to_json()`. None of them ends it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from luthier.errors import InputError
+
+Reason = Literal["locked", "full", "gone", "read-only", "damaged", "failing", "unreachable"]
+
+
+class FeedbackError(InputError):
+    """Feedback could not be kept."""
+
+    status = 400
+    type = "invalid_request_error"
+
+    def to_json(self) -> dict[str, Any]:
+        """The body of a response, in the form that OpenAI's API gives its errors."""
+        text = f"{self.message}. {self.remedy}" if self.remedy else self.message
+        return {"error": {"message": text, "type": self.type, "code": self.status}}
+
+
+class InvalidFeedback(FeedbackError):
+    """It is no JSON, or not of the form of feedback."""
+
+    status = 422
+
+
+class TooLarge(FeedbackError):
+    """It, or one of its texts, is larger than the limit."""
+
+    status = 413
+
+
+class UnknownModel(FeedbackError):
+    """It is about a model that the server does not know."""
+
+    status = 404
+
+
+class UnknownRow(FeedbackError):
+    """There is no row of that id."""
+
+    status = 404
+
+
+class Conflict(FeedbackError):
+    """Its id is that of other feedback."""
+
+    status = 409
+
+
+class LogUnavailable(FeedbackError):
+    """The log cannot be used now. Nothing was acknowledged; the same feedback may be sent again.
+
+    Attributes:
+        reason: `locked` by another process for longer than the time-out, `full`, `gone`, `read-only`, `damaged`,
+            `failing` (its disk), or `unreachable`.
+    """
+
+    status = 503
+    type = "server_error"
+
+    def __init__(self, message: str, remedy: str, reason: Reason) -> None:
+        super().__init__(message, remedy)
+        self.reason: Reason = reason

@@ -1,0 +1,258 @@
+"""The log of feedback: rows that are on the disk once they are acknowledged."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from luthier_feedback import database, schema
+from luthier_feedback.errors import Conflict, UnknownRow
+from luthier_feedback.records import as_kept, from_record, time_text, to_record
+from luthier_feedback.rows import Feedback, Kept, Row, State, problems_in_words
+from luthier_feedback.schema import HISTORY, ROWS
+
+PAGE = 500
+"""Rows that are read at once."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of feedback that is now on the disk.
+
+    Attributes:
+        id: of its row.
+        sequence: its row's place in the log.
+        revision: of its row: more than 1 where a row of the id was there and said something else.
+        created: whether it is a new row.
+        changed: whether the log is another than before: not if the same was posted before.
+    """
+
+    id: str
+    sequence: int
+    revision: int
+    created: bool
+    changed: bool
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that says so."""
+        return 201 if self.created else 200
+
+    def to_json(self) -> dict[str, Any]:
+        """The body of a response."""
+        return {"id": self.id, "sequence": self.sequence, "revision": self.revision, "created": self.created}
+
+
+class FeedbackLog:
+    """Feedback in SQLite or PostgreSQL. Threads may share it; so may processes share its file.
+
+    Every method raises `LogUnavailable` if the database is locked, full, gone or damaged; the next call tries again.
+
+    Args:
+        where: a file, or `postgresql://…`; without one LUTHIER_FEEDBACK, else `feedback/feedback.db`.
+        create: whether a file that is not there is made.
+        timeout: seconds that a lock of others is waited for.
+
+    Raises:
+        InputError: if there is no such file, its file system is not fit for it, a newer version wrote it, or a
+            driver is not installed.
+        LogUnavailable: if it cannot be reached.
+    """
+
+    def __init__(self, where: str | Path | None = None, *, create: bool = True, timeout: float = 5.0) -> None:
+        url = database.locate(where)
+        self.place = database.place_of(url)
+        self._timeout = timeout
+        self._writer = threading.Lock() if url.get_backend_name() == "sqlite" else None
+        self._insert = sqlite.insert if self._writer else postgresql.insert
+        self._engine = database.connect(url, create=create, timeout=timeout)
+        with self._transaction(write=True) as connection:
+            schema.prepare(connection, self.place)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._engine.dispose()
+
+    def add(self, feedback: Feedback, *, retention: timedelta | None = None) -> Receipt:
+        """Keep feedback; it is on the disk when this returns.
+
+        Of a known id, it is the same feedback again, which changes nothing; or it says something else of the same
+        answer, which replaces its vote, correction, tags and consent (the history keeps what they were, and a
+        reviewer's word on it no longer holds); or it is about something else, which is refused.
+
+        Args:
+            feedback: what was posted, or a line of an export, whose time and state are kept.
+            retention: how long to keep it where it does not say so itself.
+
+        Raises:
+            Conflict: if its id is that of feedback about something else.
+        """
+        return self.add_all([feedback], retention=retention)[0]
+
+    def add_all(self, feedback: Iterable[Feedback], *, retention: timedelta | None = None) -> list[Receipt]:
+        """Keep several rows, all or none; see `add`."""
+        with self._transaction(write=True) as connection:
+            return [self._add(connection, each, retention) for each in feedback]
+
+    def get(self, id: str) -> Row:
+        """The row of an id.
+
+        Raises:
+            UnknownRow: if there is none.
+        """
+        with self._transaction() as connection:
+            return self._row(connection, id)
+
+    def rows(
+        self,
+        *,
+        state: State | None = None,
+        model: str | None = None,
+        source: str | None = None,
+        person: str | None = None,
+        since: datetime | None = None,
+    ) -> Iterator[Row]:
+        """The rows in the order of the log, read page by page; what is added meanwhile may be among them.
+
+        Args:
+            state, model, source, person: only rows with these.
+            since: only rows acknowledged then or later.
+        """
+        wanted = {"state": state, "model": model, "source": source, "person": person}
+        query = select(ROWS).where(*(ROWS.c[name] == value for name, value in wanted.items() if value is not None))
+        if since is not None:
+            query = query.where(ROWS.c.time >= time_text(since))
+        yield from self._pages(query)
+
+    def review(self, id: str, state: State, *, correction: str | None = None) -> Row:
+        """Note what a reviewer said of a row, and give the row.
+
+        Args:
+            id: of the row.
+            state: `edited` with a correction; anything else leaves the correction as it is.
+            correction: what the model should have written.
+
+        Raises:
+            UnknownRow: if there is none.
+            TooLarge, InvalidFeedback: if the correction cannot be kept.
+            ValueError: if there is a correction and the state is another than `edited`, or the other way round.
+        """
+        if (state == "edited") != (correction is not None):
+            raise ValueError("a correction goes with the state 'edited', and only with it")
+        changes = {"state": state} | ({} if correction is None else {"correction": correction})
+        with self._transaction(write=True) as connection:
+            before = self._row(connection, id)
+            with problems_in_words():
+                after = Kept.model_validate({**as_kept(before).model_dump(), **changes})
+            if after.digest != before_digest(before):
+                self._replace(connection, before, after)
+            return self._row(connection, id)
+
+    def history(self, id: str) -> list[str]:
+        """What a row was before it was changed, oldest first: each the line of an export."""
+        query = select(HISTORY.c.record).where(HISTORY.c.id == id).order_by(HISTORY.c.revision)
+        with self._transaction() as connection:
+            return list(connection.execute(query).scalars())
+
+    def _add(self, connection: Connection, feedback: Feedback, retention: timedelta | None) -> Receipt:
+        kept = feedback if type(feedback) is Kept else as_kept(feedback)
+        assert isinstance(kept, Kept)
+        if kept.keep_until is None and retention is not None:
+            kept = as_kept(kept, keep_until=kept.time + retention)
+        statement = (
+            self._insert(ROWS).values(revision=1, **to_record(kept)).on_conflict_do_nothing(index_elements=["id"])
+        )
+        sequence = connection.execute(statement.returning(ROWS.c.sequence)).scalar_one_or_none()
+        if sequence is not None:
+            return Receipt(kept.id, sequence, 1, created=True, changed=True)
+        return self._revise(connection, feedback)
+
+    def _revise(self, connection: Connection, feedback: Feedback) -> Receipt:
+        before = self._row(connection, feedback.id, lock=True)
+        if before.subject != feedback.subject:
+            raise Conflict(
+                f"the id {feedback.id!r} is that of feedback about something else",
+                "Give each its own; an id is for sending the same feedback again, or changing what it says.",
+            )
+        after = revised(before, feedback)
+        if after.digest == before_digest(before):
+            return Receipt(before.id, before.sequence, before.revision, created=False, changed=False)
+        self._replace(connection, before, after)
+        return Receipt(before.id, before.sequence, before.revision + 1, created=False, changed=True)
+
+    def _replace(self, connection: Connection, before: Row, after: Kept) -> None:
+        was = as_kept(before).to_line()
+        now = time_text(datetime.now(UTC))
+        connection.execute(insert(HISTORY).values(id=before.id, revision=before.revision, replaced=now, record=was))
+        changed = to_record(after) | {"revision": before.revision + 1}
+        connection.execute(update(ROWS).where(ROWS.c.sequence == before.sequence).values(**changed))
+
+    def _row(self, connection: Connection, id: str, *, lock: bool = False) -> Row:
+        query = select(ROWS).where(ROWS.c.id == id)
+        found = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+        if found is None:
+            raise UnknownRow(f"there is no feedback of the id {id!r}", "See: luthier feedback list")
+        return from_record(found)
+
+    def _pages(self, query: Select[Any]) -> Iterator[Row]:
+        last = 0
+        while True:
+            page = query.where(ROWS.c.sequence > last).order_by(ROWS.c.sequence).limit(PAGE)
+            with self._transaction() as connection:
+                rows = [from_record(record) for record in connection.execute(page).mappings()]
+            yield from rows
+            if len(rows) < PAGE:
+                return
+            last = rows[-1].sequence
+
+    @contextlib.contextmanager
+    def _transaction(self, *, write: bool = False) -> Iterator[Connection]:
+        """A transaction that is committed at the end; the file is still there then, or it is an error."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(database.errors_in_words(self.place))
+            if write and self._writer:
+                # SQLite has its writers poll; threads of this process wait in line.
+                if not self._writer.acquire(timeout=self._timeout):
+                    raise database.locked(self.place)
+                stack.callback(self._writer.release)
+            connection = stack.enter_context(self._engine.connect())
+            with connection.execution_options(**database.WRITES if write else {}).begin():
+                yield connection
+            database.check_unmoved(connection, self.place)
+
+
+def revised(before: Row, feedback: Feedback) -> Kept:
+    """A row after a later post of its id."""
+    kept = feedback if isinstance(feedback, Kept) else None
+    state = kept.state if kept else before.state if feedback.judgement == before.judgement else "new"
+    return as_kept(
+        before,
+        vote=feedback.vote,
+        correction=feedback.correction,
+        tags=feedback.tags,
+        consent=feedback.consent,
+        keep_until=feedback.keep_until or before.keep_until,
+        state=state,
+    )
+
+
+def before_digest(row: Row) -> str:
+    """The digest of a row as it would be exported."""
+    return as_kept(row).digest
