@@ -157,7 +157,7 @@ def test_hooks_observe_and_change_nothing(project, command, seen):
 
 def test_a_promotion_and_a_rollback_are_told_with_the_run_that_made_the_model(run, seen, project, monkeypatch):
     first = run()
-    other = run(overrides={"teach.steps": 3, "words.count": 200})
+    other = run(overrides={"words.count": 20})
     seen()
     luthier.promote(first)
     luthier.promote(first)  # Nothing changed, so nothing is told.
