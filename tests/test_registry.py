@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -352,7 +353,38 @@ def test_two_promotions_at_once_come_one_after_the_other(project, ids):
 
 
 def promoted(number):
-    return HistoryEntry(0, "promoted", "", "", run=f"run-{number}", artifact=f"{number:064x}", kind="model", form="f")
+    model = {"run": f"run-{number}", "artifact": f"{number:064x}", "kind": "model", "form": "größer"}
+    return HistoryEntry(0, "promoted", "", "", **model)
+
+
+def test_a_full_disk_leaves_the_old_champion_or_the_new(tmp_path, monkeypatch):
+    registry = Champions(Store(tmp_path))
+    registry.change("toys", lambda champion, past: promoted(1))
+    genuine, left, errors = os.fsync, 0, []
+
+    def fsync(descriptor):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        genuine(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for moment in range(20):
+        before, left, made = registry.history("toys"), moment, None
+        try:
+            made = registry.change("toys", lambda champion, past: promoted(2))
+        except InputError as error:
+            errors.append(error.message)
+        after = registry.history("toys")
+        assert after[: len(before)] == before
+        assert len(after) - len(before) in ((1,) if made else (0, 1))
+        assert registry.champion("toys") == after[-1]
+        if made and left >= 0:
+            break
+    assert made
+    assert errors
+    assert all("no space left on the disk" in message for message in errors)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="ends a process in the middle of a system call")

@@ -237,7 +237,7 @@ class Champions:
         if not _NAME.fullmatch(name):
             raise InputError(f"{name!r} can be no champion's name", "Letters, digits, spaces, `.`, `-` and `_`.")
         self.store.prepare()
-        with self._alone(name), disk_errors(self.root, REMEDY):
+        with disk_errors(self.root, REMEDY), self._alone(name):
             state, sound = self._state_or_rebuilt(name)
             past = self._history(name, state) if state else []
             entry = decide(state.champion if state else None, past)
@@ -321,14 +321,14 @@ class Champions:
     def _history(self, name: str, state: State | None) -> list[HistoryEntry]:
         path = self._directory(name) / HISTORY
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_bytes()
         except FileNotFoundError:
-            text = ""
-        except (OSError, ValueError) as error:
+            text = b""
+        except OSError as error:
             raise InputError(f"the history of the champion {name!r} cannot be read: {error}", f"See {path}.") from None
         entries = []
         # What follows the last line end was not written whole; the pointer has it.
-        for number, line in enumerate(text.split("\n")[:-1], 1):
+        for number, line in enumerate(text.split(b"\n")[:-1], 1):
             try:
                 record = json.loads(line)
                 _check_version(record.pop("version"), path)
