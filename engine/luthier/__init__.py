@@ -21,11 +21,14 @@ from luthier.streaming import Alternative, Sampling, Stream, Streaming, Token, c
 if TYPE_CHECKING:
     from luthier.api import Recipe, find_model, find_run, plan, run
     from luthier.catalogue import Registry
+    from luthier.champions import Champion, find_champion, promote, rollback
     from luthier.components import Component
     from luthier.discovery import plugin_files
+    from luthier.gates import Bound, Decision, judge, parse_gate
     from luthier.jobs import Job
     from luthier.plugins import load_plugins
     from luthier.process_environment import worker_environment
+    from luthier.registry import HistoryEntry
     from luthier.runrecord import StepResult
     from luthier.runs import Run
 
@@ -33,12 +36,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Alternative",
+    "Bound",
+    "Champion",
     "Classifier",
     "Component",
     "Context",
     "Dataset",
+    "Decision",
     "Frame",
     "Generator",
+    "HistoryEntry",
     "InputError",
     "Job",
     "Known",
@@ -63,13 +70,18 @@ __all__ = [
     "Token",
     "completed",
     "component",
+    "find_champion",
     "find_model",
     "find_run",
     "hookimpl",
     "hookspec",
+    "judge",
     "load_plugins",
+    "parse_gate",
     "plan",
     "plugin_files",
+    "promote",
+    "rollback",
     "run",
     "settings",
     "streaming",
@@ -78,17 +90,26 @@ __all__ = [
 
 
 _ENGINE = {
+    "Bound": "gates",
+    "Champion": "champions",
     "Component": "components",
+    "Decision": "gates",
+    "HistoryEntry": "registry",
     "Job": "jobs",
     "Recipe": "api",
     "Registry": "catalogue",
     "Run": "runs",
     "StepResult": "runrecord",
+    "find_champion": "champions",
     "find_model": "api",
     "find_run": "api",
+    "judge": "gates",
     "load_plugins": "plugins",
+    "parse_gate": "gates",
     "plan": "api",
     "plugin_files": "discovery",
+    "promote": "champions",
+    "rollback": "champions",
     "run": "api",
     "worker_environment": "process_environment",
 }

@@ -61,6 +61,7 @@ class Declaration:
     metrics: Collection[str] | Callable[..., Collection[str]] | None = None
     extra: str = ""
     streams: bool = False
+    redacts: bool = False
 
 
 def component(
@@ -79,6 +80,7 @@ def component(
     metrics: Collection[str] | Callable[..., Collection[str]] | None = None,
     extra: str = "",
     streams: bool = False,
+    redacts: bool = False,
 ) -> Callable[[Function], Function]:
     """Declare of a component what its signature cannot say. Most components need no declaration.
 
@@ -118,6 +120,8 @@ def component(
             Where one is not installed, a plan with the component is refused with the command that installs it; their
             versions are in the component's keys.
         streams: of a runtime: what it returns also is a `luthier.Streaming`, so it can be served, and can sample.
+        redacts: what it takes out of rows must be shown to nobody: the samples of its step are rows that it changed,
+            as they are afterwards, and none that it kept or dropped.
     """
 
     def declare(function: Function) -> Function:
@@ -137,6 +141,7 @@ def component(
             metrics,
             extra,
             streams,
+            redacts,
         )
         return function
 

@@ -21,6 +21,7 @@ Examples:
   luthier generate latest --set adapter=none "Summarize in one line: …"
   luthier generate latest --temperature 0.8 --top-p 0.95 --seed 7 "Tell me of luthiers."
   cat document.txt | luthier generate latest
+  luthier generate champion:docstring-summaries "Summarize in one line: …"
 """
 
 
@@ -34,7 +35,7 @@ def generate(
         str,
         typer.Argument(
             metavar="MODEL|RUN",
-            help="A model's directory, GGUF file or location, a run (its id or `latest`), or RUN:STEP.",
+            help="A model's directory, GGUF file or location, a run (its id or `latest`), RUN:STEP, or `champion`.",
         ),
     ],
     prompts: Annotated[
