@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -170,6 +171,17 @@ class FeedbackLog:
         query = select(HISTORY.c.record).where(HISTORY.c.id == id).order_by(HISTORY.c.revision)
         with self._transaction() as connection:
             return list(connection.execute(query).scalars())
+
+    def trainable(self) -> str:
+        """A hash of all rows that may be learnt from as far as the log knows: it changes when they do."""
+        now = time_text(datetime.now(UTC))
+        unexpired = ROWS.c.keep_until.is_(None) | (ROWS.c.keep_until > now)
+        query = select(ROWS.c.digest).where(ROWS.c.consent, unexpired, ROWS.c.state != "rejected")
+        found = hashlib.sha256()
+        with self._transaction() as connection:
+            for digest in connection.execute(query.order_by(ROWS.c.sequence)).scalars():
+                found.update(digest.encode())
+        return found.hexdigest()
 
     def _add(self, connection: Connection, feedback: Feedback, retention: timedelta | None) -> Receipt:
         kept = feedback if type(feedback) is Kept else as_kept(feedback)
