@@ -70,7 +70,7 @@ def __getattr__(name: str) -> Any:
 def _fingerprint(*, log: str | None, **_: object) -> str:
     from luthier_feedback.log import FeedbackLog
 
-    with FeedbackLog(log, create=False) as opened:
+    with FeedbackLog(log, mode="read") as opened:
         return opened.trainable()
 
 

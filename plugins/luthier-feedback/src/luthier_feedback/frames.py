@@ -27,7 +27,7 @@ def read_feedback_documents(
     Raises:
         InputError: if there is no log, or no row of it makes a document.
     """
-    with FeedbackLog(log, create=False) as opened:
+    with FeedbackLog(log, mode="read") as opened:
         place = opened.place
         passed, reasons = release(opened.rows(), rules, datetime.now(UTC))
     documents, unused = make_documents(passed, kind)

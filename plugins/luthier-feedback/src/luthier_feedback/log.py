@@ -60,7 +60,7 @@ class FeedbackLog:
 
     Args:
         where: a file, or `postgresql://…`; without one LUTHIER_FEEDBACK, else `feedback/feedback.db`.
-        create: whether a file that is not there is made.
+        mode: `create` makes a file that is not there, `write` does not, `read` changes nothing either.
         timeout: seconds that a lock of others is waited for.
 
     Raises:
@@ -69,15 +69,17 @@ class FeedbackLog:
         LogUnavailable: if it cannot be reached.
     """
 
-    def __init__(self, where: str | Path | None = None, *, create: bool = True, timeout: float = 5.0) -> None:
+    def __init__(
+        self, where: str | Path | None = None, *, mode: database.Mode = "create", timeout: float = 5.0
+    ) -> None:
         url = database.locate(where)
         self.place = database.place_of(url)
         self._timeout = timeout
         self._writer = threading.Lock() if url.get_backend_name() == "sqlite" else None
         self._insert = sqlite.insert if self._writer else postgresql.insert
-        self._engine = database.connect(url, create=create, timeout=timeout)
-        with self._transaction(write=True) as connection:
-            schema.prepare(connection, self.place)
+        self._engine = database.connect(url, mode=mode, timeout=timeout)
+        with self._transaction(write=mode != "read") as connection:
+            schema.prepare(connection, self.place, write=mode != "read")
 
     def __enter__(self) -> Self:
         return self
