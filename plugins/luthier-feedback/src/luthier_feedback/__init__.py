@@ -15,6 +15,7 @@ from luthier import component, hookimpl
 
 if TYPE_CHECKING:
     from luthier import Context, Frame
+    from luthier_feedback.client import Client
     from luthier_feedback.errors import (
         Conflict,
         FeedbackError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from luthier_feedback.rows import Feedback, Kept, Row
 
 __all__ = [
+    "Client",
     "Conflict",
     "Feedback",
     "FeedbackError",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "client": ("Client",),
     "errors": (
         "Conflict",
         "FeedbackError",

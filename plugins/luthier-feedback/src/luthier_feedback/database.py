@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -206,6 +206,30 @@ def _settings(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA fullfsync=ON")
     # What is deleted is overwritten with zeros.
     connection.execute("PRAGMA secure_delete=ON")
+
+
+def erase(engine: Engine, place: str, tables: Sequence[str]) -> None:
+    """Write the files of a database anew, so that nothing of deleted rows is left in them.
+
+    Raises:
+        LogUnavailable: if others read it for longer than the time-out.
+    """
+    if engine.dialect.name == "postgresql":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("SET statement_timeout = 0")
+            connection.exec_driver_sql(f"VACUUM FULL {', '.join(tables)}")
+        return
+    raw = engine.raw_connection()
+    try:
+        driver = raw.driver_connection
+        assert isinstance(driver, OpenFile)
+        driver.execute("VACUUM")
+        # VACUUM writes into the write-ahead log, where the deleted rows are too until it is emptied.
+        [busy, *_] = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        raw.close()
+    if busy:
+        raise _unavailable(place, "locked", "the rows are removed, but their bytes are still in its files")
 
 
 @contextmanager
