@@ -61,3 +61,16 @@ def command(project: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def damage(project: Path) -> Callable[[str], None]:
+    """Change one bit of an artifact in the project's store; its size stays."""
+
+    def call(hash: str) -> None:
+        [file] = [path for path in (project / ".luthier" / "objects" / hash / "content").rglob("*") if path.is_file()]
+        file.chmod(0o644)
+        text = file.read_bytes()
+        file.write_bytes(text[:-2] + bytes([text[-2] ^ 1]) + text[-1:])
+
+    return call

@@ -53,7 +53,7 @@ def edit(project: Path, old: str, new: str) -> None:
         ("clean: unique", "clean: capitals", "recipe.yaml:10:5: steps[3].id: a second step with the id 'capitals'"),
         ("clean: unique", "clean: uniqe", "recipe.yaml:10:5: steps[3].clean: no clean component is called 'uniqe'"),
         ("clean: unique", "clean: near-duplicates", "pip install luthier-text"),
-        ("base + 0.5", "champion + 0.5", "compares with champion, which validate:accuracy is not run on here"),
+        ("at_least: 0.99", "at_least: champion", "compares with champion, which validate:agreement is not run on here"),
         ("base + 0.5", "initials + 0.5", "write `candidate.initials` (there are base, reference, champion, candidate)"),
         ("base + 0.5", "candidate.initial + 0.5", "its gate asks for 'initial', which validate:accuracy does not"),
         ("accuracy: {at_least", "acuracy: {at_least", "did you mean 'accuracy'?"),

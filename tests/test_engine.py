@@ -381,11 +381,11 @@ def test_a_validator_that_records_what_it_does_not_say_is_at_fault(run, project)
         run()
 
 
-@pytest.mark.parametrize("subjects", ["[base]", "candidate", "[candidate, champion]"])
+@pytest.mark.parametrize("subjects", ["[base]", "candidate", "[candidate, winner]"])
 def test_subjects_that_there_are_not_are_refused(project, subjects):
     recipe = project / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("    split: train\n", f"    split: train\n    subjects: {subjects}\n"))
-    with pytest.raises(InputError, match="a list of candidate, base, reference"):
+    with pytest.raises(InputError, match="a list of candidate, base, reference, champion, with candidate"):
         luthier.plan(recipe)
 
 

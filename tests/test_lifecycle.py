@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+import luthier
 from luthier import LuthierError
 from luthier.api import open_store
 from luthier.runs import list_runs
@@ -42,6 +43,10 @@ def luthier_gate_decided(run, event):
 @hookimpl
 def luthier_run_finished(run, event):
     note(run, event, state=event.state, known=run.state)
+
+@hookimpl
+def luthier_promoted(run, event):
+    note(run, event, name=event.name, number=event.number, restored=event.restored, replaced=event.replaced)
 """
 RECIPE = """\
 luthier: 1
@@ -124,6 +129,10 @@ def luthier_gate_decided(run, event):
 def luthier_run_finished(run, event):
     run.data.state = "done"
     run.save()
+
+@hookimpl
+def luthier_promoted(run, event):
+    raise ValueError("not that one")
 """
 
 
@@ -144,3 +153,26 @@ def test_hooks_observe_and_change_nothing(project, command, seen):
     assert run.metrics["accuracy"]["accuracy"] == 1.0
     assert [gate.passed for gate in run.gates] == [False]
     assert run.state == "refused"
+
+
+def test_a_promotion_and_a_rollback_are_told_with_the_run_that_made_the_model(run, seen, project, monkeypatch):
+    first = run()
+    other = run(overrides={"words.count": 20})
+    seen()
+    luthier.promote(first)
+    luthier.promote(first)  # Nothing changed, so nothing is told.
+    luthier.promote(other)
+    (project / "plugins.d" / "meddler.py").write_text(MEDDLER)
+    monkeypatch.setenv("LUTHIER_PLUGINS", "toys,watcher,meddler")
+    heard = []
+    assert luthier.rollback(listen=heard.append).entry.run == first.id
+    common = {"hook": "promoted", "name": "watched"}
+    assert seen() == [
+        {**common, "run": first.id, "number": 1, "restored": False, "replaced": ""},
+        {**common, "run": other.id, "number": 2, "restored": False, "replaced": first.id},
+        {**common, "run": first.id, "number": 3, "restored": True, "replaced": other.id},
+    ]
+    # A hook that fails is recorded, and the champion is changed all the same.
+    [failed] = [event for event in heard if event.type == "plugin_hook_failed"]
+    assert (failed.plugin, failed.hook, failed.error) == ("meddler", "luthier_promoted", "ValueError: not that one")
+    assert failed.to_json() in (first.path / "events.jsonl").read_text().splitlines()

@@ -20,22 +20,29 @@ from luthier.shared_settings import settings
 if TYPE_CHECKING:
     from luthier.api import Recipe, find_model, find_run, plan, run
     from luthier.catalogue import Registry
+    from luthier.champions import Champion, find_champion, promote, rollback
     from luthier.components import Component
+    from luthier.gates import Bound, Decision, judge, parse_gate
     from luthier.jobs import Job
     from luthier.plugins import load_plugins
     from luthier.process_environment import worker_environment
+    from luthier.registry import HistoryEntry
     from luthier.runrecord import StepResult
     from luthier.runs import Run
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bound",
+    "Champion",
     "Classifier",
     "Component",
     "Context",
     "Dataset",
+    "Decision",
     "Frame",
     "Generator",
+    "HistoryEntry",
     "InputError",
     "Job",
     "Known",
@@ -55,12 +62,17 @@ __all__ = [
     "Stage",
     "StepResult",
     "component",
+    "find_champion",
     "find_model",
     "find_run",
     "hookimpl",
     "hookspec",
+    "judge",
     "load_plugins",
+    "parse_gate",
     "plan",
+    "promote",
+    "rollback",
     "run",
     "settings",
     "worker_environment",
@@ -68,16 +80,25 @@ __all__ = [
 
 
 _ENGINE = {
+    "Bound": "gates",
+    "Champion": "champions",
     "Component": "components",
+    "Decision": "gates",
+    "HistoryEntry": "registry",
     "Job": "jobs",
     "Recipe": "api",
     "Registry": "catalogue",
     "Run": "runs",
     "StepResult": "runrecord",
+    "find_champion": "champions",
     "find_model": "api",
     "find_run": "api",
+    "judge": "gates",
     "load_plugins": "plugins",
+    "parse_gate": "gates",
     "plan": "api",
+    "promote": "champions",
+    "rollback": "champions",
     "run": "api",
     "worker_environment": "process_environment",
 }

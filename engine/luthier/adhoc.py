@@ -19,6 +19,7 @@ from luthier.location_syntax import scheme_of
 from luthier.locations import fetch
 from luthier.plugins import load_plugins
 from luthier.pool import Message, Pool
+from luthier.registry import Champions, is_champion
 from luthier.runs import LATEST, find_run
 from luthier.store import Store
 from luthier.suggest import did_you_mean
@@ -191,7 +192,8 @@ def find_model(name: str, store: Store) -> Artifact:
     """The model that a directory, a GGUF file, a location, a run or a step of one names.
 
     A location is `hf:…`, `wheel:…` or another that recipes know; a run is its id, a unique beginning of that, or
-    `latest`, and stands for its newest model; a step is `RUN:STEP`, or the id of one of the latest run's.
+    `latest`, and stands for its newest model; a step is `RUN:STEP`, or the id of one of the latest run's. The model of
+    the `champion` (or `champion:NAME`) is compared with its hash, byte by byte.
 
     Raises:
         InputError: if it is none of them, or holds no model.
@@ -199,6 +201,9 @@ def find_model(name: str, store: Store) -> Artifact:
     path = Path(name)
     if path.is_dir() or (path.is_file() and _is_gguf(path)):
         return _model_at(path)
+    if is_champion(name):
+        registry = Champions(store)
+        return registry.model(*registry.resolve(name), verify=True)
     runs = sorted(entry.name for entry in store.runs.glob("*"))
     if _names_run(name, runs):
         return find_run(store, name).model()

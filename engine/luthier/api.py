@@ -35,11 +35,11 @@ __all__ = [
 
 
 def find_model(name: str, *, home: Path | str | None = None) -> Model | OnnxModel:
-    """The model that a directory, a location, a run or a step names: `hf:org/name`, `latest`, `latest:lora`, `lora`.
+    """The model that a name stands for: `path/to/model`, `hf:org/name`, `latest`, `latest:lora`, `lora`, `champion`.
 
     Args:
         name: a directory; a location as in recipes; a run's id, a unique beginning of it, or `latest`, for its newest
-            model; `RUN:STEP`, or the id of a step of the latest run.
+            model; `RUN:STEP`, or the id of a step of the latest run; `champion` or `champion:NAME`.
         home: the store; `LUTHIER_HOME`, else `.luthier` in the current directory, if None.
 
     Raises:
@@ -51,7 +51,7 @@ def find_model(name: str, *, home: Path | str | None = None) -> Model | OnnxMode
 
 
 def find_run(name: str = LATEST, *, home: Path | str | None = None) -> Run:
-    """A run by its id, a unique beginning of it, or `latest`.
+    """A run by its id, a unique beginning of it, `latest`, or `champion` (`champion:NAME`) for the one that made it.
 
     Args:
         name: which run.

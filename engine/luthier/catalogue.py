@@ -31,6 +31,8 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
         "clean:whitespace",
         "clean:length",
         "clean:normalise",
+        "clean:pii",
+        "clean:secrets",
         "clean:exact-duplicates",
         "clean:near-duplicates",
         "clean:values",

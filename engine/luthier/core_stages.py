@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from luthier.artifacts import Kind
 
-SUBJECTS = ("candidate", "base", "reference")
-"""What validators measure: the newest model, what the architecture gave, the last one before export or quantizing."""
+CHAMPION = "champion"
+"""The model in use under a recipe's name; also what names it wherever a run or a model is named."""
+
+SUBJECTS = ("candidate", "base", "reference", CHAMPION)
+"""What validators measure: the newest model, what the architecture gave, the last one before export or quantizing, and
+the one in use, where there is one."""
 
 
 NAMED_INPUTS: Mapping[str, Kind] = {"teacher": "model", "other": "dataset"}

@@ -141,7 +141,11 @@ class StepFailed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class GateDecided(Event):
-    """A bound of a gate was held against what was measured."""
+    """A bound of a gate was held against what was measured.
+
+    `subject` is what the bound compares with, empty for a number. One that was `skipped`, since there is no champion
+    to compare with, has `passed`; `reason` says so.
+    """
 
     type: ClassVar[str] = "gate_decided"
     step: str
@@ -150,6 +154,8 @@ class GateDecided(Event):
     bound: str
     passed: bool
     reason: str
+    subject: str = ""
+    skipped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +166,27 @@ class PluginHookFailed(Event):
     plugin: str
     hook: str
     error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promoted(Event):
+    """A model is champion of `name` now, by promotion, or `restored` by a rollback; `run` is the one that made it.
+
+    `number` is that of the entry in the name's history. `replaced` is the run of the champion before, empty if there
+    was none; `overruled` are the objections to a promotion that was forced.
+    """
+
+    type: ClassVar[str] = "promoted"
+    name: str
+    number: int
+    run: str
+    step: str
+    artifact: str
+    restored: bool
+    replaced: str
+    who: str
+    why: str
+    overruled: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from luthier import environments, hookspecs, lock, provenance
+from luthier import environments, lock, provenance
 from luthier.errors import GateRefused
-from luthier.events import Event, Listener, PluginHookFailed, listeners
+from luthier.events import Listener, listeners
 from luthier.files import REMEDY, disk_errors
 from luthier.interrupts import terminated_as_interrupt
+from luthier.lifecycle import log_of, with_hooks, write_to
 from luthier.plans import Plan
-from luthier.plugins import Registry
 from luthier.pool import Pool, available_cores
 from luthier.runner import Runner
 from luthier.runrecord import RunData, StepResult
@@ -68,6 +67,8 @@ def run_session(
         seed=spec.seed,
         started=now(),
         environment=provenance.environment() | {"environments": lock.environment_versions(session.plan)},
+        champion=session.plan.champion.given if session.plan.champion else "",
+        unjudged=session.plan.unjudged,
         steps=[StepResult(step.id, step.stage.name, step.component.name) for step in session.steps],
     )
     history = session.history()
@@ -76,8 +77,7 @@ def run_session(
     with (
         disk_errors(session.store.root, REMEDY),
         record.lock(),
-        # What is no Unicode (a file's name may be none) becomes a JSON escape.
-        (record.path / "events.jsonl").open("a", encoding="utf-8", errors="backslashreplace") as log,
+        log_of(record) as log,
         terminated_as_interrupt(),
         Pool(
             record.path / "logs", jobs=jobs or available_cores(), local_plugins=session.local, timeout=step_timeout
@@ -85,8 +85,8 @@ def run_session(
     ):
         (record.path / "recipe.yaml").write_text(changes + spec.text, encoding="utf-8")
         (record.path / lock.FILE_NAME).write_text(lock.lock_of(session.plan).to_json(), encoding="utf-8")
-        write = _write_to(log, session.store.root)
-        tell = _with_hooks(session.plan.registry, record, listeners(write, *heard))
+        write = write_to(log, session.store.root)
+        tell = with_hooks(session.plan.registry, record, listeners(write, *heard))
         runner = Runner(session.plan, session.store, record, pool, history=history, listen=tell, device=device)
         runner.execute()
     return record
@@ -99,26 +99,3 @@ def _raise_if_refused(run: Run) -> None:
             "\n".join(f"{gate.step}: {gate.reason}" for gate in refused),
             f"Nothing changed since the run {run.id}, which was refused.",
         )
-
-
-def _write_to(log: Any, root: Path) -> Listener:
-    def write(event: Event) -> None:
-        with disk_errors(root, REMEDY):
-            log.write(event.to_json() + "\n")
-            log.flush()
-
-    return write
-
-
-def _with_hooks(registry: Registry, record: Run, tell: Listener) -> Listener:
-    """Tell the plugins' lifecycle hooks as well; an error in one is told, and stops nothing."""
-
-    def told(event: Event) -> None:
-        tell(event)
-        hook = f"luthier_{event.type}"
-        if not hasattr(hookspecs, hook):
-            return
-        for plugin, error in registry.notify(hook, run=record, event=event):
-            tell(PluginHookFailed(plugin=plugin, hook=hook, error=f"{type(error).__name__}: {error}"))
-
-    return told

@@ -40,3 +40,10 @@ def describe_counts(counts: Mapping[str, int]) -> str:
     parts = [f"{counts['documents_in']:,} in", f"{counts['kept']:,} kept"] if counts.get("documents_in") else []
     parts += [f"{counts[name]:,} {name}" for name in ("added", "changed", "dropped", "quarantined") if counts.get(name)]
     return ", ".join(parts)
+
+
+def gate_mark(*, passed: bool, skipped: bool) -> str:
+    """A gate's decision as a sign."""
+    if skipped:
+        return "-"
+    return "✓" if passed else "✗"

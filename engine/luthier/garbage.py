@@ -1,9 +1,10 @@
-"""Garbage collection of the store: what no run refers to goes, after a grace period.
+"""Garbage collection of the store: what no run and no champion refers to goes, after a grace period.
 
 Runs are the roots. A run's `run.json` names its steps, `{"steps": [{"nodes": [{"key": …}, …]}, …], "started": …}`,
 and of a step that was searched its trials, `{"search": {"trials": [{"key": …}, …]}}`; a step's record names its
-artifacts. Age protects what a running process has not yet referred to: reading a record and storing an artifact that
-is there already both make it young again. Leases protect the rest.
+artifacts. What the registry names stays besides: the models of champions, and of the runs that made them the record
+and the reports, but not their data. Age protects what a running process has not yet referred to: reading a record
+and storing an artifact that is there already both make it young again. Leases protect the rest.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from luthier.files import REMEDY, disk_errors, measure, remove_tree, unique_name
+from luthier.registry import Champions
 
 if TYPE_CHECKING:
     from luthier.store import Store
@@ -71,8 +73,10 @@ class _Sweep:
         store = self.store
         runs = _runs(store.runs)
         old = [] if keep_runs is None else list(runs)[: max(0, len(runs) - keep_runs)]
-        gone = [run for run in old if not _is_held(run) and self._remove(run)]
-        keys = {key for run, record in runs.items() if run not in gone for key in _keys(record)}
+        held = Champions(store).held()
+        spared = [run for run in old if run.name in held.runs]
+        gone = [run for run in old if run not in spared and not _is_held(run) and self._remove(run)]
+        keys = {key for run, record in runs.items() if run not in (*gone, *spared) for key in _keys(record)}
         steps = [path for path in _entries(store.steps_directory) if path.stem not in keys and self._remove_step(path)]
         live = {
             artifact
@@ -80,6 +84,7 @@ class _Sweep:
             if not (self.dry_run and store.steps_directory / f"{record.key}.json" in steps)
             for artifact in (record.output, record.report)
         }
+        live |= held.artifacts.union(*(_reports(runs[run]) for run in spared))
         objects = [path for path in _entries(store.objects_directory) if path.name not in live and self._remove(path)]
         work = [path for path in _entries(store.work) if self._is_done(path.name, keys) and self._remove_work(path)]
         orphans = [path for path in _entries(store.generations) if not (store.objects_directory / path.name).exists()]
@@ -150,6 +155,13 @@ def _keys(record: dict[str, Any]) -> Iterator[str]:
         for node in (*(step.get("nodes") or ()), *(searched.get("trials") or ())):
             if isinstance(node, dict) and isinstance(node.get("key"), str):
                 yield node["key"]
+
+
+def _reports(record: dict[str, Any]) -> Iterator[str]:
+    for step in record.get("steps") or ():
+        for node in step.get("nodes") or () if isinstance(step, dict) else ():
+            if isinstance(node, dict) and isinstance(node.get("report"), str):
+                yield node["report"]
 
 
 def _entries(directory: Path) -> list[Path]:

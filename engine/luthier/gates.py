@@ -83,8 +83,9 @@ class Bound:
 class Decision:
     """What a gate decided on one bound.
 
-    `bound` is the number that `value` was held against. `interval` is that of the difference from what the
-    bound names, if it names something, else that of the value.
+    `bound` is the number that `value` was held against; `subject` is what it was measured of, empty where the recipe
+    gives the number. `interval` is that of the difference from what the bound names, if it names something, else that
+    of the value.
     """
 
     metric: str
@@ -94,6 +95,7 @@ class Decision:
     passed: bool
     interval: tuple[float, float] | None
     reason: str
+    subject: str = ""
 
 
 def parse_gate(gate: Mapping[str, Any]) -> list[Bound]:
@@ -193,9 +195,8 @@ def judge(
     if bound.confidence is not None:
         interval = _interval(bound, bound.confidence, measured, compared, seed)
         passed = passed and _keeps(bound.relation, interval[bound.relation == "at_most"], bound.offset)
-    return Decision(
-        bound.metric, value, held, bound.text(), passed, interval, _reason(bound, value, held, passed, interval)
-    )
+    reason = _reason(bound, value, held, passed, interval)
+    return Decision(bound.metric, value, held, bound.text(), passed, interval, reason, bound.subject or "")
 
 
 def _find(records: Sequence[Mapping[str, Any]], metric: str, whose: str) -> Mapping[str, Any]:

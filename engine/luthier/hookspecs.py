@@ -6,9 +6,9 @@ all stages, the core's and the plugins' alike, which return plain functions. Eac
 implementation is called and exhausted by itself: one that raises loses only its own components and is
 reported. The order of plugins never matters.
 
-Lifecycle hooks (`luthier_run_finished`) are called in the parent process only, observe what happens, and
-cannot change it: an error in one is recorded and stops nothing. A lifecycle hook is named after its event
-in `luthier.events` and gets it as `event`; each lands with its first plugin.
+Lifecycle hooks (`luthier_run_finished`, `luthier_promoted`) are called in the parent process only,
+observe what happens, and cannot change it: an error in one is recorded and stops nothing. A lifecycle hook
+is named after its event in `luthier.events` and gets it as `event`; each lands with its first plugin.
 
 Every hook here has been in the contract since version 0.1 of the core.
 """
@@ -22,7 +22,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from luthier.core_stages import Stage
-    from luthier.events import GateDecided, RunFinished, RunStarted, StepFailed, StepFinished, StepStarted
+    from luthier.events import GateDecided, Promoted, RunFinished, RunStarted, StepFailed, StepFinished, StepStarted
     from luthier.runs import Run
 
 PROJECT = "luthier"
@@ -210,3 +210,13 @@ def luthier_gate_decided(run: Run, event: GateDecided) -> None:
 @hookspec
 def luthier_run_finished(run: Run, event: RunFinished) -> None:
     """Called once, last, whatever the outcome: `event.state` says which."""
+
+
+@hookspec
+def luthier_promoted(run: Run, event: Promoted) -> None:
+    """Called when a run's model became champion: it was promoted, or a rollback restored it (`event.restored`).
+
+    `run` is the run that made the model, which ended long before; `event.name` is what it is champion of, and
+    `event.replaced` the run of the one before. The pointer is changed by then, and the hook cannot undo it. It is not
+    called where somebody removed that run's directory.
+    """

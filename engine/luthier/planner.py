@@ -25,8 +25,22 @@ _TASKS: Mapping[Kind, Task] = {"dataset": "dataset", "report": "validate"}
 """What a worker is asked for by the kind that it is to make; the other kinds are directories."""
 
 
-def make_plan(recipe: RecipeSpec, registry: Registry, *, until: str | None = None, force: Force = Force()) -> Plan:
+def make_plan(
+    recipe: RecipeSpec,
+    registry: Registry,
+    *,
+    until: str | None = None,
+    force: Force = Force(),
+    champion: Node | InputError | None = None,
+) -> Plan:
     """Check the kinds and forms of the whole recipe, and fuse what can be fused.
+
+    Args:
+        recipe: what was read.
+        registry: the plugins.
+        until: the step to stop after.
+        force: what to do again.
+        champion: stands for the champion of the recipe's name, or is the error of a damaged one.
 
     Raises:
         RecipeError: with everything that is wrong, each at its place.
@@ -38,7 +52,7 @@ def make_plan(recipe: RecipeSpec, registry: Registry, *, until: str | None = Non
     start = _step_named(recipe, force.start) if force.start else None
     _check_order(recipe, start, until)
     force = Force(frozenset(_step_named(recipe, name) for name in sorted(force.steps)), start)
-    walk = Walk(recipe, registry)
+    walk = Walk(recipe, registry, champion)
     builder = _Builder(walk, recipe, boundaries=force.mentioned | ({until} if until else set()))
     read = iter(recipe.steps)
     for place in range(len(recipe.steps) + len(recipe.unread)):
@@ -51,7 +65,7 @@ def make_plan(recipe: RecipeSpec, registry: Registry, *, until: str | None = Non
             break
     if walk.problems:
         raise RecipeError(walk.problems)
-    return Plan(recipe, tuple(walk.nodes), registry, force)
+    return Plan(recipe, tuple(walk.nodes), registry, force, champion=champion if isinstance(champion, Node) else None)
 
 
 def _step_named(recipe: RecipeSpec, name: str) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from luthier.artifacts import Kind
+from luthier.artifacts import Artifact, Kind
+from luthier.core_stages import CHAMPION
 from luthier.declaration import Known
 from luthier.gates import Bound, parse_gate
 from luthier.locations import identity, pinned
@@ -20,7 +21,9 @@ from luthier.search import Candidate, Rung
 from luthier.steps import ComponentSpec, StepSpec
 
 Task = Literal["dataset", "shards", "directory", "validate"]
-Subject = Literal["candidate", "base", "reference"]
+Subject = Literal["candidate", "base", "reference", "champion"]
+CHAMPIONS_NODE = "@champion"
+"""The id of the node that stands for the champion; no step can have it."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Node:
         runtimes: for the inputs that are loaded models (`subject`, `reference`), the runtime and its configuration.
         subject: for a validator, what it looks at.
         environment: the distribution in whose environment it runs; empty for the main one.
+        given: the hash of its result, of a node without parts that stands for a model which the recipe does not make.
         trial: of a step that is searched, which of its trials it is: `trial-RUNG-CANDIDATE`; empty for a step.
     """
 
@@ -47,6 +51,12 @@ class Node:
     subject: Subject | None = None
     environment: str = ""
     trial: str = ""
+    given: str = ""
+
+    @classmethod
+    def of_champion(cls, model: Artifact) -> Node:
+        """The node that stands for the champion's model."""
+        return cls((), "directory", model.kind, model.form, given=model.hash)
 
     @property
     def step(self) -> StepSpec:
@@ -56,6 +66,8 @@ class Node:
     @property
     def id(self) -> str:
         """The step's id; for a validator on another subject than the candidate `rouge@base`, for a trial `lora@…`."""
+        if self.given:
+            return CHAMPIONS_NODE
         subject = "" if self.subject in (None, "candidate") else self.subject
         return "@".join(filter(None, [self.step.id, subject, self.trial]))
 
@@ -101,6 +113,7 @@ class Plan:
     Attributes:
         pins: for each location that names a branch of the hub, the commit it had when it was first asked
             for, so that a key and the step's work speak of the same files.
+        champion: stands for the model that was champion of the recipe's name when the plan was made.
     """
 
     recipe: RecipeSpec
@@ -108,6 +121,25 @@ class Plan:
     registry: Registry
     force: Force = field(default_factory=Force)
     pins: dict[str, str] = field(default_factory=dict)
+    champion: Node | None = None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The hashes of the results that no step of the recipe makes, by node id."""
+        return {self.champion.id: self.champion.given} if self.champion else {}
+
+    @property
+    def unjudged(self) -> list[str]:
+        """The steps with a gate that the plan stops before."""
+        planned = {step.id for node in self.nodes for step in node.parts}
+        return [step.id for step in self.recipe.steps if step.gate and step.id not in planned]
+
+    @property
+    def skipped(self) -> list[tuple[StepSpec, Bound]]:
+        """The bounds that there is nothing to compare with, as long as there is no champion."""
+        steps = {step.id: step for node in self.nodes for step in node.parts}.values()
+        found = [(step, bound) for step in steps for bound in bounds(step) if bound.subject == CHAMPION]
+        return [] if self.champion else found
 
     def identity(self, location: str, only: Sequence[str] = ()) -> str:
         """What stands for a location in a key; see `luthier.locations.identity`."""

@@ -143,11 +143,24 @@ class Runner:
         self._note(planned, done)
 
     def _resolve(self, node: Node) -> Planned:
-        outputs = {name: done.artifact.hash for name, done in self._done.items()}
+        outputs = self._plan.given | {name: done.artifact.hash for name, done in self._done.items()}
         return resolve_step(self._plan, node, outputs, self._store, self._history, ignore_force=self._made)
 
     def _inputs(self, node: Node) -> dict[str, Artifact]:
-        return {name: self._done[made.id].artifact for name, made in node.inputs.items()}
+        return {
+            name: self._champion(made) if made.given else self._done[made.id].artifact
+            for name, made in node.inputs.items()
+        }
+
+    def _champion(self, node: Node) -> Artifact:
+        artifact = self._store.get(node.given)
+        if artifact is None:
+            name = self._plan.recipe.name
+            raise InputError(
+                f"the model of the champion {name!r} is damaged, so nothing can be compared with it",
+                f"Go back to an earlier one: luthier registry rollback {name}",
+            )
+        return artifact
 
     def _get(self, planned: Planned) -> Done:
         """A node's result, from the store or by doing it."""
@@ -329,10 +342,19 @@ class Runner:
             for other in self._plan.nodes
             if other.step is step and other.id in self._done
         }
-        for gate in decide(step, reports, self._plan.recipe.seed):
+        for gate in decide(step, reports, self._plan.recipe.seed, self._without_champion(node)):
             self._run.gates.append(gate)
             self._listen(GateDecided(**asdict(gate)))
         self._run.save()
+
+    def _without_champion(self, node: Node) -> str:
+        """Why there is no champion to compare a candidate with; empty where there is one."""
+        champion, name = self._plan.champion, self._plan.recipe.name
+        if champion is None:
+            return f"there is no champion {name!r} yet"
+        measured = [each.inputs["subject"] for each in self._plan.nodes if each.step is node.step]
+        candidate = self._done[measured[0].id].artifact.hash
+        return f"this model is the champion {name!r} itself" if candidate == champion.given else ""
 
     def _fail(self, node: Node, error: LuthierError) -> None:
         """Tell that a node failed: which of its steps, and where the recipe has it."""
@@ -354,10 +376,8 @@ class Runner:
 
     def _link_model(self) -> None:
         """Give out the newest model, once every gate of the recipe has let it pass."""
-        planned = {step.id for node in self._plan.nodes for step in node.parts}
-        left_out = any(step.gate and step.id not in planned for step in self._plan.recipe.steps)
         made = [done.artifact for done in self._done.values() if done.artifact.kind in ("model", "onnx")]
-        if made and not left_out and not self._refused():
+        if made and not self._plan.unjudged and not self._refused():
             self._verify(made[-1])
             self._store.export(made[-1], self._run.model_path)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from luthier.errors import InputError
 from luthier.events import RunState
 from luthier.files import write_atomically
-from luthier.gates import Decision
+from luthier.gates import Bound, Decision
 from luthier.trials import SearchResult
 
 RUN_VERSION = 1
@@ -67,7 +67,11 @@ class StepResult:
 
 @dataclass
 class GateResult:
-    """A bound of a gate, held against what was measured."""
+    """A bound of a gate, held against what was measured.
+
+    `subject` is what the bound compares with, empty for a number. One that was `skipped`, since there was no champion
+    to compare with, has `passed`; `reason` says so.
+    """
 
     step: str
     metric: str
@@ -75,16 +79,36 @@ class GateResult:
     bound: str
     passed: bool
     reason: str
+    subject: str = ""
+    skipped: bool = False
 
     @classmethod
     def of(cls, step: str, decision: Decision) -> GateResult:
         """The result that a decision is."""
-        return cls(step, decision.metric, decision.value, decision.bound_text, decision.passed, decision.reason)
+        value, text, passed = decision.value, decision.bound_text, decision.passed
+        return cls(step, decision.metric, value, text, passed, decision.reason, decision.subject)
+
+    @classmethod
+    def skip(cls, step: str, bound: Bound, value: float, why: str) -> GateResult:
+        """The result of a bound that there was nothing to compare with."""
+        reason = f"{bound.metric} is {value:.4g}; {bound.text()} is skipped: {why}"
+        return cls(step, bound.metric, value, bound.text(), True, reason, bound.subject or "", skipped=True)
+
+    @property
+    def verdict(self) -> Literal["passed", "refused", "skipped"]:
+        """What became of the bound, in a word."""
+        if self.skipped:
+            return "skipped"
+        return "passed" if self.passed else "refused"
 
 
 @dataclass
 class RunData:
-    """The contents of `run.json`."""
+    """The contents of `run.json`.
+
+    `champion` is the hash of the model that was champion of the recipe's name when the run began, empty if there was
+    none; `unjudged` are the steps with a gate behind the one that the run was to stop at.
+    """
 
     id: str
     recipe: str
@@ -98,6 +122,8 @@ class RunData:
     environment: dict[str, Any] = field(default_factory=dict)
     steps: list[StepResult] = field(default_factory=list)
     gates: list[GateResult] = field(default_factory=list)
+    champion: str = ""
+    unjudged: list[str] = field(default_factory=list)
 
 
 def read_record(path: Path) -> RunData:

@@ -17,9 +17,10 @@ from luthier.artifacts import Artifact, Dataset, Model, OnnxModel, Report
 from luthier.errors import InputError, LuthierError, PluginError
 from luthier.events import RunState
 from luthier.files import REMEDY, disk_error, disk_errors
-from luthier.formatting import describe_counts, format_metrics, format_seconds
+from luthier.formatting import describe_counts, format_metrics, format_seconds, gate_mark
 from luthier.gates import Bound, judge
 from luthier.markup import html_line, html_table
+from luthier.registry import Champions, HistoryEntry, is_champion
 from luthier.runrecord import GateResult, RunData, StepResult, read_record, write_record
 from luthier.store import Store
 from luthier.suggest import did_you_mean
@@ -66,7 +67,7 @@ class Run:
         steps = [
             (step.id, f"{step.stage}:{step.component}", _state_and_time(step), _key_result(step)) for step in self.steps
         ]
-        gates = [("✓" if gate.passed else "✗", gate.step, gate.reason) for gate in self.gates]
+        gates = [(gate_mark(passed=gate.passed, skipped=gate.skipped), gate.step, gate.reason) for gate in self.gates]
         shown = html_line(f"run {self.id}: {self.state} after {format_seconds(self._data.seconds)}")
         shown += html_table(["step", "component", "state", "result"], steps)
         return shown + (html_table(["", "gate", "measured"], gates) if gates else "")
@@ -296,11 +297,13 @@ def list_runs(store: Store) -> Iterator[Run]:
 
 
 def find_run(store: Store, name: str) -> Run:
-    """A run by its id, a unique beginning of it, or `latest`.
+    """A run by its id, a unique beginning of it, `latest`, or as the one that made the `champion` (`champion:NAME`).
 
     Raises:
         InputError: with the closest ids.
     """
+    if is_champion(name):
+        return _champions_run(store, *Champions(store).resolve(name))
     runs = list(list_runs(store))
     if name == LATEST and runs:
         return runs[0]
@@ -313,3 +316,12 @@ def find_run(store: Store, name: str) -> Run:
         raise InputError(f"there are no runs in {store.root}", "Start one: luthier run RECIPE")
     what = f"{name!r} stands for several runs" if matching else f"there is no run {name!r} in {store.root}"
     raise InputError(what, did_you_mean(name, [run.id for run in runs]) or f"The newest is {runs[0].id}.")
+
+
+def _champions_run(store: Store, champion: str, entry: HistoryEntry) -> Run:
+    if not (store.runs / entry.run / "run.json").exists():
+        raise InputError(
+            f"the run {entry.run}, which made the champion {champion!r}, is no longer in {store.root}",
+            f"Its model may still be there: luthier registry show {champion}",
+        )
+    return Run(store.runs / entry.run, store)

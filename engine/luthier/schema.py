@@ -191,7 +191,7 @@ def _step_schema(component: Component, choices: Mapping[str, list[dict[str, Any]
         reserved["subjects"] = {
             "type": "array",
             "items": {"enum": list(SUBJECTS)},
-            "description": "What it measures; by default the candidate, the base and the model before export.",
+            "description": "What it measures; by default candidate, base, the model before export, and champion.",
         }
     if component.declared.processes:
         reserved["executor"] = {"anyOf": choices["executor"], "description": "Where its processes run."}

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from luthier.discovery import plugin_files
+from luthier.errors import InputError
 from luthier.keys import History, PlannedNodes
 from luthier.location_syntax import at_home
 from luthier.planner import make_plan
-from luthier.plans import Force, Plan, bounds
+from luthier.plans import Force, Node, Plan, bounds
 from luthier.plugins import load_plugins
 from luthier.recipe import RecipeSpec, load_recipe, recipe_from_mapping
+from luthier.registry import Champions
 from luthier.runs import Run, list_runs
 from luthier.searching import resolve_step
 from luthier.steps import StepSpec
@@ -85,7 +87,7 @@ class Session:
 
     def resolve(self) -> PlannedNodes:
         """What is known of every node now, in order."""
-        outputs: dict[str, str] = {}
+        outputs = dict(self.plan.given)
         history = self.history()
         planned = PlannedNodes()
         for node in self.plan.nodes:
@@ -155,8 +157,18 @@ def open_session(
         registry = load_plugins(local=local)
         spec = load_recipe(path, registry, overrides or {})
     wanted = Force(frozenset(force), start)
-    plan = make_plan(spec, registry, until=until, force=wanted)
-    return Session(plan, open_store(directory, home), local, overrides or {})
+    store = open_store(directory, home)
+    plan = make_plan(spec, registry, until=until, force=wanted, champion=_champion(store, spec.name))
+    return Session(plan, store, local, overrides or {})
+
+
+def _champion(store: Store, name: str) -> Node | InputError | None:
+    """What stands for the champion of a recipe's name; an error that a recipe is told only if it compares with it."""
+    try:
+        entry = Champions(store).champion(name)
+        return Node.of_champion(Champions(store).model(name, entry)) if entry else None
+    except InputError as error:
+        return error
 
 
 def _overridden(mapping: dict[str, Any]) -> dict[str, Any]:

@@ -231,6 +231,10 @@ class Store:
             self._quarantine(hash)
         return sound
 
+    def touch(self, hash: str) -> None:
+        """Restart the grace period of garbage collection for an artifact."""
+        _touch(self.objects_directory / hash)
+
     def objects(self) -> Iterator[str]:
         """The hashes of all artifacts, sorted."""
         yield from (name for name in _names(self.objects_directory) if _HASH.fullmatch(name))

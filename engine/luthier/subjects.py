@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from luthier import environments
 from luthier.components import Component
-from luthier.core_stages import SUBJECTS
+from luthier.core_stages import CHAMPION, SUBJECTS
 from luthier.errors import InputError
 from luthier.plans import Node, Subject, bounds
 from luthier.stepinputs import check_together, find_inputs
@@ -38,14 +38,20 @@ def add_validator(walk: Walk, step: StepSpec) -> None:
     else:
         others: dict[Subject, Node | None] = {"base": walk.base, "reference": walk.reference}
         asked = {bound.subject for bound in bounds(step)}
+        if isinstance(walk.champion, InputError):
+            _refuse_damaged(walk, step, walk.champion)
+        else:
+            others["champion"] = walk.champion
         # Without a word of it in the recipe, only what can be loaded is compared with: an encoder alone cannot.
         subjects |= {
             name: node
             for name, node in others.items()
             if node and node is not candidate and (name in asked or _is_compared(walk, step, name, node))
         }
-    check_bounds(walk, step, subjects)
+    # As long as there is no champion, bounds that name it are skipped.
+    check_bounds(walk, step, subjects, later=() if "reference" in step.component.inputs else (CHAMPION,))
     for subject, node in subjects.items():
+        problems = len(walk.problems)
         runtimes = {
             name: _runtime(walk, step, found)
             for name, found in (("subject", node), ("reference", inputs.get("reference")))
@@ -54,15 +60,18 @@ def add_validator(walk: Walk, step: StepSpec) -> None:
         taken = {**inputs, "subject": node}
         check_together(walk, step, taken)
         environment = walk.environment(step)
+        if subject == CHAMPION and not _is_asked(step) and len(walk.problems) > problems:
+            del walk.problems[problems:]
+            continue  # What nobody asked to compare with must not stop a recipe.
         walk.nodes.append(Node((step,), "validate", "report", "report", taken, {}, runtimes, subject, environment))
     walk.by_id.setdefault(step.id, walk.nodes[-1])
 
 
-def check_bounds(walk: Walk, step: StepSpec, subjects: Collection[str]) -> None:
-    """Refuse a bound that could never be judged, before hours of work."""
+def check_bounds(walk: Walk, step: StepSpec, subjects: Collection[str], later: Collection[str] = ()) -> None:
+    """Refuse a bound that could never be judged, before hours of work; `later` are subjects that need not be there."""
     recorded = step.component.metrics(step.config)
     for bound in bounds(step):
-        if bound.subject is not None and bound.subject not in subjects:
+        if bound.subject is not None and bound.subject not in (*subjects, *later):
             walk.refuse(
                 step,
                 f"its gate on {bound.metric} compares with {bound.subject}, which {step.component} is not run on here",
@@ -88,6 +97,19 @@ def check_extra(walk: Walk, step: StepSpec, component: Component) -> None:
         walk.refuse(step, error.message, error.remedy)
 
 
+def _is_asked(step: StepSpec) -> bool:
+    """Whether a recipe says itself that a step is to measure the champion."""
+    listed = step.subjects != SUBJECTS and CHAMPION in step.subjects
+    return listed or any(bound.subject == CHAMPION for bound in bounds(step))
+
+
+def _refuse_damaged(walk: Walk, step: StepSpec, error: InputError) -> None:
+    """Refuse to compare with a champion that is damaged: to skip the bound would let any model pass."""
+    if _is_asked(step):
+        remedy = f"{error.remedy} --until the step before {step.id}, which compares with it"
+        walk.refuse(step, error.message, remedy)
+
+
 def _is_compared(walk: Walk, step: StepSpec, name: Subject, node: Node) -> bool:
     """Whether a validator measures a subject that no gate names: as the recipe says, or what can be loaded."""
     if step.subjects != SUBJECTS:
@@ -99,7 +121,7 @@ def _is_compared(walk: Walk, step: StepSpec, name: Subject, node: Node) -> bool:
 def _runtime(walk: Walk, step: StepSpec, node: Node) -> ComponentSpec:
     chosen = step.runtime
     try:
-        if chosen is None or node.kind not in walk.registry.runtime(chosen.name).inputs:
+        if chosen is None or not _loads(walk.registry.runtime(chosen.name), node):
             component = walk.registry.default_runtime(node.kind, node.form)
             chosen = ComponentSpec(component.name, component.canonical({}))
     except InputError as error:
@@ -109,11 +131,16 @@ def _runtime(walk: Walk, step: StepSpec, node: Node) -> ComponentSpec:
     return chosen
 
 
+def _loads(runtime: Component, node: Node) -> bool:
+    """Whether the runtime that a recipe names is for a node; the champion may be of a form that it is not for."""
+    return node.kind in runtime.inputs and (not node.given or runtime.accepts(node.kind, node.form))
+
+
 def _check_runtime(walk: Walk, step: StepSpec, runtime: Component, node: Node) -> None:
     check_extra(walk, step, runtime)
     if not runtime.accepts(node.kind, node.form):
         forms = " or ".join(sorted(runtime.declared.needs[node.kind]))
-        walk.refuse(step, f"the runtime {runtime.name} loads {forms}; {node.step.id!r} gives {node.form}")
+        walk.refuse(step, f"the runtime {runtime.name} loads {forms}; {node.id!r} gives {node.form}")
     needed = runtime.distribution
     if environments.declares(needed) and walk.environment(step) != needed:
         where = f"in the environment of {needed}, and {step.component} does not"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from luthier import distributions, environments
+from luthier.errors import InputError
 from luthier.nodes import RecipeProblem
 from luthier.plans import Node
 from luthier.plugins import Registry
@@ -23,10 +24,11 @@ class Walk:
         by_id: the node that does each step.
         base: the model that was made of no other.
         reference: the last model before the first export or lossy step.
+        champion: stands for the champion of the recipe's name; None if it has none, an error where it is damaged.
         unknown: whether a step could not be read at all, so may have been meant to give anything.
     """
 
-    def __init__(self, recipe: RecipeSpec, registry: Registry) -> None:
+    def __init__(self, recipe: RecipeSpec, registry: Registry, champion: Node | InputError | None) -> None:
         self.registry = registry
         self.nodes: list[Node] = []
         self.problems = list(recipe.problems)
@@ -34,6 +36,7 @@ class Walk:
         self.by_id: dict[str, Node] = {}
         self.base: Node | None = None
         self.reference: Node | None = None
+        self.champion = champion
         self.unknown = False
 
     def append(self, node: Node) -> None:

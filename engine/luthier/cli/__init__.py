@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from luthier.cli import doctor, env, generate, plugins, recipes, run, runs, store
+from luthier.cli import doctor, env, generate, plugins, recipes, registry, run, runs, store
 from luthier.cli._dispatch import Root, command_group
 
 app = command_group("Raw text to a proven, quantized small language model; every stage is a plugin.", cls=Root)
@@ -33,6 +33,7 @@ Examples:
   luthier plan recipe.yaml          what would run, and why
   luthier run recipe.yaml           run it; run it again to go on where it stopped
   luthier generate latest "…"       ask the model that the newest run made
+  luthier registry promote latest   make that model the champion
   luthier plugins list              every component that is installed
 
 Exit codes: 0 done, 1 your input, 2 usage, 3 a bug, 4 a gate refused, 130 interrupted.
@@ -52,6 +53,7 @@ run.add_to(app)
 recipes.add_to(app)
 generate.add_to(app)
 app.add_typer(runs.app, name="runs")
+app.add_typer(registry.app, name="registry")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(env.app, name="env")
 app.add_typer(store.app, name="store")

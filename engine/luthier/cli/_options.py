@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe: a YAML file.")]
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run: its id, a unique beginning of it, or `latest`.")
+    str, typer.Argument(metavar="RUN", help="A run: its id, a unique beginning of it, `latest`, or `champion`.")
 ]
 OverridesOption = Annotated[
     list[str],

@@ -20,6 +20,7 @@ Examples:
   luthier generate path/to/model --max-new-tokens 64 "first prompt" "second prompt"
   luthier generate latest --set adapter=none "Summarize in one line: …"
   cat document.txt | luthier generate latest
+  luthier generate champion:docstring-summaries "Summarize in one line: …"
 """
 
 
@@ -33,7 +34,7 @@ def generate(
         str,
         typer.Argument(
             metavar="MODEL|RUN",
-            help="A model's directory, GGUF file or location, a run (its id or `latest`), or RUN:STEP.",
+            help="A model's directory, GGUF file or location, a run (its id or `latest`), RUN:STEP, or `champion`.",
         ),
     ],
     prompts: Annotated[

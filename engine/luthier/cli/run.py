@@ -160,9 +160,23 @@ def plan(
     session = _open(recipe, overrides=overrides, plugins=plugins, home=home, until=until, start=start, force=force)
     planned = session.resolve()
     if as_json:
-        print_json({"recipe": session.recipe.name, "steps": [_planned_record(each) for each in planned]})
+        print_json(
+            {
+                "recipe": session.recipe.name,
+                "champion": session.plan.champion.given if session.plan.champion else None,
+                "steps": [_planned_record(each) for each in planned],
+                "skipped": [
+                    {"step": step.id, "metric": bound.metric, "bound": bound.text()}
+                    for step, bound in session.plan.skipped
+                ],
+            }
+        )
         return
     print_table(["", "STEP", "COMPONENT", "STATE"], planned.rows())
+    for step, bound in session.plan.skipped:
+        typer.echo(
+            f"- {step.id}: {bound.metric} {bound.text()} is skipped: there is no champion {session.recipe.name!r} yet"
+        )
     cached = sum(each.state == "cached" for each in planned)
     options: dict[str, Sequence[object]] = {
         "--set": overrides,
@@ -175,9 +189,9 @@ def plan(
     given += ["--home", str(home)] if home else []
     command = shlex.join(["luthier", "run", str(recipe), *given])
     typer.echo("\nnothing to do: every step is cached" if cached == len(planned) else f"\nrun it: {command}")
-    for distribution, step in api.missing_environments(session.plan).items():
+    for distribution, first in api.missing_environments(session.plan).items():
         remedy = f"luthier env build {distribution}, or run it with --build-environments"
-        warn(f"{step} runs in the environment of {distribution}, which is not built", remedy)
+        warn(f"{first} runs in the environment of {distribution}, which is not built", remedy)
 
 
 def lock(
@@ -299,9 +313,12 @@ def _this_command() -> str:
 
 
 def print_gates(run: Run) -> None:
-    """One line for each bound: ✓ or ✗, what was measured, what it was held against."""
+    """One line for each bound: ✓, ✗ or - (skipped), what was measured, what it was held against."""
+    from luthier.formatting import gate_mark
+
     for gate in run.gates:
-        typer.secho("✓ " if gate.passed else "✗ ", fg="green" if gate.passed else "red", nl=False)
+        mark = gate_mark(passed=gate.passed, skipped=gate.skipped)
+        typer.secho(f"{mark} ", fg=None if gate.skipped else "green" if gate.passed else "red", nl=False)
         typer.echo(f"{gate.step}: {gate.reason}")
 
 

@@ -23,6 +23,7 @@ Examples:
 
 \b
   luthier runs diff latest 20260101-120000
+  luthier runs diff champion latest
   luthier runs diff 20260101 20260102 --json
 """
 
@@ -93,7 +94,9 @@ def show(run: RunArgument, home: HomeOption = None, as_json: JsonOption = False)
 
 @app.command(cls=Command, epilog=DIFF_EXAMPLES)
 def diff(
-    before: Annotated[str, typer.Argument(metavar="A", help="A run: its id, a unique beginning of it, or `latest`.")],
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="A run: its id, a unique beginning of it, `latest`, or `champion`.")
+    ],
     after: Annotated[str, typer.Argument(metavar="B", help="The run to compare it with.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -140,11 +143,21 @@ def _overview(run: Run) -> dict[str, Any]:
         "started": data.started,
         "seconds": data.seconds,
     }
-    return overview | {"gates": {"passed": sum(gate.passed for gate in run.gates), "of": len(run.gates)}}
+    judged = [gate for gate in run.gates if not gate.skipped]
+    return overview | {
+        "gates": {
+            "passed": sum(gate.passed for gate in judged),
+            "of": len(judged),
+            "skipped": len(run.gates) - len(judged),
+        }
+    }
 
 
 def _gates_in_brief(run: Run) -> str:
-    return f"{sum(gate.passed for gate in run.gates)} of {len(run.gates)} passed" if run.gates else ""
+    judged = [gate for gate in run.gates if not gate.skipped]
+    skipped = len(run.gates) - len(judged)
+    told = f"{sum(gate.passed for gate in judged)} of {len(judged)} passed" if run.gates else ""
+    return told + (f", {skipped} skipped" if skipped else "")
 
 
 # --- comparison ---------------------------------------------------------------------------------------

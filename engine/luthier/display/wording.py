@@ -15,7 +15,7 @@ from luthier.events import (
     StepWaits,
     TrialFinished,
 )
-from luthier.formatting import describe_counts, format_metrics, format_seconds
+from luthier.formatting import describe_counts, format_metrics, format_seconds, gate_mark
 
 if TYPE_CHECKING:
     from luthier.runrecord import GateResult
@@ -81,11 +81,12 @@ def outcome(run: Run, *, began: bool) -> list[tuple[str, str]]:
 
 
 def _mark(gate: GateDecided | GateResult) -> str:
-    return "✓" if gate.passed else "✗"
+    return gate_mark(passed=gate.passed, skipped=gate.skipped)
 
 
 def _gate_line(gate: GateDecided | GateResult) -> tuple[str, str]:
-    return "green" if gate.passed else "red", f"{_mark(gate)} gate {gate.step}: {gate.reason}"
+    style = "dim" if gate.skipped else "green" if gate.passed else "red"
+    return style, f"{_mark(gate)} gate {gate.step}: {gate.reason}"
 
 
 def _trial_line(event: TrialFinished) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import luthier
 from luthier_mlflow.__main__ import main
 
 
@@ -117,6 +118,32 @@ def test_without_a_server_the_run_is_done_and_can_be_logged_later(cli, project, 
     assert run.info.status == "FINISHED"
     assert run.data.metrics["score/goodness"] == 0.75
     assert "gate.score.goodness" in run.data.tags
+
+
+def test_the_champion_is_the_run_with_the_tag(cli, project, client, logged):
+    cli("run", "recipe.yaml")
+    cli("run", "recipe.yaml", "--set", "learn.good=0.8")
+    first, second = (luthier.find_run(run.info.run_name) for run in logged())
+    heard = []
+    luthier.promote(first, why="the first", listen=heard.append)
+    luthier.promote(second, listen=heard.append)
+
+    def champions():
+        tags = {run.info.run_name: run.data.tags.get("luthier.champion.numbers") for run in logged()}
+        return {name: tag for name, tag in tags.items() if tag}
+
+    assert list(champions()) == [second.id]
+    luthier.rollback(why="users complain", listen=heard.append)
+    [(name, tag)] = champions().items()
+    assert name == first.id
+    assert tag.startswith("number 3, restored by ")
+    assert tag.endswith(": users complain")
+    assert [event.type for event in heard] == ["promoted"] * 3  # And no hook failed.
+
+    (first.path / "mlflow.json").unlink()
+    (second.path / "mlflow.json").unlink()
+    luthier.promote(second, listen=heard.append)
+    assert f"python -m luthier_mlflow {second.path}" in heard[-1].error
 
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from luthier import Run
+from luthier.runrecord import GateResult
 from luthier.trials import SearchResult, Trial
 from luthier_report._page import report_page
 
@@ -166,6 +167,19 @@ def test_a_refused_run_says_so(builder: Any, parts: dict[str, Callable[..., None
     assert "1 of 2 gates refused it: nothing may ship." in page.text
     assert "✗ refused" in page.text
     assert "is not distinguishable from the base model" in page.text
+
+
+def test_a_gate_that_there_was_no_champion_for_is_neither_passed_nor_refused(
+    builder: Any, parts: dict[str, Callable[..., None]]
+) -> None:
+    for name in ("data", "model", "validation"):
+        parts[name](builder)
+    why = "rougeL is 0.3; at least champion is skipped: there is no champion 'docs' yet"
+    builder.data.gates.append(GateResult("rouge", "rougeL", 0.3, "at least champion", True, why, "champion", True))
+    page = Page(report_page(builder.finish()))
+    assert "All 2 gates passed. A gate on the champion was skipped: there is no other to compare with." in page.text
+    assert "- skipped" in page.text
+    assert why in page.text
 
 
 def test_a_failed_run_has_its_error(builder: Any, parts: dict[str, Callable[..., None]]) -> None:

@@ -14,7 +14,7 @@ from luthier import PluginError, hookimpl
 
 if TYPE_CHECKING:
     from luthier import Run
-    from luthier.events import GateDecided, RunFinished, RunStarted, StepFailed, StepFinished, StepStarted
+    from luthier.events import GateDecided, Promoted, RunFinished, RunStarted, StepFailed, StepFinished, StepStarted
     from luthier_mlflow._recorder import Recorder
 
 _OPEN: dict[Path, Recorder] = {}
@@ -60,6 +60,14 @@ def luthier_run_finished(run: Run, event: RunFinished) -> None:
     finally:
         _OPEN.pop(run.path, None)
         _GIVEN_UP.discard(run.path)
+
+
+@hookimpl
+def luthier_promoted(run: Run, event: Promoted) -> None:
+    """Tag the run whose model is champion now, and take the tag off the one before."""
+    from luthier_mlflow._champion import tag_champion
+
+    tag_champion(run, event)
 
 
 def _record(run: Run, do: Callable[[Recorder], None]) -> None:

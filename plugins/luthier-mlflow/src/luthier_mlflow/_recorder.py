@@ -14,6 +14,7 @@ from luthier_mlflow._values import configuration, curves, parameter_text
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
+    from mlflow.tracking import MlflowClient
 
 MODEL_LIMIT = "LUTHIER_MLFLOW_MODEL_MB"
 DEFAULT_MODEL_LIMIT = 500.0
@@ -57,7 +58,7 @@ class Recorder:
     def tag_gate(self, step: str, metric: str) -> None:
         """Tag what a gate decided on a metric, all its bounds together."""
         decided = [gate for gate in self.run.gates if (gate.step, gate.metric) == (step, metric)]
-        lines = [f"{'passed' if gate.passed else 'refused'}: {gate.reason}" for gate in decided]
+        lines = [f"{gate.verdict}: {gate.reason}" for gate in decided]
         self.tag({f"gate.{step}.{metric}": "\n".join(lines)})
 
     def log_step(self, name: str) -> None:
@@ -81,7 +82,7 @@ class Recorder:
                 self._client.log_artifact(self._id, str(self.run.path / name))
         if state == "done":
             self._log_model()
-        gates = self.run.gates
+        gates = [gate for gate in self.run.gates if not gate.skipped]
         passed = f"{sum(gate.passed for gate in gates)} of {len(gates)} passed"
         self.tag({"luthier.state": state, "luthier.step": "", **({"luthier.gates": passed} if gates else {})})
         self._client.set_terminated(self._id, status=STATUS[state])
@@ -89,17 +90,7 @@ class Recorder:
     # --- which run ------------------------------------------------------------------------------------
 
     def _known(self, run: Run) -> str | None:
-        """The run in MLflow that a run's directory names, if it is there."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            note = json.loads((run.path / NOTE).read_text(encoding="utf-8"))
-            if note["tracking_uri"] != self._uri:
-                return None
-            found = self._client.get_run(note["run"])
-        except (OSError, ValueError, KeyError, MlflowException):
-            return None
-        return str(note["run"]) if found.info.lifecycle_stage == "active" else None
+        return logged_as(run, self._client, self._uri)
 
     def _create(self) -> str:
         run = self.run
@@ -191,6 +182,20 @@ class Recorder:
         self._client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
         self._client.log_outputs(self._id, models=[LoggedModelOutput(made.model_id, step=0)])
         self.tag({"luthier.model": model.hash, "luthier.model.path": str(path)})
+
+
+def logged_as(run: Run, client: MlflowClient, uri: str) -> str | None:
+    """The id of the run in MLflow that a run's directory names, if it is there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        note = json.loads((run.path / NOTE).read_text(encoding="utf-8"))
+        if note["tracking_uri"] != uri:
+            return None
+        found = client.get_run(note["run"])
+    except (OSError, ValueError, KeyError, MlflowException):
+        return None
+    return str(note["run"]) if found.info.lifecycle_stage == "active" else None
 
 
 def _batches(values: Mapping[str, str]) -> list[list[tuple[str, str]]]:

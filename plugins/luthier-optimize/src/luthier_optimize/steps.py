@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 Step = dict[str, Any]
 """One step as a recipe's mapping: its stage and component first, then the other keys."""
 
-ALL_SUBJECTS = 3
-"""Of a validator, where its step says nothing of them: the candidate, the base and the reference."""
+ALL_SUBJECTS = 4
+"""Of a validator, where its step says nothing of them: the candidate, the base, the reference and the champion."""
 
 
 def written(step: Any) -> Step:

@@ -24,7 +24,7 @@ from luthier_report._lineage import environment, flatten, lineage
 from luthier_report._notes import FigureView, TableView, figures_of, frame_of, notes_of, search_table, tables_of
 from luthier_report._recipe import recipe_text
 from luthier_report._sizes import is_speed, model_sizes, speeds, step_times
-from luthier_report._verdict import STATE_TITLES, headline
+from luthier_report._verdict import MARKS, STATE_TITLES, headline
 from luthier_report.pages import template_environment
 
 MODEL_STAGES = ("architecture", "tune", "prune", "export", "quantize")
@@ -49,6 +49,7 @@ def page_context(run: Run) -> dict[str, Any]:
     return {
         "run": run.data,
         "state": STATE_TITLES[run.state],
+        "marks": MARKS,
         "headline": headline(run, compared),
         "recipe": recipe_text(run),
         "data": data,

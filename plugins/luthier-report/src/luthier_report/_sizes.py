@@ -48,6 +48,13 @@ class Speeds:
     noted: list[tuple[str, str, float]]
     validating: list[tuple[str, dict[str, float]]]
 
+    @property
+    def subjects(self) -> list[str]:
+        """The columns: this model, the base and the one before export, and the champion where it was measured."""
+        measured = {name for _, row in self.compared for name in row.values}
+        measured |= {name for _, seconds in self.validating for name in seconds}
+        return ["candidate", "base", "reference", *(["champion"] if "champion" in measured else [])]
+
 
 def model_sizes(run: Run) -> list[ModelSize]:
     """The models in the order in which they were made; those gone from the store are left out."""

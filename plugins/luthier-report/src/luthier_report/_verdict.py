@@ -8,6 +8,7 @@ from luthier import Run
 from luthier_report._comparison import CONFIDENCE, Comparison, Difference, MetricRow
 from luthier_report._values import displayable, metric_title, number, signed
 
+MARKS = {"passed": "✓", "refused": "✗", "skipped": "-"}
 STATE_TITLES = {
     "done": "Done",
     "refused": "Refused by a gate",
@@ -75,7 +76,8 @@ def _spread(difference: Difference) -> str:
 
 def _outcome(run: Run) -> str:
     refused = sum(not gate.passed for gate in run.gates)
-    passed = len(run.gates) - refused
+    skipped = sum(gate.skipped for gate in run.gates)
+    passed = len(run.gates) - refused - skipped
     if run.state == "failed":
         step = next((step.id for step in run.steps if step.state == "failed"), "")
         return f"The run failed at the step {displayable(step)}." if step else "The run failed."
@@ -85,8 +87,17 @@ def _outcome(run: Run) -> str:
     if refused:
         return f"{refused} of {len(run.gates)} gates refused it: nothing may ship."
     if run.gates:
-        return "Its gate passed." if passed == 1 else f"All {passed} gates passed."
+        told = "Its gate passed." if passed == 1 else f"All {passed} gates passed." if passed else ""
+        return f"{told} {_skipped(skipped)}".strip()
     return "No gate was set." if any(step.stage == "validate" for step in run.steps) else "Nothing was validated."
+
+
+def _skipped(number: int) -> str:
+    """What could not be judged, since there was no other champion to compare with."""
+    if not number:
+        return ""
+    gates = "A gate on the champion was" if number == 1 else f"{number} gates on the champion were"
+    return f"{gates} skipped: there is no other to compare with."
 
 
 def _tiles(run: Run, compared: list[Comparison]) -> list[Tile]:
@@ -99,7 +110,8 @@ def _tiles(run: Run, compared: list[Comparison]) -> list[Tile]:
 
 def _tile(run: Run, step: str, row: MetricRow) -> Tile:
     decisions = [gate for gate in run.gates if (gate.step, gate.metric) == (step, row.name)]
-    verdict = "" if not decisions else "passed" if all(gate.passed for gate in decisions) else "refused"
+    judged = [gate for gate in decisions if not gate.skipped]
+    verdict = "" if not judged else "passed" if all(gate.passed for gate in judged) else "refused"
     beside = f"base {number(row.values['base'])}" if "base" in row.values else ""
-    note = "; ".join(gate.bound for gate in decisions)
+    note = "; ".join(gate.bound for gate in judged)
     return Tile(metric_title(row.name), number(row.values["candidate"]), beside, displayable(note), verdict)
