@@ -66,6 +66,7 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
         "executor:local",
     ),
     "luthier-preference": ("tune:dpo", "tune:kto"),
+    "luthier-feedback": ("source:feedback",),
     "luthier-prune": ("prune:layers", "prune:width", "prune:vocabulary", "prune:weights"),
     "luthier-ray": ("executor:ray",),
     "luthier-onnx": ("export:genai", "export:dynamo", "runtime:onnxruntime", "runtime:onnxruntime-genai"),
