@@ -238,7 +238,10 @@ class Report(Artifact):
         return {path.stem: path for path in sorted(self.path.glob("figures/*.svg"))}
 
     def samples(self) -> dict[str, list[dict[str, str]]]:
-        """Some of the rows that a data step `dropped` or `changed`: their `id`, `before` and, if changed, `after`."""
+        """Some of the rows that a data step `dropped` or `changed`: their `id`, `before` and, if changed, `after`.
+
+        Of a component that redacts there are changed rows only, without their `before`.
+        """
         path = self.path / "outcome.json"
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         samples: dict[str, list[dict[str, str]]] = record.get("samples", {})

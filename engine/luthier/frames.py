@@ -163,7 +163,8 @@ def run_frame_component(
     check_rows(result.lazy(), form, origin)
     if component.stage.name in STAGES_THAT_KEEP_IDS:
         _check_kept_ids(frame, result, origin)
-    return result, compare(frame.lazy(), result.lazy(), context.quarantined)
+    redacts = component.declared.redacts
+    return result, compare(frame.lazy(), result.lazy(), context.quarantined, redacts=redacts)
 
 
 def _check_kept_ids(before: pl.DataFrame, after: pl.DataFrame, origin: str) -> None:

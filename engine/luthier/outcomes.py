@@ -46,7 +46,9 @@ class Outcome:
     samples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
 
-def compare(before: pl.LazyFrame, after: pl.LazyFrame, quarantined: frozenset[str]) -> Outcome:
+def compare(
+    before: pl.LazyFrame, after: pl.LazyFrame, quarantined: frozenset[str], *, redacts: bool = False
+) -> Outcome:
     """Count what became of the rows, and take samples of what was kept as it was, changed and dropped.
 
     A row is changed if it differs in any of the columns that both have; what only one side has is no change
@@ -56,6 +58,7 @@ def compare(before: pl.LazyFrame, after: pl.LazyFrame, quarantined: frozenset[st
         before: the rows that a component saw; their ids are unique.
         after: the rows that it gave; their ids are unique.
         quarantined: the ids that it set aside.
+        redacts: whether what it took out must not be shown; see `luthier.component`.
     """
     old, new = _digests(before, after)
     both = old.join(new, on="id", how="inner", maintain_order="left", suffix="_after")
@@ -71,7 +74,12 @@ def compare(before: pl.LazyFrame, after: pl.LazyFrame, quarantined: frozenset[st
         added=new.height - both.height,
     )
     ids = {"kept": both.filter(~differs)["id"], "changed": both.filter(differs)["id"], "dropped": gone["id"]}
-    return Outcome(counts, _samples(before, after, {name: some.head(SAMPLES).to_list() for name, some in ids.items()}))
+    if redacts:
+        ids = {"changed": ids["changed"]}
+    samples = _samples(before, after, {name: some.head(SAMPLES).to_list() for name, some in ids.items()})
+    for sample in samples["changed"] if redacts else ():
+        del sample["before"]
+    return Outcome(counts, samples)
 
 
 def _digests(before: pl.LazyFrame, after: pl.LazyFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -101,6 +109,7 @@ def _samples(
     samples = {
         kind: [{"id": row_id, "before": _clip(_main_text(old[row_id]))} for row_id in ids[kind]]
         for kind in ("kept", "dropped")
+        if kind in ids
     }
     samples["changed"] = [{"id": row_id, **_change(old[row_id], new[row_id], shared)} for row_id in ids["changed"]]
     return samples

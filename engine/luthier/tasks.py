@@ -101,7 +101,7 @@ class Tasks:
         writer.close(frames.empty_schema(request["form"]))
         result = Dataset.at(context.output, request["form"])
         frames.check_rows(result.scan(), request["form"], origin)
-        _finish_notes(context, _dataset_outcome(data, result, context, writer.total))
+        _finish_notes(context, _dataset_outcome(component, data, result, context, writer.total))
         return {"rows": writer.total}
 
     def _shard(self, request: Request) -> dict[str, Any]:
@@ -242,9 +242,12 @@ def _answers_for_rows(parts: Sequence[Component]) -> int:
     return adding[-1] if adding else len(parts) - 1
 
 
-def _dataset_outcome(data: Artifact | None, result: Dataset, context: Context, added: int) -> Outcome:
+def _dataset_outcome(
+    component: Component, data: Artifact | None, result: Dataset, context: Context, added: int
+) -> Outcome:
     if isinstance(data, Dataset):
-        return compare(data.scan(), result.scan(), context.quarantined)
+        redacts = component.declared.redacts
+        return compare(data.scan(), result.scan(), context.quarantined, redacts=redacts)
     return Outcome(Counts(added=added, quarantined=_quarantined_lines(context)))
 
 

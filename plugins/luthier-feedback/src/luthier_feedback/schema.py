@@ -68,13 +68,15 @@ HISTORY = Table(
 """What rows were before they were changed, each as the line of an export that it was."""
 
 
-def prepare(connection: Connection, place: str) -> None:
+def prepare(connection: Connection, place: str, *, write: bool) -> None:
     """Make the tables, or see that they are of this version.
 
     Raises:
-        InputError: if a newer Luthier wrote them.
+        InputError: if a newer Luthier wrote them, or there are none and they may not be made.
     """
     if not inspect(connection).has_table(META.name):
+        if not write:
+            raise InputError(f"there is no feedback in {place}", "Name another log, with --log or LUTHIER_FEEDBACK.")
         METADATA.create_all(connection)
         connection.execute(insert(META).values(key="version", value=str(VERSION)))
         return

@@ -82,7 +82,10 @@ def _data_step(run: Run, step: StepResult, widest: int) -> DataStep:
         documents_out=_documents_out(step.counts),
         shares=_shares(step.counts, widest),
         dropped=[displayable(sample["before"]) for sample in samples.get("dropped", [])],
-        changed=[_changes(sample["before"], sample["after"]) for sample in samples.get("changed", [])],
+        # A step that redacts shows of a row only what it left.
+        changed=[
+            _changes(sample.get("before", sample["after"]), sample["after"]) for sample in samples.get("changed", [])
+        ],
         quarantined=quarantined_of(notes),
         metrics=step.metrics,
         tables=tables_of(notes),

@@ -38,6 +38,8 @@ def luthier_cleaners() -> Iterable[ComponentFunction]:
         cleaners.whitespace,
         cleaners.length,
         cleaners.normalise,
+        cleaners.pii,
+        cleaners.secrets,
         cleaners.exact_duplicates,
         cleaners.near_duplicates,
         cleaners.values,

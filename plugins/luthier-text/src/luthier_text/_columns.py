@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import polars as pl
+from polars.datatypes import DataTypeClass
 
 from luthier import Dataset, InputError
 from luthier.suggest import did_you_mean
 
-Accepted = Literal["text", "scalar", "any"]
+Accepted = Literal["text", "texts", "scalar", "any"]
 
 
 def require_columns(
@@ -22,8 +23,8 @@ def require_columns(
         data: a dataset, or a frame.
         columns: the names.
         where: the component and the parameter that names them, for the message: `unicode: columns`.
-        accept: `text`, `scalar` (whatever can be written as text) or `any`. A column without a single value
-            has no type of its own and is all of these.
+        accept: `text`, `texts` (text, or lists and structures with text in them), `scalar` (whatever can be written
+            as text) or `any`. A column without a single value has no type of its own and is all of these.
 
     Raises:
         InputError: naming the first that is not there or is of another type, and those that would do.
@@ -38,7 +39,7 @@ def require_columns(
             )
         if not _is(schema[column], accept):
             suited = [name for name, dtype in schema.items() if _is(dtype, accept)]
-            kind = "text" if accept == "text" else "a single value"
+            kind = "a single value" if accept == "scalar" else "text"
             raise InputError(
                 f"{where}: the column {column!r} is {schema[column]}, not {kind}", f"These are: {', '.join(suited)}."
             )
@@ -47,7 +48,18 @@ def require_columns(
 def _is(dtype: pl.DataType, accept: Accepted) -> bool:
     if accept == "any":
         return True
+    if accept == "texts":
+        return dtype == pl.Null or holds_text(dtype)
     return not dtype.is_nested() if accept == "scalar" else dtype in (pl.String, pl.Null)
+
+
+def holds_text(dtype: pl.DataType | DataTypeClass) -> bool:
+    """Whether values of the type are text, or lists and structures with text in them: `messages`."""
+    if isinstance(dtype, pl.List | pl.Array):
+        return holds_text(dtype.inner)
+    if isinstance(dtype, pl.Struct):
+        return any(holds_text(part.dtype) for part in dtype.fields)
+    return dtype == pl.String
 
 
 def text_of(column: str) -> pl.Expr:

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge, Interval, MinLen
 
 from luthier import InputError, component
+from luthier.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Frame
 
 Columns = Annotated[list[str], MinLen(1)]
 Words = Literal["keep", "stem", "lemmatize"]
+Pii = Literal["email", "phone", "card", "iban", "ip"]
+Secret = Literal["private-key", "api-key", "jwt", "password", "token"]
+BRACKETS = {"<": ">", "[": "]", "(": ")", "{": "}"}
 FORMS = {"documents", "language-modelling", "prompt-completion", "chat", "preference", "classification"}
 
 
@@ -43,6 +47,39 @@ def _check_normalise(*, columns: list[str], language: str, words: Words, **_: ob
         from luthier_text._languages import check_language
 
         check_language(language, words)
+
+
+def _check_mask(*, columns: list[str] | None, replacement: str, **_: object) -> None:
+    from luthier_text._template import Template
+
+    if columns is not None:
+        _check_columns(columns=columns)
+    template = Template.parse(replacement, "replacement")
+    unknown = [name for name in template.columns if name not in ("kind", "number")]
+    if unknown:
+        raise InputError(
+            f"replacement: there is no {{{unknown[0]}}}", "Write {kind} and {number}: <{kind}>, [{kind} {number}]."
+        )
+    written = "".join(template.literals)
+    inside = set(written[1:-1])
+    if BRACKETS.get(written[:1]) != written[-1:] or inside & {*BRACKETS, *BRACKETS.values()}:
+        raise InputError(
+            f"replacement: {replacement!r} is not set off by brackets, so that a mask could not be told from text",
+            "Write <{kind}>, [{kind}], (removed) or {{{kind}}}.",
+        )
+
+
+def _check_pii(*, columns: list[str] | None, replacement: str, regions: list[str], **_: object) -> None:
+    from phonenumbers import SUPPORTED_REGIONS
+
+    _check_mask(columns=columns, replacement=replacement)
+    unknown = [region for region in regions if region not in SUPPORTED_REGIONS]
+    if unknown:
+        suggestion = did_you_mean(unknown[0].upper(), SUPPORTED_REGIONS)
+        raise InputError(
+            f"regions: there is no region {unknown[0]!r}" + (f"; {suggestion}" if suggestion else ""),
+            "Name them by their codes of ISO 3166, in capitals: US, GB, DE.",
+        )
 
 
 @component(check=_check_columns)
@@ -154,6 +191,105 @@ def normalise(
     from luthier_text._normalise import normalise_frame
 
     return normalise_frame(frame, columns, language, lowercase=lowercase, stop_words=stop_words, words=words)
+
+
+@component(check=_check_pii, redacts=True)
+def pii(
+    frame: Frame,
+    ctx: Context,
+    *,
+    columns: Columns | None = None,
+    kinds: Annotated[list[Pii], MinLen(1)] = ["email", "phone", "card", "iban", "ip"],  # noqa: B006
+    replacement: str = "<{kind}>",
+    regions: list[str] = ["US"],  # noqa: B006
+    public_addresses_only: bool = True,
+) -> Frame:
+    """Mask what identifies people: email addresses, telephone numbers, payment cards, IBANs, IP addresses.
+
+    Numbers are validated, not only matched, and precision comes first, because a mask in the place of a version or
+    a measurement teaches a model nonsense:
+
+    - `email`: an address whose domain has two labels or more, in any script; not `name (at) host`.
+    - `phone`: by libphonenumber (the package phonenumbers), a number with its country's code (`+44 20 …`), or one
+      of the `regions` that stands by itself in two groups or more (`020 8366 1177`, not `02083661177`), is no date
+      and does not follow ISBN, DOI and the like.
+    - `card`: 14 to 19 digits, together or in the groups of cards, that an issuer's numbers begin with, and whose
+      check digit is right (Luhn, ISO/IEC 7812).
+    - `iban`: of a country's length and form, whose check digits are right (ISO 13616), by python-stdnum.
+    - `ip`: IPv4 and IPv6, read by `ipaddress`. Of four numbers that could be an address, those that are all below 20
+      (`1.2.3.4`) or follow words such as `version` and `section` are no address.
+
+    Texts are searched in polars first, so that only rows with a suspect reach the rules. What is masked already is
+    known by its brackets and left alone: masking twice is masking once. Names, postal addresses, dates of birth and
+    national identity numbers are not looked for.
+
+    Metrics: `documents_masked`, and `matches_KIND` for each kind. The table `pii` has `id`, `column`, `kind` and an
+    excerpt of the masked text, so that you can see what was masked wrongly; neither it nor the samples of this step
+    have a value that was masked. Put this step right behind the source, so that no step before it shows any.
+
+    Args:
+        columns: the columns to mask; by default all that have text, conversations and lists of text too, except
+            `id`, `group`, `source` and `split`.
+        kinds: what is masked.
+        replacement: what stands for it, in brackets: `{kind}` is EMAIL, PHONE and so on, `{number}` tells the values
+            of a kind in one row apart, in all its columns: `<{kind}_{number}>`.
+        regions: the countries (ISO 3166: US, DE) whose numbers are also found without the country's code; an empty
+            list for none.
+        public_addresses_only: leave private, local, multicast, reserved and documentation addresses alone, which
+            lead to nobody.
+
+    Raises:
+        InputError: if a column is not there, has no text or is named twice, the replacement cannot be read or is
+            not in brackets, or there is no such region.
+    """
+    from luthier_text._masked import Settings, masked_pii
+
+    return masked_pii(frame, ctx, Settings(columns, kinds, replacement), regions, public_only=public_addresses_only)
+
+
+@component(check=_check_mask, redacts=True)
+def secrets(
+    frame: Frame,
+    ctx: Context,
+    *,
+    columns: Columns | None = None,
+    kinds: Annotated[list[Secret], MinLen(1)] = ["private-key", "api-key", "jwt", "password", "token"],  # noqa: B006
+    action: Literal["mask", "drop"] = "mask",
+    replacement: str = "<{kind}>",
+    min_entropy: Annotated[float, Interval(ge=0, le=6)] = 4.0,
+) -> Frame:
+    """Mask credentials, or drop the rows that have some: keys, tokens, passwords.
+
+    - `private-key`: PEM and OpenPGP blocks, also without their end.
+    - `api-key`: in the forms that Amazon Web Services, GitHub, GitLab, Slack, Google, OpenAI, Anthropic, Hugging
+      Face, Stripe, npm, PyPI, Docker, SendGrid, DigitalOcean, Shopify and Telegram gave their keys.
+    - `jwt`: signed JSON Web Tokens, whose header is read.
+    - `password`: of URLs (`https://user:…@host`), and what is assigned to `password`, `secret`, `api_key`, `token`
+      and the like. Expressions, words in capitals, variables and names (`password=PASSWORD`, `your-token`) are none;
+      without quotes a value needs a digit or a sign, so that prose stays.
+    - `token`: of `Authorization` headers, and the rest that looks random: 20 characters or more of upper case, lower
+      case and digits that take turns, with `min_entropy`. Digests in hexadecimal and UUIDs are none.
+
+    Texts are searched in polars first, and masking twice is masking once, as with `pii`. Metrics:
+    `documents_masked` or `documents_dropped`, and `matches_KIND` for each kind. The table `secrets` has `id`,
+    `column`, `kind` and an excerpt of the masked text; neither it nor the samples of this step have a secret.
+
+    Args:
+        columns: the columns that are searched; by default all that have text, conversations and lists of text too,
+            except `id`, `group`, `source` and `split`.
+        kinds: what is looked for.
+        action: `mask` the secrets, or `drop` the rows.
+        replacement: what stands for a secret, in brackets: `{kind}` is API_KEY, PASSWORD and so on, `{number}` tells
+            the values of a kind in one row apart.
+        min_entropy: of what looks random, in bits a character (Shannon). Lower finds more and is wrong more often.
+
+    Raises:
+        InputError: if a column is not there, has no text or is named twice, or the replacement cannot be read or is
+            not in brackets.
+    """
+    from luthier_text._masked import Settings, without_secrets
+
+    return without_secrets(frame, ctx, Settings(columns, kinds, replacement), min_entropy, drop=action == "drop")
 
 
 @component(check=_check_columns)
