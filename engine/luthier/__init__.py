@@ -21,7 +21,7 @@ from luthier.streaming import Alternative, Sampling, Stream, Streaming, Token, c
 if TYPE_CHECKING:
     from luthier.api import Recipe, find_model, find_run, plan, run
     from luthier.catalogue import Registry
-    from luthier.champions import Champion, find_champion, promote, rollback
+    from luthier.champions import Champion, find_champion, list_champions, promote, rollback
     from luthier.components import Component
     from luthier.discovery import plugin_files
     from luthier.gates import Bound, Decision, judge, parse_gate
@@ -76,6 +76,7 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "judge",
+    "list_champions",
     "load_plugins",
     "parse_gate",
     "plan",
@@ -104,6 +105,7 @@ _ENGINE = {
     "find_model": "api",
     "find_run": "api",
     "judge": "gates",
+    "list_champions": "champions",
     "load_plugins": "plugins",
     "parse_gate": "gates",
     "plan": "api",
