@@ -77,6 +77,7 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
         "quantize:int4",
         "quantize:gptq",
         "quantize:awq",
+        "quantize:smooth",
         "quantize:mixed",
         "quantize:dynamic-int8",
         "quantize:static-int8",
