@@ -54,6 +54,7 @@ bench: install
 	$(BIN)/python tests/benchmarks/bench_pages.py
 	$(BIN)/python tests/benchmarks/bench_tuning.py
 	$(BIN)/python tests/benchmarks/bench_serve.py
+	$(BIN)/python tests/benchmarks/bench_feedback.py
 
 bench-quality: install
 	LUTHIER_DISABLE=mlflow $(BIN)/python tests/benchmarks/bench_quality.py
