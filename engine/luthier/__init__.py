@@ -16,12 +16,14 @@ from luthier.errors import InputError, LuthierError, PluginError
 from luthier.hookspecs import hookimpl, hookspec
 from luthier.searchable import Search
 from luthier.shared_settings import settings
+from luthier.streaming import Alternative, Sampling, Stream, Streaming, Token, completed, streaming
 
 if TYPE_CHECKING:
     from luthier.api import Recipe, find_model, find_run, plan, run
     from luthier.catalogue import Registry
-    from luthier.champions import Champion, find_champion, promote, rollback
+    from luthier.champions import Champion, find_champion, list_champions, promote, rollback
     from luthier.components import Component
+    from luthier.discovery import plugin_files
     from luthier.gates import Bound, Decision, judge, parse_gate
     from luthier.jobs import Job
     from luthier.plugins import load_plugins
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alternative",
     "Bound",
     "Champion",
     "Classifier",
@@ -57,10 +60,15 @@ __all__ = [
     "Registry",
     "Report",
     "Run",
+    "Sampling",
     "Score",
     "Search",
     "Stage",
     "StepResult",
+    "Stream",
+    "Streaming",
+    "Token",
+    "completed",
     "component",
     "find_champion",
     "find_model",
@@ -68,13 +76,16 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "judge",
+    "list_champions",
     "load_plugins",
     "parse_gate",
     "plan",
+    "plugin_files",
     "promote",
     "rollback",
     "run",
     "settings",
+    "streaming",
     "worker_environment",
 ]
 
@@ -94,9 +105,11 @@ _ENGINE = {
     "find_model": "api",
     "find_run": "api",
     "judge": "gates",
+    "list_champions": "champions",
     "load_plugins": "plugins",
     "parse_gate": "gates",
     "plan": "api",
+    "plugin_files": "discovery",
     "promote": "champions",
     "rollback": "champions",
     "run": "api",

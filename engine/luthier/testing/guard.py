@@ -105,8 +105,15 @@ def _changed(event: str, arguments: tuple[Any, ...]) -> Iterator[str]:
         path = arguments[index]
         if isinstance(path, int) or path in (None, ":memory:", ""):
             continue  # a descriptor was heard of when it was opened
+        if event == "sqlite3.connect" and _is_read_only(os.fsdecode(path)):
+            continue
         descriptor = -1 if directory is None or directory >= len(arguments) else arguments[directory]
         yield _absolute(os.fsdecode(path), descriptor)
+
+
+def _is_read_only(uri: str) -> bool:
+    """Whether SQLite is asked by a URI to open a database for reading alone."""
+    return uri.startswith("file:") and "mode=ro" in uri.partition("?")[2].split("&")
 
 
 def _absolute(path: str, descriptor: object) -> str:

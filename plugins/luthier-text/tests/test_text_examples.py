@@ -197,3 +197,29 @@ def test_prompts_fit(text: str, name: str, limit: int) -> None:
     assert prompt.startswith(f"{name}: ")
     assert len(prompt) <= max(limit, len(name) + 2)
     assert text.startswith(prompt[len(name) + 2 :])
+
+
+def test_what_a_column_holds_out_is_the_test_split_and_nothing_that_it_does_not(
+    make_dataset: MakeDataset, ctx: Context
+) -> None:
+    said = [True, True, False, None] * 100
+    columns = {"text": ["t"] * 400, "summary": ["s"] * 400, "kept": said, "group": [f"g{row}" for row in range(400)]}
+    columns["group"][6] = columns["group"][0]  # a near-duplicate of what is held out, say
+    frame = summarize(make_dataset(columns), ctx, split=Split(held_out="kept", valid=0.3, test=0.3))
+    sides = frame["split"].to_list()
+    assert {side for side, held in zip(sides, said, strict=True) if held} == {"test"}
+    assert sides[6] == "test"
+    assert {side for row, side in enumerate(sides) if said[row] is False and row != 6} == {"train", "valid"}
+    assert {side for side, held in zip(sides, said, strict=True) if held is None} == {"train", "valid", "test"}
+
+
+def test_a_column_that_holds_nothing_out_or_says_something_else_is_an_error(
+    make_dataset: MakeDataset, ctx: Context
+) -> None:
+    data = make_dataset({"text": ["t"] * 50, "summary": ["s"] * 50, "kept": [False] * 50, "other": ["x"] * 50})
+    with pytest.raises(InputError, match="'kept' holds nothing out"):
+        summarize(data, ctx, split=Split(held_out="kept"))
+    with pytest.raises(InputError, match="'other' is String, not true and false"):
+        summarize(data, ctx, split=Split(held_out="other"))
+    with pytest.raises(InputError, match="no column 'kepd'"):
+        summarize(data, ctx, split=Split(held_out="kepd"))

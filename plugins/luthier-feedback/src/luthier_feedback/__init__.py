@@ -6,9 +6,16 @@ Importing this module loads no heavy library; what it names is imported when it 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Interval
+
+from luthier import component, hookimpl
 
 if TYPE_CHECKING:
+    from luthier import Context, Frame
+    from luthier_feedback.client import Client
     from luthier_feedback.errors import (
         Conflict,
         FeedbackError,
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from luthier_feedback.rows import Feedback, Kept, Row
 
 __all__ = [
+    "Client",
     "Conflict",
     "Feedback",
     "FeedbackError",
@@ -39,6 +47,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "client": ("Client",),
     "errors": (
         "Conflict",
         "FeedbackError",
@@ -59,3 +68,70 @@ def __getattr__(name: str) -> Any:
     if name in _PLACES:
         return getattr(importlib.import_module(f"luthier_feedback.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _fingerprint(*, log: str | None, **_: object) -> str:
+    from luthier_feedback.log import FeedbackLog
+
+    with FeedbackLog(log, mode="read") as opened:
+        return opened.trainable()
+
+
+@component(fingerprint=_fingerprint)
+def feedback(
+    ctx: Context,
+    *,
+    kind: Literal["corrections", "votes", "pairs"] = "corrections",
+    log: str | None = None,
+    held_out: Annotated[float, Interval(ge=0, lt=1)] = 0.2,
+    reviewed: bool = False,
+    max_daily_per_source: Annotated[int, Ge(1)] = 200,
+    max_daily_per_person: Annotated[int, Ge(1)] = 50,
+    max_per_source: Annotated[int, Ge(1)] | None = None,
+) -> Iterator[Frame]:
+    """Read what people said of a model's answers: corrections, votes, or pairs of answers.
+
+    `text` is the prompt: of a single message its content, of a conversation a transcript. Other columns: `held_out`,
+    `model` (which answered) and `rows` (the ids of the log's rows that say it). The step runs again when rows that
+    may be learnt from were added, changed or taken away. Its table `feedback` says of every row what became of it.
+
+    | `kind` | columns | for the formatter |
+    |---|---|---|
+    | `corrections` | `completion`; `messages`, the conversation with it | `prompt-completion`, `chat` |
+    | `votes` | `completion`, `label`: whether the answer was liked | `unpaired-preference` |
+    | `pairs` | `chosen`, `rejected`: a correction and its answer, or answers of which one was liked | `preference` |
+
+    All rows are in quarantine until they have consent and are within their retention; what a reviewer rejected stays
+    there. So does a flood: where a person or a source gave more rows on one day than the limit, none of those is
+    taken that no reviewer accepted, since nobody can tell which are honest. What is left is joined: rows that say the
+    same make one document; of a person's votes on an answer the last counts, of all votes the majority; an answer with
+    as many votes for it as against it is left out, and so are pairs that contradict each other.
+
+    A share is `held_out`, never to be trained on: it is chosen by the hash of what the user first said, so that it
+    stays the same as the log grows. Give the formatter `split: {held_out: held_out}`, and it is the split `test`.
+    Near-duplicates are for the cleaner `near-duplicates` to join; ids are such that it keeps what is held out.
+
+    Args:
+        kind: what is made of the rows.
+        log: the log, as a path from the working directory or a URL; LUTHIER_FEEDBACK, else `feedback/feedback.db`, if
+            not given.
+        held_out: the share of prompts that is held out.
+        reviewed: take only what a reviewer accepted or edited.
+        max_daily_per_source: more unreviewed rows of one source on one day (UTC) are a flood.
+        max_daily_per_person: more unreviewed rows of one person of a source on one day are a flood.
+        max_per_source: documents of one source at most, picked by their hash, reviewed ones first; all if not given.
+
+    Raises:
+        InputError: if there is no log, or no row of it makes such a document; it says why.
+    """
+    from luthier_feedback.frames import read_feedback_documents
+    from luthier_feedback.quarantine import Rules
+
+    rules = Rules(reviewed, max_daily_per_source, max_daily_per_person)
+    return read_feedback_documents(ctx, log, kind, rules, held_out=held_out, max_per_source=max_per_source)
+
+
+@hookimpl
+def luthier_sources() -> list[Callable[..., Any]]:
+    """Give the source."""
+    return [feedback]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -116,21 +116,26 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def connect(url: URL, *, create: bool, timeout: float) -> Engine:
+Mode = Literal["create", "write", "read"]
+"""Whether a file that is not there is made, whether what is there may be written, or only read."""
+
+
+def connect(url: URL, *, mode: Mode, timeout: float) -> Engine:
     """An engine whose commits are on the disk before they are told.
 
     Args:
         url: as `locate` gives it.
-        create: whether a file that is not there is made, with its directory.
+        mode: what may be done with it.
         timeout: seconds that a lock is waited for.
 
     Raises:
         InputError: if there is no file, and none is to be made.
     """
     if url.get_backend_name() == "sqlite":
-        return _sqlite(Path(str(url.database)), create=create, timeout=timeout)
+        return _sqlite(Path(str(url.database)), mode=mode, timeout=timeout)
     milliseconds = int(timeout * 1000)
     options = f"-c synchronous_commit=on -c lock_timeout={milliseconds} -c statement_timeout={12 * milliseconds}"
+    options += " -c default_transaction_read_only=on" if mode == "read" else ""
     return create_engine(
         url,
         connect_args={"connect_timeout": max(2, int(timeout)), "options": options},
@@ -139,8 +144,8 @@ def connect(url: URL, *, create: bool, timeout: float) -> Engine:
     )
 
 
-def _sqlite(path: Path, *, create: bool, timeout: float) -> Engine:
-    if create:
+def _sqlite(path: Path, *, mode: Mode, timeout: float) -> Engine:
+    if mode == "create":
         _make_room(path)
     elif not path.is_file():
         raise InputError(f"there is no feedback log {path}", f"Name another one, with --log or {VARIABLE}.")
@@ -149,7 +154,7 @@ def _sqlite(path: Path, *, create: bool, timeout: float) -> Engine:
         identity = _identity(path)
         # Not created here: a log that is gone must not become an empty one while a server runs.
         connection = sqlite3.connect(
-            f"{path.as_uri()}?mode=rw",
+            f"{path.as_uri()}?mode={'ro' if mode == 'read' else 'rw'}",
             uri=True,
             timeout=timeout,
             isolation_level=None,
@@ -158,7 +163,8 @@ def _sqlite(path: Path, *, create: bool, timeout: float) -> Engine:
         )
         connection.opened = (path, identity)
         try:
-            _settings(connection, path)
+            if mode != "read":
+                _settings(connection, path)
         except BaseException:
             connection.close()
             raise
@@ -200,6 +206,30 @@ def _settings(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA fullfsync=ON")
     # What is deleted is overwritten with zeros.
     connection.execute("PRAGMA secure_delete=ON")
+
+
+def erase(engine: Engine, place: str, tables: Sequence[str]) -> None:
+    """Write the files of a database anew, so that nothing of deleted rows is left in them.
+
+    Raises:
+        LogUnavailable: if others read it for longer than the time-out.
+    """
+    if engine.dialect.name == "postgresql":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("SET statement_timeout = 0")
+            connection.exec_driver_sql(f"VACUUM FULL {', '.join(tables)}")
+        return
+    raw = engine.raw_connection()
+    try:
+        driver = raw.driver_connection
+        assert isinstance(driver, OpenFile)
+        driver.execute("VACUUM")
+        # VACUUM writes into the write-ahead log, where the deleted rows are too until it is emptied.
+        [busy, *_] = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        raw.close()
+    if busy:
+        raise _unavailable(place, "locked", "the rows are removed, but their bytes are still in its files")
 
 
 @contextmanager

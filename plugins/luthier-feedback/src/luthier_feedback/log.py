@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    delete,
+    false,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
+from luthier.errors import InputError
 from luthier_feedback import database, schema
 from luthier_feedback.errors import Conflict, UnknownRow
 from luthier_feedback.records import as_kept, from_record, time_text, to_record
@@ -49,7 +64,7 @@ class Receipt:
 
     def to_json(self) -> dict[str, Any]:
         """The body of a response."""
-        return {"id": self.id, "sequence": self.sequence, "revision": self.revision, "created": self.created}
+        return asdict(self)
 
 
 class FeedbackLog:
@@ -59,7 +74,7 @@ class FeedbackLog:
 
     Args:
         where: a file, or `postgresql://…`; without one LUTHIER_FEEDBACK, else `feedback/feedback.db`.
-        create: whether a file that is not there is made.
+        mode: `create` makes a file that is not there, `write` does not, `read` changes nothing either.
         timeout: seconds that a lock of others is waited for.
 
     Raises:
@@ -68,15 +83,20 @@ class FeedbackLog:
         LogUnavailable: if it cannot be reached.
     """
 
-    def __init__(self, where: str | Path | None = None, *, create: bool = True, timeout: float = 5.0) -> None:
+    def __init__(
+        self, where: str | Path | None = None, *, mode: database.Mode = "create", timeout: float = 5.0
+    ) -> None:
         url = database.locate(where)
         self.place = database.place_of(url)
         self._timeout = timeout
         self._writer = threading.Lock() if url.get_backend_name() == "sqlite" else None
         self._insert = sqlite.insert if self._writer else postgresql.insert
-        self._engine = database.connect(url, create=create, timeout=timeout)
-        with self._transaction(write=True) as connection:
-            schema.prepare(connection, self.place)
+        self._engine = database.connect(url, mode=mode, timeout=timeout)
+        if mode == "read":
+            self._check_version(where)
+        else:
+            with self._transaction(write=True) as connection:
+                schema.prepare(connection, self.place)
 
     def __enter__(self) -> Self:
         return self
@@ -106,6 +126,11 @@ class FeedbackLog:
         """
         return self.add_all([feedback], retention=retention)[0]
 
+    def add_each(self, feedback: Iterable[Feedback]) -> list[Receipt | Conflict]:
+        """Keep several rows at once, but for those whose id is that of feedback about something else; see `add`."""
+        with self._transaction(write=True) as connection:
+            return [self._add_or_refuse(connection, each) for each in feedback]
+
     def add_all(self, feedback: Iterable[Feedback], *, retention: timedelta | None = None) -> list[Receipt]:
         """Keep several rows, all or none; see `add`."""
         with self._transaction(write=True) as connection:
@@ -128,18 +153,42 @@ class FeedbackLog:
         source: str | None = None,
         person: str | None = None,
         since: datetime | None = None,
+        newest: int | None = None,
     ) -> Iterator[Row]:
         """The rows in the order of the log, read page by page; what is added meanwhile may be among them.
 
         Args:
             state, model, source, person: only rows with these.
             since: only rows acknowledged then or later.
+            newest: only so many, the newest first.
         """
         wanted = {"state": state, "model": model, "source": source, "person": person}
         query = select(ROWS).where(*(ROWS.c[name] == value for name, value in wanted.items() if value is not None))
         if since is not None:
             query = query.where(ROWS.c.time >= time_text(since))
-        yield from self._pages(query)
+        if newest is None:
+            yield from self._pages(query)
+            return
+        with self._transaction() as connection:
+            found = connection.execute(query.order_by(ROWS.c.sequence.desc()).limit(newest)).mappings()
+            rows = [from_record(record) for record in found]
+        yield from rows
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many rows there are of each vote, state, source and model, and how many may be learnt from."""
+        found: dict[str, dict[str, int]] = {}
+        with self._transaction() as connection:
+            for name in ("vote", "state", "source", "model"):
+                query = select(ROWS.c[name], func.count()).group_by(ROWS.c[name]).order_by(func.count().desc())
+                found[name] = {str(value): count for value, count in connection.execute(query)}
+            for name, condition in (
+                ("rows", true()),
+                ("corrections", ROWS.c.correction.is_not(None)),
+                ("may be learnt from", _trainable()),
+            ):
+                query = select(func.count()).select_from(ROWS).where(condition)
+                found.setdefault("total", {})[name] = connection.execute(query).scalar_one()
+        return found
 
     def review(self, id: str, state: State, *, correction: str | None = None) -> Row:
         """Note what a reviewer said of a row, and give the row.
@@ -170,6 +219,55 @@ class FeedbackLog:
         query = select(HISTORY.c.record).where(HISTORY.c.id == id).order_by(HISTORY.c.revision)
         with self._transaction() as connection:
             return list(connection.execute(query).scalars())
+
+    def ids(self, *, person: str | None = None, expired: bool = False) -> list[str]:
+        """The ids of a person's rows, and of those past their retention, in the order of the log."""
+        query = select(ROWS.c.id).where(_forgettable(person, expired=expired)).order_by(ROWS.c.sequence)
+        with self._transaction() as connection:
+            return list(connection.execute(query).scalars())
+
+    def purge(self, *, person: str | None = None, expired: bool = False) -> list[str]:
+        """Remove a person's rows, and those past their retention, with their history; gives their ids.
+
+        Their bytes are overwritten: the files of the database are written anew.
+
+        Raises:
+            LogUnavailable: also if the rows are removed, but others read the log for so long that its files could not
+                be written anew; purge again, which does that.
+        """
+        wanted = _forgettable(person, expired=expired)
+        with self._transaction(write=True) as connection:
+            connection.execute(delete(HISTORY).where(HISTORY.c.id.in_(select(ROWS.c.id).where(wanted))))
+            removed = connection.execute(delete(ROWS).where(wanted).returning(ROWS.c.id)).scalars().all()
+        with database.errors_in_words(self.place):
+            database.erase(self._engine, self.place, [ROWS.name, HISTORY.name])
+        return sorted(removed)
+
+    def trainable(self) -> str:
+        """A hash of all rows that may be learnt from as far as the log knows: it changes when they do."""
+        query = select(ROWS.c.digest).where(_trainable())
+        found = hashlib.sha256()
+        with self._transaction() as connection:
+            for digest in connection.execute(query.order_by(ROWS.c.sequence)).scalars():
+                found.update(digest.encode())
+        return found.hexdigest()
+
+    def _check_version(self, where: str | Path | None) -> None:
+        with self._transaction() as connection:
+            found = schema.version(connection, self.place)
+        if not found:
+            raise InputError(
+                f"there is no feedback in {self.place}", "Name another log, with --log or LUTHIER_FEEDBACK."
+            )
+        if found < schema.VERSION:
+            FeedbackLog(where, mode="write", timeout=self._timeout).close()
+
+    def _add_or_refuse(self, connection: Connection, feedback: Feedback) -> Receipt | Conflict:
+        try:
+            return self._add(connection, feedback, None)
+        except Conflict as conflict:
+            # Nothing of this row was written, so those before it stand.
+            return conflict
 
     def _add(self, connection: Connection, feedback: Feedback, retention: timedelta | None) -> Receipt:
         kept = feedback if type(feedback) is Kept else as_kept(feedback)
@@ -224,7 +322,7 @@ class FeedbackLog:
 
     @contextlib.contextmanager
     def _transaction(self, *, write: bool = False) -> Iterator[Connection]:
-        """A transaction that is committed at the end; the file is still there then, or it is an error."""
+        """A transaction that is committed at the end; of one that writes, the file is still there then."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(database.errors_in_words(self.place))
             if write and self._writer:
@@ -235,13 +333,29 @@ class FeedbackLog:
             connection = stack.enter_context(self._engine.connect())
             with connection.execution_options(**database.WRITES if write else {}).begin():
                 yield connection
-            database.check_unmoved(connection, self.place)
+            if write:
+                database.check_unmoved(connection, self.place)
+
+
+def _trainable() -> ColumnElement[bool]:
+    unexpired = ROWS.c.keep_until.is_(None) | (ROWS.c.keep_until > time_text(datetime.now(UTC)))
+    return and_(ROWS.c.consent, unexpired, ROWS.c.state != "rejected")
+
+
+def _forgettable(person: str | None, *, expired: bool) -> ColumnElement[bool]:
+    condition: ColumnElement[bool] = false()
+    if person is not None:
+        condition = or_(condition, ROWS.c.person == person)
+    if expired:
+        condition = or_(condition, ROWS.c.keep_until <= time_text(datetime.now(UTC)))
+    return condition
 
 
 def revised(before: Row, feedback: Feedback) -> Kept:
     """A row after a later post of its id."""
-    kept = feedback if isinstance(feedback, Kept) else None
-    state = kept.state if kept else before.state if feedback.judgement == before.judgement else "new"
+    state = before.state if feedback.judgement == before.judgement else "new"
+    if isinstance(feedback, Kept) and "state" in feedback.model_fields_set:
+        state = feedback.state
     return as_kept(
         before,
         vote=feedback.vote,

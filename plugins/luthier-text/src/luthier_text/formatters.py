@@ -30,12 +30,16 @@ class Split:
         by: the column whose values must not be split apart (`package`). Rows that share a `group` (siblings,
             near-duplicates) are kept together too: what is hashed is the connected component of both.
         salt: a text that is hashed along; another one gives another split.
+        held_out: a column of true and false that says what is the split `test`: what is true, with all that it is
+            kept together with, and nothing that is false. The shares are for the rest; of rows without a value (of
+            another dataset that was mixed in) `test` goes on to take its own. The source `feedback` has one.
     """
 
     valid: Fraction = 0.02
     test: Fraction = 0.05
     by: str = "group"
     salt: str = ""
+    held_out: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse shares that leave nothing to train on.
