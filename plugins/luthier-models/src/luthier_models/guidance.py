@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from luthier_models.prompts import PromptEncoder
 
 # A schema says nothing of spaces, and a model that may write any number of them may write nothing else.
-_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_COMPACT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 # Reading a vocabulary takes about a second for 50,000 tokens: once for each model that is loaded.
 _VOCABULARIES: weakref.WeakKeyDictionary[PromptEncoder, Any] = weakref.WeakKeyDictionary()
 
