@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from luthier.jobs import Job
     from luthier.plugins import load_plugins
     from luthier.process_environment import worker_environment
+    from luthier.refusals import refuse
     from luthier.registry import HistoryEntry
     from luthier.runrecord import StepResult
     from luthier.runs import Run
@@ -72,6 +73,7 @@ __all__ = [
     "parse_gate",
     "plan",
     "promote",
+    "refuse",
     "rollback",
     "run",
     "settings",
@@ -98,6 +100,7 @@ _ENGINE = {
     "parse_gate": "gates",
     "plan": "api",
     "promote": "champions",
+    "refuse": "refusals",
     "rollback": "champions",
     "run": "api",
     "worker_environment": "process_environment",
