@@ -181,7 +181,9 @@ def test_champions_of_several_names_are_told_apart(project, ids):
     luthier.promote(ids["good"])
     luthier.promote(ids["good"], name="Production 2.0 größer")
     luthier.promote(ids["other"], name="production 2.0 größer", force=True, why="another name")
-    assert len(Champions(open_store(project)).names()) == 3
+    assert [each.name for each in luthier.list_champions()] == sorted(
+        ["toys", "Production 2.0 größer", "production 2.0 größer"]
+    )
     with pytest.raises(InputError, match="there are 3 champions") as caught:
         luthier.find_model("champion")
     assert "champion:Production 2.0 größer" in caught.value.remedy
@@ -214,7 +216,7 @@ def content(model):
 
 
 def test_a_rollback_restores_the_exact_bytes(both, ids):
-    before, store = content(luthier.find_run(ids["good"]).model()), both.store
+    before = content(luthier.find_run(ids["good"]).model())
     heard = []
     back = luthier.rollback(why="users complain", listen=heard.append)
     assert content(luthier.find_model("champion")) == before
@@ -230,7 +232,7 @@ def test_a_rollback_restores_the_exact_bytes(both, ids):
     assert luthier.rollback(to=3).number == 5  # Number 3 restored the same one.
     with pytest.raises(InputError, match="no promotion of 'toys' has the number or the run 9"):
         luthier.rollback(to=9)
-    assert [entry.event for entry in Champions(store).history("toys")] == [
+    assert [entry.event for entry in back.history()] == [
         "promoted", "promoted", "rolled back", "rolled back", "rolled back",
     ]  # fmt: skip
 

@@ -20,7 +20,7 @@ from luthier.shared_settings import settings
 if TYPE_CHECKING:
     from luthier.api import Recipe, find_model, find_run, plan, run
     from luthier.catalogue import Registry
-    from luthier.champions import Champion, find_champion, promote, rollback
+    from luthier.champions import Champion, find_champion, list_champions, promote, rollback
     from luthier.components import Component
     from luthier.gates import Bound, Decision, judge, parse_gate
     from luthier.jobs import Job
@@ -69,6 +69,7 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "judge",
+    "list_champions",
     "load_plugins",
     "parse_gate",
     "plan",
@@ -96,6 +97,7 @@ _ENGINE = {
     "find_model": "api",
     "find_run": "api",
     "judge": "gates",
+    "list_champions": "champions",
     "load_plugins": "plugins",
     "parse_gate": "gates",
     "plan": "api",

@@ -83,6 +83,14 @@ class Champion:
         name, entry = Champions(self.store).resolve(f"{CHAMPION}:{self.name}")
         return Champion(name, entry, self.store)
 
+    def history(self) -> list[HistoryEntry]:
+        """Everything that happened under the name, oldest first.
+
+        Raises:
+            InputError: if it is damaged.
+        """
+        return Champions(self.store).history(self.name)
+
     def public(self) -> dict[str, Any]:
         """What `luthier registry show --json` prints."""
         return {"name": self.name, "token": self.token, **asdict(self.entry)}
@@ -100,6 +108,20 @@ def find_champion(name: str | None = None, *, home: Path | str | None = None) ->
         InputError: if there is none, several that may be meant, or the pointer is damaged.
     """
     return champion_in(open_store(Path.cwd(), home), name)
+
+
+def list_champions(*, home: Path | str | None = None) -> list[Champion]:
+    """The champions of all names, sorted.
+
+    Args:
+        home: the store; `LUTHIER_HOME`, else `.luthier` in the current directory, if None.
+
+    Raises:
+        InputError: if the pointer of one is damaged.
+    """
+    store = open_store(Path.cwd(), home)
+    registry = Champions(store)
+    return [Champion(name, entry, store) for name in registry.names() if (entry := registry.champion(name))]
 
 
 def champion_in(store: Store, name: str | None = None) -> Champion:
