@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from luthier import Bound, InputError, Run, judge
+from luthier import Bound, Decision, InputError, Run, judge
 from luthier_feedback.improvement.measures import CHAMPION, Measure
 
 ROUNDING = 1e-12
 """Relative: a gain that is smaller is none."""
 
 Records = Sequence[Mapping[str, Any]]
+Interval = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Tolerance:
         return f"{100 * self.amount:.6g}%" if self.relative else f"{self.amount:.6g}"
 
 
+TOLERANCE = Tolerance(0.05)
+"""Where none is given."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One metric of both.
@@ -46,7 +51,7 @@ class Comparison:
         better: `more` or `less`.
         challenger, champion: the two values.
         examples: over which it was resampled; 0 where it was recorded without examples.
-        interval: of the challenger's value minus the champion's; None without examples.
+        interval: of the challenger's value minus the champion's; None where nobody knows, as without examples.
         allowed: by how much it may be worse.
         passed: whether it is as it must be.
         reason: in words.
@@ -60,7 +65,7 @@ class Comparison:
     challenger: float
     champion: float
     examples: int
-    interval: tuple[float, float] | None
+    interval: Interval
     allowed: float
     passed: bool
     reason: str
@@ -94,6 +99,8 @@ def compare(run: Run, measure: Measure, tolerance: Tolerance | None, confidence:
     relation = measure.relation or "at_least"
     bound = Bound(measure.metric, relation, CHAMPION, 0.0, confidence if examples else None)
     judged = judge(bound, mine, theirs, seed=run.data.seed)
+    # Examples whose weights are all zero leave nothing to be confident of: an interval that is not a number.
+    interval = judged.interval if judged.interval and all(map(math.isfinite, judged.interval)) else None
     low, high = judged.interval or (judged.value - judged.bound,) * 2
     worst = low if relation == "at_least" else -high
     allowed = tolerance.allowed(judged.bound) if tolerance else 0.0
@@ -109,10 +116,10 @@ def compare(run: Run, measure: Measure, tolerance: Tolerance | None, confidence:
         judged.value,
         judged.bound,
         examples,
-        judged.interval,
+        interval,
         allowed,
         passed and math.isfinite(judged.value),
-        _reason(measure, judged.value, judged.bound, judged.interval, tolerance, passed),
+        _reason(measure, judged, interval, tolerance, passed=passed),
     )
 
 
@@ -132,15 +139,12 @@ def _examples(records: Records, measure: Measure) -> int:
 
 
 def _reason(
-    measure: Measure,
-    value: float,
-    champion: float,
-    interval: tuple[float, float] | None,
-    tolerance: Tolerance | None,
-    passed: bool,
+    measure: Measure, judged: Decision, interval: Interval, tolerance: Tolerance | None, *, passed: bool
 ) -> str:
-    text = f"{measure.name} on the {measure.data} is {value:.4g}, the champion's {champion:.4g}"
-    text += f"; the difference is {interval[0]:+.4g} to {interval[1]:+.4g}" if interval else "; without examples"
+    text = f"{measure.name} on the {measure.data} is {judged.value:.4g}, the champion's {judged.bound:.4g}"
+    text += (
+        f"; the difference is {interval[0]:+.4g} to {interval[1]:+.4g}" if interval else "; its interval is not known"
+    )
     if tolerance is None:
         return f"{text}: {'better' if passed else 'not surely better'}"
     return f"{text}: {'not worse' if passed else 'it may be worse'} by more than {tolerance.text()}"

@@ -80,7 +80,7 @@ def choose(measures: Sequence[Measure], name: str | None) -> Measure:
         found = next((each for each in measures if each.name == name), None)
         if found is None:
             hint = did_you_mean(name, names) or f"Gates name: {', '.join(names) or 'nothing'}."
-            raise InputError(f"--metric: no gate of the recipe names {name!r}, so nobody knows which way is better", hint)
+            raise InputError(f"--metric: no gate names {name!r}, so nobody knows which way is better", hint)
         if found.relation is None:
             raise InputError(f"--metric: {name} is bounded on both sides, so neither way is better", _another(measures))
         if not found.compared:

@@ -13,7 +13,8 @@ from luthier_feedback.improvement.comparing import Comparison
 from luthier_report.pages import write
 
 VERSION = 1
-FILE = "improve.json"
+NAMES = {False: "improve", True: "improve-dry-run"}
+"""Of the files in a run's directory, by whether it was a dry run: what that decided was not done."""
 
 Verdict = Literal["promoted", "refused", "unchanged"]
 
@@ -71,18 +72,20 @@ class Outcome:
 
 
 def write_json(run: Run, outcome: Outcome) -> Path:
-    """Write improve.json into a run's directory.
+    """Write improve.json, of a dry run improve-dry-run.json, into a run's directory.
 
     Raises:
         InputError: if it cannot be written.
     """
-    return write(run.path / FILE, json.dumps(outcome.to_json(), ensure_ascii=False, indent=1) + "\n")
+    return write(
+        run.path / f"{NAMES[outcome.dry_run]}.json", json.dumps(outcome.to_json(), ensure_ascii=False, indent=1) + "\n"
+    )
 
 
 def read_json(run: Run) -> Mapping[str, Any] | None:
-    """What was decided about a run; None where nothing was, or another version wrote it."""
+    """What was decided about a run, and done; None where nothing was, or another version wrote it."""
     try:
-        record = json.loads((run.path / FILE).read_text(encoding="utf-8"))
+        record = json.loads((run.path / f"{NAMES[False]}.json").read_text(encoding="utf-8"))
         return record if record["version"] == VERSION else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
