@@ -297,6 +297,67 @@ def luthier_runtimes():
 '''
 
 
+DRAWING = """
+from luthier import Token, component, hookimpl
+
+class Stream:
+    prompt_tokens = 1
+
+    def __init__(self, text):
+        self._text = text
+
+    def read(self):
+        return 0
+
+    def step(self):
+        return Token(0, self._text, self._text, 0.0, end="stop")
+
+    def close(self):
+        pass
+
+class Drawing:
+    def generate(self, prompts, *, max_new_tokens=128, stop=()):
+        return ["greedy" for prompt in prompts]
+
+    def open(self, prompt, *, max_new_tokens=128, sampling=None, alternatives=0, schema=None, template=True):
+        return Stream(f"{prompt} {sampling.temperature} {sampling.top_p} {sampling.seed}")
+
+@component(streams=True)
+def drawing(model):
+    "Says how it would draw."
+    return Drawing()
+
+def silent(model):
+    "Does not stream."
+    return Drawing()
+
+@hookimpl
+def luthier_runtimes():
+    return [drawing, silent]
+"""
+
+
+@pytest.mark.parametrize(
+    ("runtime", "options", "code", "expected"),
+    [
+        ("drawing", [], 0, "greedy\n"),
+        ("drawing", ["--temperature", "0.5", "--top-p", "0.9", "--seed", "7"], 0, "hello 0.5 0.9 7\n"),
+        ("silent", ["--temperature", "0.5"], 1, "These do: drawing."),
+        ("drawing", ["--top-p", "0.9"], 1, "Give --temperature too"),
+        ("drawing", ["--temperature", "1", "--top-p", "0"], 1, "top_p is 0.0"),
+    ],
+)
+def test_generate_draws_where_the_runtime_streams(project, monkeypatch, runtime, options, code, expected):
+    monkeypatch.setenv("LUTHIER_PLUGINS", "drawing")
+    (project / "drawing.py").write_text(DRAWING)
+    (project / "model").mkdir()
+    (project / "model" / "config.json").write_text("{}")
+    result = CliRunner().invoke(
+        app, ["generate", "model", "hello", "--plugin", "drawing.py", "--runtime", runtime, *options]
+    )
+    assert (result.exit_code, expected in result.output) == (code, True), result.output
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

@@ -91,7 +91,7 @@ def test_an_app_of_one_command_is_a_group_too(install):
 
 
 def test_without_commands_of_plugins_there_is_no_such_group(monkeypatch):
-    monkeypatch.setenv("LUTHIER_DISABLE", "models,optimize")
+    monkeypatch.setenv("LUTHIER_DISABLE", "models,optimize,serve")
     assert "Commands of plugins" not in call("--help").output
 
 
@@ -163,7 +163,7 @@ def test_two_distributions_that_give_one_command_are_both_named(install):
 
 
 def test_a_command_of_the_name_of_ours_is_told_and_ours_is_called(install, monkeypatch):
-    monkeypatch.setenv("LUTHIER_DISABLE", "models,optimize")
+    monkeypatch.setenv("LUTHIER_DISABLE", "models,optimize,serve")
     install("acme-tools", "doctor", APP)
     assert "Commands of plugins" not in call("--help").output
     assert "greet" not in call("doctor", "--help").output

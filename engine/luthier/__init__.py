@@ -16,12 +16,14 @@ from luthier.errors import InputError, LuthierError, PluginError
 from luthier.hookspecs import hookimpl, hookspec
 from luthier.searchable import Search
 from luthier.shared_settings import settings
+from luthier.streaming import Alternative, Sampling, Stream, Streaming, Token, completed, streaming
 
 if TYPE_CHECKING:
     from luthier.api import Recipe, find_model, find_run, plan, run
     from luthier.catalogue import Registry
     from luthier.champions import Champion, find_champion, list_champions, promote, rollback
     from luthier.components import Component
+    from luthier.discovery import plugin_files
     from luthier.gates import Bound, Decision, judge, parse_gate
     from luthier.jobs import Job
     from luthier.plugins import load_plugins
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alternative",
     "Bound",
     "Champion",
     "Classifier",
@@ -58,10 +61,15 @@ __all__ = [
     "Registry",
     "Report",
     "Run",
+    "Sampling",
     "Score",
     "Search",
     "Stage",
     "StepResult",
+    "Stream",
+    "Streaming",
+    "Token",
+    "completed",
     "component",
     "find_champion",
     "find_model",
@@ -73,11 +81,13 @@ __all__ = [
     "load_plugins",
     "parse_gate",
     "plan",
+    "plugin_files",
     "promote",
     "refuse",
     "rollback",
     "run",
     "settings",
+    "streaming",
     "worker_environment",
 ]
 
@@ -101,6 +111,7 @@ _ENGINE = {
     "load_plugins": "plugins",
     "parse_gate": "gates",
     "plan": "api",
+    "plugin_files": "discovery",
     "promote": "champions",
     "refuse": "refusals",
     "rollback": "champions",

@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from luthier.pool import Message, Pool
 from luthier.registry import Champions, is_champion
 from luthier.runs import LATEST, find_run
 from luthier.store import Store
+from luthier.streaming import GREEDY, Sampling
 from luthier.suggest import did_you_mean
 
 Listen = Callable[[Message], None]
@@ -267,10 +269,11 @@ def generate(
     runtime: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     max_new_tokens: int = 128,
+    sampling: Sampling = GREEDY,
     local: Sequence[Path] = (),
     device: str = "auto",
 ) -> list[str]:
-    """The model's greedy completion of each prompt, by the runtime that is named or that loads such models.
+    """The model's completion of each prompt, by the runtime that is named or that loads such models.
 
     Args:
         model: what completes them.
@@ -278,17 +281,21 @@ def generate(
         runtime: its name.
         parameters: of the runtime, as a recipe's `runtime: {name: …, …}` has them.
         max_new_tokens: where it stops at the latest.
+        sampling: how tokens are chosen; of each prompt from the seed on.
         local: one-file plugins.
         device: where the model runs.
 
     Raises:
-        InputError: if there is no such runtime, or the environment of its own that its plugin declares is not built.
+        InputError: if there is no such runtime, the environment of its own that its plugin declares is not built, or
+            it cannot sample.
         ConfigurationError: if it has no such parameters.
     """
     registry = load_plugins(local=local)
     component = registry.runtime(runtime) if runtime else registry.default_runtime(model.kind, model.form)
     config = dict(parameters or {})
     component.configure(config)
+    if sampling.temperature:
+        registry.check_streams(component)
     python = _interpreter(component)
     with _workplace(local) as (room, pool):
         request = {
@@ -297,6 +304,7 @@ def generate(
             "subject": {"kind": model.kind, "form": model.form, "path": str(model.path.absolute()), "hash": model.hash},
             "prompts": list(prompts),
             "max_new_tokens": max_new_tokens,
+            "sampling": asdict(sampling),
             "seed": 0,
             "device": device,
             **{name: str(room / name) for name in ("output", "notes", "checkpoint")},

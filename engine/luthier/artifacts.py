@@ -129,11 +129,11 @@ def list_files(directory: Path) -> list[Path]:
 
 
 def build_manifest(directory: Path, kind: Kind, form: str) -> Manifest:
-    """Hash every file below `directory`."""
-    files = tuple(
-        FileEntry(path.relative_to(directory).as_posix(), path.stat().st_size, hash_file(path))
-        for path in list_files(directory)
-    )
+    """Hash every file below `directory`, or the one file that it is."""
+    found = {path.relative_to(directory).as_posix(): path for path in list_files(directory)}
+    if directory.is_file():
+        found = {directory.name: directory}
+    files = tuple(FileEntry(name, path.stat().st_size, hash_file(path)) for name, path in found.items())
     return Manifest(kind, form, files)
 
 
@@ -150,6 +150,10 @@ class Artifact:
     def at(cls, path: Path, form: str, hash: str = "") -> Self:
         """The artifact at `path`."""
         return cls(path, form, hash)
+
+    def identity(self) -> str:
+        """Its hash; of one that is not stored, computed from its files as the store would, which reads all of them."""
+        return self.hash or build_manifest(self.path, self.kind, self.form).hash
 
 
 @dataclass(frozen=True)

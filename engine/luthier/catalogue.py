@@ -77,6 +77,7 @@ FIRST_PARTY: Mapping[str, tuple[str, ...]] = {
         "quantize:int4",
         "quantize:gptq",
         "quantize:awq",
+        "quantize:smooth",
         "quantize:mixed",
         "quantize:dynamic-int8",
         "quantize:static-int8",
@@ -244,6 +245,20 @@ class Registry:
             raise UnknownComponent(f"several runtimes load {kind} of the form {form}", f"Name one of them: {names}.")
         self.runtime(default)  # says how to install it, if that is what is missing
         raise UnknownComponent(f"no installed runtime loads {kind} of the form {form!r}", "See: luthier plugins list")
+
+    def check_streams(self, runtime: Component) -> None:
+        """Refuse a runtime that does not complete token by token.
+
+        Raises:
+            InputError: naming those that do.
+        """
+        if runtime.declared.streams:
+            return
+        able = ", ".join(each.name for each in self.of_stage("runtime") if each.declared.streams)
+        raise InputError(
+            f"the runtime {runtime.name} does not write token by token, so it can neither sample nor be served",
+            f"These do: {able}." if able else "Install luthier-onnx, whose runtimes do, and export the model.",
+        )
 
     def named(self, name: str) -> list[Component]:
         """The components that `STAGE:NAME`, or `NAME` alone, names: none, one, or several."""

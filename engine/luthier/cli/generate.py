@@ -19,6 +19,7 @@ Examples:
   luthier generate latest "Summarize in one line: …"
   luthier generate path/to/model --max-new-tokens 64 "first prompt" "second prompt"
   luthier generate latest --set adapter=none "Summarize in one line: …"
+  luthier generate latest --temperature 0.8 --top-p 0.95 --seed 7 "Tell me of luthiers."
   cat document.txt | luthier generate latest
   luthier generate champion:docstring-summaries "Summarize in one line: …"
 """
@@ -49,17 +50,31 @@ def generate(
         typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter of the runtime. May be given several times."),
     ] = [],  # noqa: B006 - typer copies it
     max_new_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Stop after so many tokens.")] = 128,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, metavar="T", help="Draw tokens by their probabilities; 0 takes the most probable.")
+    ] = 0.0,
+    top_k: Annotated[
+        int, typer.Option(min=0, metavar="K", help="Draw among the K most probable tokens; 0 for all.")
+    ] = 0,
+    top_p: Annotated[
+        float, typer.Option(metavar="P", help="Draw among the most probable tokens that reach P together.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the draws.")] = 0,
     device: DeviceOption = "auto",
     plugins: PluginOption = [],  # noqa: B006 - typer copies it
     home: HomeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print prompts and completions as JSON.")] = False,
 ) -> None:
-    """Print a model's completion of each prompt (greedy, so the same each time)."""
+    """Print a model's completion of each prompt: greedy, or drawn by a seed, so the same each time."""
     asked = prompts or [_prompt_from_stdin()]
     from luthier.adhoc import find_model
     from luthier.adhoc import generate as complete
+    from luthier.streaming import Sampling
     from luthier.substitution import parse_override
 
+    if (top_k or top_p != 1 or seed) and not temperature:
+        raise InputError("--top-k, --top-p and --seed are for draws", "Give --temperature too: 0.8, for example.")
+    sampling = Sampling(temperature, top_k, top_p, seed)
     artifact = find_model(model, store_here(home))
     completions = complete(
         artifact,
@@ -67,6 +82,7 @@ def generate(
         runtime=runtime,
         parameters=dict(map(parse_override, settings)),
         max_new_tokens=max_new_tokens,
+        sampling=sampling,
         local=local_files(plugins),
         device=device,
     )

@@ -10,6 +10,7 @@ import luthier
 PUBLIC_MODULES = frozenset(
     {
         "luthier",
+        "luthier.channel",
         "luthier.errors",
         "luthier.events",
         "luthier.hookspecs",

@@ -14,7 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from luthier import InputError, Model, OnnxModel
+from luthier import InputError, Model, OnnxModel, completed
 from luthier.cli import app
 from luthier.testing import make_context
 from luthier_gguf import gguf, library, llama_cpp
@@ -74,6 +74,20 @@ def test_scores_are_those_of_the_logits_and_greedy_texts_those_of_transformers(g
     for mine, other in zip(scores, theirs, strict=True):
         np.testing.assert_allclose(mine.log_probabilities, other.log_probabilities, atol=0.05)
     assert generator.generate(PROMPTS, max_new_tokens=16) == reference.generate(PROMPTS, max_new_tokens=16)
+
+
+def test_streams_go_on_side_by_side_in_memory_of_their_own(generator):
+    alone = [list(completed(generator.open(prompt, max_new_tokens=6))) for prompt in PROMPTS[:2]]
+    streams = [generator.open(prompt, max_new_tokens=6) for prompt in PROMPTS[:2]]
+    for stream in streams:
+        while stream.read():
+            pass
+    turns = [[stream.step() for stream in streams] for _ in range(min(map(len, alone)))]
+    for stream in streams:
+        stream.close()
+    for number, expected in enumerate(alone):
+        assert [turn[number].id for turn in turns] == [token.id for token in expected[: len(turns)]]
+    assert generator.generate(PROMPTS[:1], max_new_tokens=6) == ["".join(token.text for token in alone[0])]
 
 
 def test_a_session_knows_when_another_text_has_begun(generator):

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from luthier import InputError, PluginError
+from luthier import InputError, PluginError, completed
 from luthier.artifacts import hash_file, list_files
 from luthier.testing import make_context
 from luthier_models.runtime import TransformersGenerator
@@ -47,6 +47,8 @@ def test_logits_scores_and_texts_are_those_of_pytorch_however_they_are_read(expo
     for mine, other in zip(ours.score(PROMPTS, COMPLETIONS), theirs.score(PROMPTS, COMPLETIONS), strict=True):
         np.testing.assert_allclose(mine.log_probabilities, other.log_probabilities, atol=1e-4)
     assert ours.generate(PROMPTS, max_new_tokens=12) == theirs.generate(PROMPTS, max_new_tokens=12)
+    for prompt, expected in zip(PROMPTS, ours.generate(PROMPTS, max_new_tokens=12), strict=True):
+        assert "".join(token.text for token in completed(ours.open(prompt, max_new_tokens=12))) == expected
 
 
 def test_no_axis_of_the_examples_is_left_in_the_graphs(exported_family):

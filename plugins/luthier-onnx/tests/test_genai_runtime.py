@@ -77,6 +77,25 @@ def test_greedy_completions_equal_those_of_transformers(generator, reference):
     assert generator.generate(PROMPTS, max_new_tokens=24) == reference.generate(PROMPTS, max_new_tokens=24)
 
 
+def test_a_stream_is_what_generate_gives_also_beside_others(generator):
+    expected = generator.generate(PROMPTS, max_new_tokens=24)
+    streams = [generator.open(prompt, max_new_tokens=24) for prompt in PROMPTS]
+    texts = [""] * len(streams)
+    unread, open_streams = set(range(len(streams))), set(range(len(streams)))
+    while open_streams:
+        for number in sorted(open_streams):
+            if number in unread:
+                if not streams[number].read():
+                    unread.discard(number)
+                continue
+            token = streams[number].step()
+            texts[number] += token.text
+            if token.end:
+                streams[number].close()
+                open_streams.discard(number)
+    assert texts == expected
+
+
 def test_completions_are_cut_before_the_first_stop(generator):
     [text] = generator.generate(PROMPTS[:1], max_new_tokens=24)
     mark = text[4:6]

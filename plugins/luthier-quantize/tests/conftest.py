@@ -34,6 +34,28 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def uneven(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, some of whose norms' outputs are far larger than others, as in trained models."""
+    import shutil
+
+    import torch
+
+    from luthier_models.loading import load_causal_lm
+
+    directory = tmp_path_factory.mktemp("uneven") / "model"
+    shutil.copytree(tiny, directory)
+    model = load_causal_lm(tiny, dtype="float32")
+    generator = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+                factors = torch.randn(norm.weight.shape, generator=generator).mul(1.2).exp()
+                norm.weight.mul_(factors / factors.square().mean().sqrt())
+    model.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from luthier_models.testing import write_tiny_model
 
@@ -69,4 +91,5 @@ def luthier_configurations() -> dict[str, dict[str, Any]]:
         "gptq": {"calibration_tokens": 512},
         "awq": {"calibration_tokens": 512},
         "mixed": {"calibration_tokens": 512, "max_megabytes": 0.22},
+        "smooth": {"calibration_tokens": 512},
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,24 +19,6 @@ from luthier_quantize.activation_aware import clipping
 from luthier_quantize.calibration import diverged, read_windows
 from luthier_quantize.folding import find_fold
 from luthier_quantize.layerwise import LayerByLayer
-
-
-@pytest.fixture(scope="session")
-def uneven(tiny, tmp_path_factory):
-    """The tiny model, some of whose norms' outputs are far larger than others, as in trained models."""
-    import shutil
-
-    directory = tmp_path_factory.mktemp("uneven") / "model"
-    shutil.copytree(tiny, directory)
-    model = load_causal_lm(tiny, dtype="float32")
-    generator = torch.Generator().manual_seed(6)
-    with torch.no_grad():
-        for layer in model.model.layers:
-            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
-                factors = torch.randn(norm.weight.shape, generator=generator).mul(1.2).exp()
-                norm.weight.mul_(factors / factors.square().mean().sqrt())
-    model.save_pretrained(directory)
-    return directory
 
 
 def loaded(directory):

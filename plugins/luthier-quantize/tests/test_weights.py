@@ -107,4 +107,4 @@ def test_what_is_quantized_is_not_quantized_again(tiny, export, tmp_path):
 
 def test_blocks_that_do_not_fit_are_refused(tiny, export, tmp_path):
     with pytest.raises(InputError, match="blocks of 128 do not divide"):
-        quantized(int8, export(tiny), tmp_path, block_size=128)
+        quantized(int8, export(tiny), tmp_path, head_block_size=128)

@@ -72,7 +72,7 @@ def k_quants(
     write_k_quants(onnx.path, ctx, precision)
 
 
-@component(needs={"onnx": {"gguf"}}, extra="llama")
+@component(needs={"onnx": {"gguf"}}, extra="llama", streams=True)
 def llama_cpp(onnx: OnnxModel, ctx: Context) -> Generator:
     """Run a GGUF file with llama.cpp, through llama-cpp-python, on the CPU or a GPU that llama.cpp was built for.
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from luthier import InputError, PluginError
 from luthier_gguf.library import INSTALL
-from luthier_models.one_by_one import CHUNK
+from luthier_models.streams import CHUNK
 
 try:
     import llama_cpp
@@ -84,10 +84,11 @@ class LlamaModel:
         self._threads = threads or os.cpu_count() or 1
         self._cache = cache
         self._rooms: list[_Room] = []
+        self._beside: list[_Room] = []
         self._vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
         self.context = int(llama_cpp.llama_model_n_ctx_train(self._model))
-        weakref.finalize(self, _free, self._model, self._rooms)
+        weakref.finalize(self, _free, self._model, self._rooms, self._beside)
 
     def session(self, length: int) -> LlamaSession:
         """Begin a text of at most `length` tokens; the one before it ends."""
@@ -97,6 +98,12 @@ class LlamaModel:
             length = max(_SHORTEST, 1 << (length - 1).bit_length())
             self._rooms.append(_Room(self._context(length), length, self.vocabulary))
         return LlamaSession(self._rooms[0], self)
+
+    def session_beside(self, length: int) -> LlamaSession:
+        """Begin a text of at most `length` tokens in memory of its own, while others go on; it is to be closed."""
+        room = _Room(self._context(length), length, self.vocabulary)
+        self._beside.append(room)
+        return LlamaSession(room, self, self._beside)
 
     def tokenize(self, text: str) -> list[int]:
         """The tokens of a text by llama.cpp's own tokenizer, with special tokens read as such and none added."""
@@ -161,10 +168,12 @@ class LlamaSession:
     Args:
         room: what it is read in.
         model: kept in memory.
+        beside: where the room is listed, if it is the session's own.
     """
 
-    def __init__(self, room: _Room, model: LlamaModel) -> None:
+    def __init__(self, room: _Room, model: LlamaModel, beside: list[_Room] | None = None) -> None:
         self._room = room
+        self._beside = beside
         self._model = model
         self._read = 0
         self._wanted = 0
@@ -206,6 +215,12 @@ class LlamaSession:
         self._pending = int(self.logits()[-1].argmax())
         return self._pending
 
+    def close(self) -> None:
+        """Free the room, if it is the session's own."""
+        if self._beside is not None and self._room in self._beside:
+            self._beside.remove(self._room)
+            self._room.close()
+
     def _own_room(self) -> _Room:
         if self._room.turn != self._turn:
             raise RuntimeError("the model has begun another text")
@@ -217,9 +232,10 @@ def _close(rooms: list[_Room]) -> None:
         rooms.pop().close()
 
 
-def _free(model: Any, rooms: list[_Room]) -> None:
+def _free(model: Any, *rooms: list[_Room]) -> None:
     # In this order: a context uses the model until it is gone.
-    _close(rooms)
+    for each in rooms:
+        _close(each)
     llama_cpp.llama_model_free(model)
 
 

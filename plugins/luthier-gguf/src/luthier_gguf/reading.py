@@ -16,7 +16,8 @@ from luthier import InputError, PluginError
 from luthier_gguf.families import FAMILIES
 from luthier_gguf.library import is_installed
 from luthier_models.loading import load_causal_lm
-from luthier_models.one_by_one import CHUNK, threads_from_environment
+from luthier_models.one_by_one import threads_from_environment
+from luthier_models.streams import CHUNK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -59,6 +59,9 @@ class LlamaCppGenerator(OneByOneGenerator):
     def _start(self, max_length: int) -> LlamaSession:
         return self._model.session(max_length)
 
+    def _start_beside(self, max_length: int) -> LlamaSession:
+        return self._model.session_beside(max_length)
+
 
 def _offload(device: str) -> bool:
     """Whether layers go to a GPU.

@@ -297,7 +297,7 @@ def classification_head(model: Model, data: Dataset, ctx: Context) -> None:
     write_head(model, data, ctx)
 
 
-@component(needs={"model": {"causal-lm", "seq2seq-lm", "sequence-classifier"}}, check_device=check_device)
+@component(needs={"model": {"causal-lm", "seq2seq-lm", "sequence-classifier"}}, check_device=check_device, streams=True)
 def transformers(
     model: Model,
     ctx: Context,

@@ -6,13 +6,14 @@ Batches would have to be padded with a token that some models (SmolLM2) also use
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from luthier import Score
+from luthier_models.streams import CHUNK, SessionStreaming
 from luthier_models.texts import TextEncoder, cut_at_stop, joined, report_progress
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
     from luthier import Context, Prompt
     from luthier_models.prompts import PromptEncoder
-
-# The logits of 128 positions with a vocabulary of 50,000 take 25 MB, those of a whole context of 8,192 would take
-# 1.6 GB.
-CHUNK = 128
 
 
 class Session(Protocol):
@@ -41,9 +38,13 @@ class Session(Protocol):
         """The most likely next token, which counts as read."""
         ...
 
+    def close(self) -> None:
+        """Free what it holds; nothing is asked of it afterwards."""
+        ...
 
-class OneByOneGenerator(ABC):
-    """A `luthier.Generator` over sessions.
+
+class OneByOneGenerator(SessionStreaming):
+    """A `luthier.Generator`, and `luthier.Streaming`, over sessions.
 
     Args:
         encoder: the model's prompt encoder.
@@ -55,12 +56,22 @@ class OneByOneGenerator(ABC):
     def __init__(self, encoder: PromptEncoder, *, context: int, vocabulary: int, ctx: Context | None) -> None:
         self.encoder = encoder
         self._texts = TextEncoder(encoder, context)
+        self._context = context
         self._vocabulary = vocabulary
         self._ctx = ctx
 
     @abstractmethod
     def _start(self, max_length: int) -> Session:
         """A session with room for `max_length` tokens."""
+
+    @property
+    def context(self) -> int:
+        """The tokens that the model can read and write in all."""
+        return self._context
+
+    def _start_beside(self, max_length: int) -> Session:
+        """A session that goes on while others do."""
+        return self._start(max_length)
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
         """The greedy completion of each prompt; see `luthier.Generator`."""

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from luthier import Score
+from luthier import InputError, Score
 from luthier_models.batching import batched
 from luthier_models.loading import load_by_config
 from luthier_models.prompts import PromptEncoder
+from luthier_models.streams import SessionStreaming
 from luthier_models.texts import TextEncoder, cut_at_stop, joined, report_progress
+from luthier_models.torch_session import TorchSession
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,8 +33,8 @@ _DECODER_SETTINGS = ("decoder_start_token_id", "forced_bos_token_id", "bad_words
 _STOP_TAIL = 8
 
 
-class TransformersGenerator:
-    """A model directory loaded with transformers; a `luthier.Generator`.
+class TransformersGenerator(SessionStreaming):
+    """A model directory loaded with transformers; a `luthier.Generator` and, but for encoder-decoders, `Streaming`.
 
     Args:
         directory: the model.
@@ -69,7 +71,8 @@ class TransformersGenerator:
             pad_token_id=self._padding,
             **{name: getattr(own, name) for name in _DECODER_SETTINGS if self.encoder.encoder_decoder},
         )
-        self._texts = TextEncoder(self.encoder, int(getattr(self.model.config, "max_position_embeddings", 0) or 0))
+        self._context = int(getattr(self.model.config, "max_position_embeddings", 0) or 0)
+        self._texts = TextEncoder(self.encoder, self._context)
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
         """The greedy completion of each prompt; see `luthier.Generator`."""
@@ -129,6 +132,19 @@ class TransformersGenerator:
                     found[usable[member]] = values
             for number in range(len(group)):
                 yield found.pop(number, np.zeros((0, vocabulary), np.float32))
+
+    @property
+    def context(self) -> int:
+        """The tokens that the model can read and write in all, or on each side; 0 where it sets no limit."""
+        return self._context
+
+    def _start_beside(self, max_length: int) -> TorchSession:
+        if self.encoder.encoder_decoder:
+            raise InputError(
+                "the runtime transformers does not write token by token with an encoder-decoder",
+                "Export it with `export: dynamo`: the runtime onnxruntime does.",
+            )
+        return TorchSession(self.model)
 
     @property
     def _padding(self) -> int:

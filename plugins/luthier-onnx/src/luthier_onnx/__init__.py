@@ -72,7 +72,7 @@ def dynamo(model: Model, ctx: Context) -> None:
     export_dynamo(model.path, ctx)
 
 
-@component(needs={"onnx": {"genai"}})
+@component(needs={"onnx": {"genai"}}, streams=True)
 def onnxruntime_genai(
     onnx: OnnxModel, ctx: Context, *, adapter: Literal["own", "none"] | Location = "own"
 ) -> Generator:
@@ -90,7 +90,7 @@ def onnxruntime_genai(
     return generator.with_adapter(None if adapter == "none" else ctx.open(adapter))
 
 
-@component(needs={"onnx": {"decoder", "encoder-decoder", "sequence-classifier"}})
+@component(needs={"onnx": {"decoder", "encoder-decoder", "sequence-classifier"}}, streams=True)
 def onnxruntime(onnx: OnnxModel, ctx: Context, *, batch_size: Annotated[int, Ge(1)] = 8) -> Generator:
     """Run graphs that carry their states, as `dynamo` and optimum export them, with plain ONNX Runtime on the CPU.
 

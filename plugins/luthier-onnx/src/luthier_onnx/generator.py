@@ -12,8 +12,10 @@ import numpy as np
 from luthier import InputError, Score
 from luthier_models.one_by_one import log_probabilities, threads_from_environment
 from luthier_models.prompts import PromptEncoder
+from luthier_models.streams import SessionStreaming
 from luthier_models.texts import TextEncoder, cut_at_stop, joined, report_progress
 from luthier_onnx.readers import chunks, load_reader, padded
+from luthier_onnx.session import GraphSession
 from luthier_onnx.settings import read_settings
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from luthier_models.texts import Window
 
 
-class GraphGenerator:
-    """A directory of graphs with its tokenizer and `config.json`; a `luthier.Generator`.
+class GraphGenerator(SessionStreaming):
+    """A directory of graphs with its tokenizer and `config.json`; a `luthier.Generator` and `Streaming`.
 
     Args:
         directory: the model, as the exporters `dynamo` and `optimum` write it.
@@ -142,6 +144,14 @@ class GraphGenerator:
             yield from heard
             heard.clear()
 
+    @property
+    def context(self) -> int:
+        """The tokens that the model can read and write in all, or on each side; 0 where it sets no limit."""
+        return self._settings.context
+
+    def _start_beside(self, max_length: int) -> GraphSession:
+        return GraphSession(self._reader, self._settings, paired=self.encoder.encoder_decoder)
+
     def _target_logits(self, pairs: Sequence[Window]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """The logits that predict the targets of pairs, bit by bit in order: which pair, (tokens, vocabulary)."""
         if not pairs:
@@ -171,7 +181,7 @@ class GraphGenerator:
         tokens: list[list[int]] = [[] for _ in prompts]
         open_rows = set(range(len(prompts)))
         while True:
-            chosen = self._settings.choose(last, tokens)
+            chosen = self._settings.allowed(last, tokens).argmax(axis=1)
             for row in sorted(open_rows):
                 tokens[row].append(int(chosen[row]))
                 if self._ends(tokens[row], stop):

@@ -100,6 +100,9 @@ class _GenaiSession:
         self.generator.generate_next_token()
         return int(self.generator.get_next_tokens()[0])
 
+    def close(self) -> None:
+        del self.generator
+
 
 def read_genai_config(directory: Path) -> dict[str, Any]:
     """The settings of a genai directory.

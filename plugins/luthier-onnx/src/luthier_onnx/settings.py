@@ -38,23 +38,24 @@ class Settings:
     forced: int | None = None
     banned: tuple[tuple[int, ...], ...] = ()
 
-    def choose(self, logits: NDArray[np.float32], written: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-        """The most likely next token of each text that may be written, (texts,).
+    def allowed(self, logits: NDArray[np.float32], written: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """The logits, minus infinity for tokens that may not be written next, (texts, vocabulary).
 
         Args:
             logits: (texts, vocabulary).
             written: the tokens of each before.
         """
         if self.forced is not None and not written[0]:
-            return np.full(len(logits), self.forced, np.int64)
+            forced = np.full_like(logits, -np.inf)
+            forced[:, self.forced] = 0
+            return forced
         if self.banned:
             logits = logits.copy()
             for row, tokens in enumerate(written):
                 for *before, last in self.banned:
                     if list(tokens[len(tokens) - len(before) :]) == before:
                         logits[row, last] = -np.inf
-        chosen: NDArray[np.int64] = logits.argmax(axis=1)
-        return chosen
+        return logits
 
 
 def read_settings(directory: Path, encoder: PromptEncoder) -> Settings:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import luthier
+
 PLUGIN_DIRECTORY = "plugins.d"
 
 
@@ -17,8 +19,7 @@ def home_of(home: Path | None) -> Path:
 
 def local_plugins(named: Sequence[Path]) -> list[Path]:
     """The one-file plugins of the working directory, and those named."""
-    beside = sorted(path for path in Path(PLUGIN_DIRECTORY).glob("*.py") if not path.name.startswith("_"))
-    return [path.absolute() for path in (*beside, *named)]
+    return luthier.plugin_files(Path.cwd(), named)
 
 
 def plugins_for(recipe: Path, named: Sequence[Path]) -> list[Path]:

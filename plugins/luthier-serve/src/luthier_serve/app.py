@@ -1,0 +1,125 @@
+"""The web application: the routes behind the guard, health, metrics, the page."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from luthier_serve.errors import ApiError
+from luthier_serve.feedback import Keeper, feedback_routes
+from luthier_serve.guard import Access, Guard
+from luthier_serve.metrics import Metrics
+from luthier_serve.routes import Desk, openai_routes
+
+STATIC = Path(__file__).parent / "static"
+
+log = logging.getLogger("luthier.serve")
+
+
+def create_app(desk: Desk, access: Access, keeper: Keeper | None) -> FastAPI:
+    """The application of one server.
+
+    Args:
+        desk: what its routes work with.
+        access: who may ask.
+        keeper: of feedback; None for a server that takes none.
+    """
+    app = FastAPI(title="Luthier", docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(openai_routes(desk))
+    if keeper is not None:
+        app.include_router(feedback_routes(keeper))
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+    @app.get("/")
+    async def page() -> Response:
+        return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
+
+    @app.get("/healthz")
+    async def health() -> Response:
+        ready = desk.serving.ready
+        return JSONResponse({"status": "ready" if ready else "starting"}, 200 if ready else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(desk.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    for kind, handler in ((ApiError, _api_error), (HTTPException, _http_error), (RequestValidationError, _wrong_body)):
+        app.add_exception_handler(kind, handler)
+    app.add_middleware(Guard, access=access, body_bytes=desk.limits.body_bytes)
+    app.add_middleware(
+        CORSMiddleware, allow_origins=list(access.origins), allow_methods=["GET", "POST"], allow_headers=["*"]
+    )
+    app.add_middleware(Counting, metrics=desk.metrics)
+    return app
+
+
+PAGE_HEADERS = {
+    # The page has all that it needs beside it, and may not be put into another one.
+    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+class Counting:
+    """An ASGI application that counts the answers of another one, and logs them without what they hold."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.monotonic()
+        status = 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            # The route, not the path: that is the client's, of which there may be any number.
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(route, status).inc()
+            self._metrics.seconds.labels(route).observe(time.monotonic() - began)
+            log.info("%s %s %d %.3f s", scope["method"], route, status, time.monotonic() - began)
+
+
+async def _api_error(_request: Request, error: Any) -> Response:
+    return JSONResponse(error.body, error.status_code, error.headers)
+
+
+async def _http_error(_request: Request, error: Any) -> Response:
+    found = ApiError(error.status_code, "not_found" if error.status_code == 404 else "http_error", str(error.detail))
+    return JSONResponse(found.body, found.status_code, error.headers)
+
+
+async def _wrong_body(_request: Request, error: Any) -> Response:
+    """What is wrong with a body, without its values: they may be a prompt."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part != "body"]
+    param = ".".join(place) or None
+    if first["type"] == "json_invalid":
+        found = ApiError(400, "invalid_json", f"the body is no JSON: {first['ctx']['error']}")
+    elif first["type"] == "extra_forbidden":
+        found = ApiError(400, "unknown_parameter", f"{param} is not understood by this server", param=param)
+    else:
+        found = ApiError(400, "invalid_request", ": ".join(filter(None, (param, first["msg"]))), param=param)
+    return JSONResponse(found.body, found.status_code)

@@ -1,0 +1,38 @@
+"""`POST /v1/feedback`: kept where it can be, refused where it must be, and the server stays up."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+pytest.importorskip("luthier_feedback")
+
+
+def test_feedback_is_kept_about_models_that_were_served(start, tmp_path):
+    place = tmp_path / "feedback.db"
+    server = start("--feedback", str(place))
+    answer = server.chat("count 2")
+    row = {"prompt": "count 2", "answer": "0 1 ", "model": answer.system_fingerprint, "vote": 1}
+    kept = server.http.post("/v1/feedback", json=row)
+    assert kept.status_code == 201, kept.text
+    with sqlite3.connect(place) as database:
+        assert any(table for (table,) in database.execute("select name from sqlite_master where type = 'table'"))
+    unknown = server.http.post("/v1/feedback", json={**row, "model": "0" * 64})
+    assert (unknown.status_code, "is not known here" in unknown.text) == (404, True)
+    for wrong in (b"{", b"[]", b'{"vote": "perhaps"}'):
+        assert server.http.post("/v1/feedback", content=wrong).status_code == 422
+    assert server.http.post("/v1/feedback", json=row, headers={"authorization": "Bearer no"}).status_code == 401
+    assert server.http.get("/healthz").status_code == 200
+
+
+def test_a_log_that_cannot_be_used_is_told_and_the_server_stays(start, tmp_path):
+    (tmp_path / "file").write_text("no directory")
+    server = start("--feedback", str(tmp_path / "file" / "feedback.db"))
+    refused = server.http.post("/v1/feedback", json={"prompt": "a", "answer": "b", "vote": 1})
+    assert (refused.status_code, refused.json()["error"]["type"]) == (503, "server_error")
+    assert server.chat("count 1").choices[0].message.content == "0 "
+
+
+def test_a_server_may_take_none(server, start):
+    assert start("--feedback", "none").http.post("/v1/feedback", json={}).status_code == 404
