@@ -53,6 +53,7 @@ bench: install
 	$(BIN)/python tests/benchmarks/bench_run.py
 	$(BIN)/python tests/benchmarks/bench_pages.py
 	$(BIN)/python tests/benchmarks/bench_tuning.py
+	$(BIN)/python tests/benchmarks/bench_feedback.py
 
 bench-quality: install
 	LUTHIER_DISABLE=mlflow $(BIN)/python tests/benchmarks/bench_quality.py
