@@ -41,8 +41,8 @@ name: served
 steps:
   - architecture: pretrained
     model: {model}
-  - id: q8_0
-    export: gguf
+  - export: gguf
+    id: q8_0
     precision: q8_0
     from: pretrained
   - export: genai
