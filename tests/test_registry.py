@@ -108,6 +108,10 @@ def test_a_promoted_model_is_found_wherever_a_model_or_a_run_is_named(project, i
     for name in ("champion", "champion:toys"):
         assert luthier.find_model(name).hash == run.model().hash
         assert luthier.find_run(name).id == ids["good"]
+    for name in ("champion:teach", "champion:toys:teach"):
+        assert luthier.find_model(name).hash == run.model("teach").hash
+    with pytest.raises(InputError, match="there is no champion of the name 'taech'"):
+        luthier.find_model("champion:taech")
     entry = made.entry
     assert (entry.event, entry.recipe, entry.step, entry.kind, entry.form) == (
         "promoted", "toys", "freeze", "onnx", "toy-onnx",

@@ -195,7 +195,8 @@ def find_model(name: str, store: Store) -> Artifact:
 
     A location is `hf:…`, `wheel:…` or another that recipes know; a run is its id, a unique beginning of that, or
     `latest`, and stands for its newest model; a step is `RUN:STEP`, or the id of one of the latest run's. The model of
-    the `champion` (or `champion:NAME`) is compared with its hash, byte by byte.
+    the `champion` (or `champion:NAME`) is compared with its hash, byte by byte; with `:STEP` it is what a step of its
+    run gave.
 
     Raises:
         InputError: if it is none of them, or holds no model.
@@ -204,8 +205,7 @@ def find_model(name: str, store: Store) -> Artifact:
     if path.is_dir() or (path.is_file() and _is_gguf(path)):
         return _model_at(path)
     if is_champion(name):
-        registry = Champions(store)
-        return registry.model(*registry.resolve(name), verify=True)
+        return _champions_model(name, store)
     runs = sorted(entry.name for entry in store.runs.glob("*"))
     if _names_run(name, runs):
         return find_run(store, name).model()
@@ -220,6 +220,20 @@ def find_model(name: str, store: Store) -> Artifact:
     remedy = "Name the directory that holds the model, its location (`hf:…`), or a run that made one: "
     remedy += did_you_mean(name, runs) or ("see `luthier runs list`." if runs else "luthier run RECIPE")
     raise InputError(f"{there}, nor a run {name!r} in {store.root}", remedy)
+
+
+def _champions_model(name: str, store: Store) -> Artifact:
+    registry = Champions(store)
+    try:
+        found = registry.resolve(name)
+    except InputError:
+        run, _, step = name.rpartition(":")
+        if is_champion(run) and registry.has(run):
+            made = find_run(store, run)
+            if step in (each.id for each in made.steps):
+                return made.model(step)
+        raise
+    return registry.model(*found, verify=True)
 
 
 def _names_run(name: str, runs: Sequence[str]) -> bool:

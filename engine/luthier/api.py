@@ -39,7 +39,8 @@ def find_model(name: str, *, home: Path | str | None = None) -> Model | OnnxMode
 
     Args:
         name: a directory; a location as in recipes; a run's id, a unique beginning of it, or `latest`, for its newest
-            model; `RUN:STEP`, or the id of a step of the latest run; `champion` or `champion:NAME`.
+            model; `RUN:STEP`, or the id of a step of the latest run; `champion` or
+            `champion:NAME`, or with `:STEP` a step of the run that made it.
         home: the store; `LUTHIER_HOME`, else `.luthier` in the current directory, if None.
 
     Raises:

@@ -174,6 +174,14 @@ class Champions:
             raise InputError(f"there are {len(found)} champions in {self.store.root}", f"Name one: {several}")
         return found[0]
 
+    def has(self, location: str) -> bool:
+        """Whether `champion` or `champion:NAME` stands for one."""
+        try:
+            self.resolve(location)
+        except InputError:
+            return False
+        return True
+
     def model(self, name: str, entry: HistoryEntry, *, verify: bool = False) -> Artifact:
         """The model of an entry; where `verify`, every byte of it is compared with its hash.
 

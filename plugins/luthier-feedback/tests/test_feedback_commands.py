@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import luthier
 from luthier import InputError
-from luthier_feedback import FeedbackLog, Kept, LogUnavailable, post
+from luthier_feedback import Feedback, FeedbackLog, Kept, LogUnavailable, post
 from luthier_feedback.commands import app
 from luthier_feedback.transfer import export_rows, import_rows
 
@@ -118,19 +118,31 @@ def files_of(log: FeedbackLog) -> bytes:
     return b"".join(each.read_bytes() for each in path.parent.glob(f"{path.name}*"))
 
 
-def test_a_person_is_removed_to_the_last_byte_and_the_runs_that_saw_them_are_named(log, body, call, tmp_path):
+def test_a_persons_rows_and_their_history_are_removed(log, body, call):
+    for person in ("alice", "bob"):
+        post(log, body(id=person, person=person, vote=1))
+        post(log, body(id=person, person=person, vote=-1))
+    assert "removed 1 rows" in call("purge", "--person", "alice", "--yes").output
+    assert [row.id for row in log.rows()] == ["bob"]
+    assert (len(log.history("alice")), len(log.history("bob"))) == (0, 1)
+    assert post(log, body(id="alice", person="alice")).sequence > 2  # no number is given twice
+
+
+@pytest.mark.parametrize("where", ["sqlite"], indirect=True)
+def test_a_person_is_removed_to_the_last_byte_and_the_runs_that_saw_them_are_named(log, body, call):
     secret = "the moon is made of green cheese"
-    for number in range(60):
-        said = {"prompt": f"{number}?", "correction": f"{secret} {number}", "consent": True}
-        post(log, body(**said, person="alice", id=f"a{number}"))
-        post(log, body(**said | {"correction": f"no {number}"}, person="bob", id=f"b{number}"))
+    said = [{"prompt": f"{number}?", "consent": True} for number in range(60)]
+    log.add_all(
+        Feedback.model_validate(body(**each, correction=f"{whose} {number}", person=person, id=f"{person[0]}{number}"))
+        for person, whose in (("alice", secret), ("bob", "no"))
+        for number, each in enumerate(said)
+    )
     post(log, body(prompt="0?", correction=f"once {secret}", consent=True, person="alice", id="a0"))  # history
     recipe = luthier.Recipe("learnt").step("source", "feedback", max_daily_per_person=100)
     run = luthier.run(recipe, display=False)
     assert "would remove 60 rows" in call("purge", "--person", "alice", "--dry-run").output
     assert len(list(log.rows())) == 120
-    if log.place.endswith(".db"):
-        assert secret.encode() in files_of(log)
+    assert secret.encode() in files_of(log)
     told = json.loads(call("purge", "--person", "alice", "--yes", "--json").output)
     assert sorted(told["rows"]) == sorted(f"a{number}" for number in range(60))
     [seen] = told["runs"]
@@ -141,8 +153,7 @@ def test_a_person_is_removed_to_the_last_byte_and_the_runs_that_saw_them_are_nam
     assert seen["held_out"] == (alice["use"] == "held-out").sum() > 0
     assert {row.person for row in log.rows()} == {"bob"}
     assert log.history("a0") == []
-    if log.place.endswith(".db"):
-        assert secret.encode() not in files_of(log)
+    assert secret.encode() not in files_of(log)
     assert "removed 0 rows" in call("purge", "--person", "alice", "--yes").output
 
 
@@ -207,7 +218,7 @@ KEPT = st.fixed_dictionaries(
 
 
 @given(st.lists(KEPT, max_size=6))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_row_survives_export_and_import(tmp_path_factory, rows):
     directory = tmp_path_factory.mktemp("round")
     file = directory / "rows.jsonl"

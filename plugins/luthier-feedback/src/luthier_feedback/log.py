@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from luthier.errors import InputError
 from luthier_feedback import database, schema
 from luthier_feedback.errors import Conflict, UnknownRow
 from luthier_feedback.records import as_kept, from_record, time_text, to_record
@@ -91,8 +92,11 @@ class FeedbackLog:
         self._writer = threading.Lock() if url.get_backend_name() == "sqlite" else None
         self._insert = sqlite.insert if self._writer else postgresql.insert
         self._engine = database.connect(url, mode=mode, timeout=timeout)
-        with self._transaction(write=mode != "read") as connection:
-            schema.prepare(connection, self.place, write=mode != "read")
+        if mode == "read":
+            self._check_version(where)
+        else:
+            with self._transaction(write=True) as connection:
+                schema.prepare(connection, self.place)
 
     def __enter__(self) -> Self:
         return self
@@ -259,6 +263,16 @@ class FeedbackLog:
                 found.update(digest.encode())
         return found.hexdigest()
 
+    def _check_version(self, where: str | Path | None) -> None:
+        with self._transaction() as connection:
+            found = schema.version(connection, self.place)
+        if not found:
+            raise InputError(
+                f"there is no feedback in {self.place}", "Name another log, with --log or LUTHIER_FEEDBACK."
+            )
+        if found < schema.VERSION:
+            FeedbackLog(where, mode="write", timeout=self._timeout).close()
+
     def _add_or_refuse(self, connection: Connection, feedback: Feedback) -> Receipt | Conflict:
         try:
             return self._add(connection, feedback, None)
@@ -319,7 +333,7 @@ class FeedbackLog:
 
     @contextlib.contextmanager
     def _transaction(self, *, write: bool = False) -> Iterator[Connection]:
-        """A transaction that is committed at the end; the file is still there then, or it is an error."""
+        """A transaction that is committed at the end; of one that writes, the file is still there then."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(database.errors_in_words(self.place))
             if write and self._writer:
@@ -330,7 +344,8 @@ class FeedbackLog:
             connection = stack.enter_context(self._engine.connect())
             with connection.execution_options(**database.WRITES if write else {}).begin():
                 yield connection
-            database.check_unmoved(connection, self.place)
+            if write:
+                database.check_unmoved(connection, self.place)
 
 
 def _trainable() -> ColumnElement[bool]:

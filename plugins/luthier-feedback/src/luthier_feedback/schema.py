@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
     Connection,
     Identity,
+    Index,
     Integer,
     MetaData,
     SmallInteger,
@@ -17,11 +20,16 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    text,
+    update,
 )
 
 from luthier.errors import InputError
 
-VERSION = 1
+VERSION = 2
+
+LOCK = 0x6C757468
+"""The number of PostgreSQL's lock that whoever makes or changes the tables holds."""
 
 METADATA = MetaData()
 
@@ -57,6 +65,11 @@ ROWS = Table(
     sqlite_autoincrement=True,
 )
 
+INDEXES = (
+    Index("luthier_feedback_person", ROWS.c.person),
+    Index("luthier_feedback_state", ROWS.c.state, ROWS.c.sequence),
+)
+
 HISTORY = Table(
     "luthier_feedback_history",
     METADATA,
@@ -68,21 +81,47 @@ HISTORY = Table(
 """What rows were before they were changed, each as the line of an export that it was."""
 
 
-def prepare(connection: Connection, place: str, *, write: bool) -> None:
-    """Make the tables, or see that they are of this version.
+def _index(connection: Connection) -> None:
+    for index in INDEXES:
+        index.create(connection, checkfirst=True)
+
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _index}
+"""What brings tables of a version to the next one."""
+
+
+def version(connection: Connection, place: str) -> int:
+    """The version of the tables; 0 where there are none.
 
     Raises:
-        InputError: if a newer Luthier wrote them, or there are none and they may not be made.
+        InputError: if a newer luthier-feedback wrote them.
     """
     if not inspect(connection).has_table(META.name):
-        if not write:
-            raise InputError(f"there is no feedback in {place}", "Name another log, with --log or LUTHIER_FEEDBACK.")
-        METADATA.create_all(connection)
-        connection.execute(insert(META).values(key="version", value=str(VERSION)))
-        return
+        return 0
     found = int(connection.execute(select(META.c.value).where(META.c.key == "version")).scalar_one())
     if found > VERSION:
         raise InputError(
             f"the feedback log {place} has version {found}; this luthier-feedback reads up to {VERSION}",
             "Upgrade: pip install --upgrade luthier-feedback",
         )
+    return found
+
+
+def prepare(connection: Connection, place: str) -> None:
+    """Make the tables, or bring them to this version; they are of one version or the other, never in between.
+
+    Raises:
+        InputError: if a newer luthier-feedback wrote them.
+    """
+    if connection.dialect.name == "postgresql":
+        # SQLite's transaction keeps others out; here two that begin at once would both make the tables.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": LOCK})
+    found = version(connection, place)
+    if not found:
+        METADATA.create_all(connection)
+        connection.execute(insert(META).values(key="version", value=str(VERSION)))
+        return
+    for number in range(found, VERSION):
+        MIGRATIONS[number](connection)
+    if found < VERSION:
+        connection.execute(update(META).where(META.c.key == "version").values(value=str(VERSION)))

@@ -22,7 +22,7 @@ def show(
         str,
         typer.Argument(
             metavar="MODEL|STEP",
-            help="A model's directory or location (`hf:…`), a run, RUN:STEP, or a step of the latest run.",
+            help="A model's directory or location (`hf:…`), a run, `champion`, RUN:STEP, or a step of the latest run.",
         ),
     ],
     *,
@@ -49,7 +49,7 @@ def show(
     if found.kind != "model":
         raise InputError(
             f"{model} is an exported model, whose weights are quantized or laid out anew",
-            "Name the step that was exported: `luthier models show latest:STEP`.",
+            "Name the step that was exported: `luthier models show latest:STEP`, or `champion:STEP`.",
         )
     shown = overview(found.path, Question(tokens, context, batch_tokens), measure_speed(), model)
     if as_json:

@@ -42,7 +42,7 @@ def optimize(
         str,
         typer.Argument(
             metavar="MODEL|STEP",
-            help="A model's directory or location (`hf:…`), a GGUF file, a run, RUN:STEP, or a step of the latest run.",
+            help="A model's directory, file or location, a run, `champion`, RUN:STEP, or a step of the latest run.",
         ),
     ],
     *,

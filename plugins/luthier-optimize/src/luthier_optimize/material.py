@@ -133,9 +133,11 @@ def _run_of(name: str, home: Path | None) -> tuple[Run | None, str]:
     """The run that a name is of, and the step that it names; no run for a directory or a location."""
     if Path(name).is_dir():
         return None, ""
-    first, _, step = name.partition(":")
-    with contextlib.suppress(InputError):
-        return luthier.find_run(first or name, home=home), step
+    first, _, step = name.rpartition(":")
+    # `champion:NAME` is a run, and not a step of one.
+    for run, of_it in ((name, ""), (first, step)) if first else ((name, ""),):
+        with contextlib.suppress(InputError):
+            return luthier.find_run(run, home=home), of_it
     with contextlib.suppress(InputError):
         latest = luthier.find_run(home=home)
         if name in [each.id for each in latest.steps]:
