@@ -99,7 +99,7 @@ def test_an_answer_is_streamed_and_stopped(page, served):
     expect(answer).to_contain_text("Stopped.")
     served.wait_until(lambda: served.metric("luthier_completions_active") == 0)
     assert sum(step == "count 2000: step" for step in served.steps) < 2000
-    expect(answer.get_by_label("Good answer")).to_have_count(0)
+    expect(answer.get_by_role("button", name="Good answer")).to_have_count(0)
     expect(send(page, "count 3")).to_contain_text("0 1 2 ")
     page.get_by_role("button", name="New conversation").click()
     expect(page.get_by_label("Answer", exact=True)).to_have_count(0)
@@ -109,8 +109,8 @@ def test_an_answer_is_judged_by_mouse(page, served):
     page.get_by_label("Models may be trained on my feedback").check()
     page.get_by_label("My pseudonym").fill("p7")
     answer = send(page, "echo a b")
-    answer.get_by_label("Bad answer").click()
-    expect(answer.get_by_label("Bad answer")).to_have_attribute("aria-pressed", "true")
+    answer.get_by_role("button", name="Bad answer").click()
+    expect(answer.get_by_role("button", name="Bad answer")).to_have_attribute("aria-pressed", "true")
     answer.get_by_role("button", name="Correct").click()
     answer.get_by_label("What the model should have answered").fill("a b c")
     answer.get_by_role("button", name="Save").click()
@@ -123,17 +123,18 @@ def test_an_answer_is_judged_by_mouse(page, served):
     assert (row["champion"], row["source"], row["person"], row["consent"]) == ("toy", "page", "p7", True)
     assert row["model"] == served.openai.models.retrieve("toy").hash
     # The conversation goes on from the correction, and the same answer has one row, however often it is judged.
-    answer.get_by_label("Good answer").click()
-    expect(answer.get_by_label("Good answer")).to_have_attribute("aria-pressed", "true")
+    answer.get_by_role("button", name="Good answer").click()
+    expect(answer.get_by_role("button", name="Good answer")).to_have_attribute("aria-pressed", "true")
     second = send(page, "echo x")
-    second.get_by_label("Good answer").click()
-    expect(second.get_by_label("Good answer")).to_have_attribute("aria-pressed", "true")
+    second.get_by_role("button", name="Good answer").click()
+    expect(second.get_by_role("button", name="Good answer")).to_have_attribute("aria-pressed", "true")
     last, before = rows(served)[:2]
     assert [turn["content"] for turn in last["prompt"]] == ["echo a b", "a b c", "echo x"]
     assert (before["id"], before["vote"], before["correction"]) == (row["id"], 1, "a b c")
 
 
 def test_everything_is_done_by_keyboard(page, served):
+    expect(page.get_by_label("Message")).to_be_focused()
     page.keyboard.type("echo one")
     page.keyboard.press("Enter")
     answer = page.get_by_label("Answer", exact=True)
@@ -144,7 +145,7 @@ def test_everything_is_done_by_keyboard(page, served):
     expect(answer).to_be_focused()
     assert answer.evaluate("each => getComputedStyle(each).outlineStyle") == "solid"
     page.keyboard.press("d")
-    expect(answer.get_by_label("Bad answer")).to_have_attribute("aria-pressed", "true")
+    expect(answer.get_by_role("button", name="Bad answer")).to_have_attribute("aria-pressed", "true")
     page.keyboard.press("e")
     page.keyboard.press("Control+a")
     page.keyboard.type("two")
@@ -203,7 +204,7 @@ def test_html_and_sql_are_text_in_every_field(page, served):
     turns = [{"role": role, "content": f"{HOSTILE} {role}"} for role in ("system", "user")]
     said = {"answer": HOSTILE, "correction": f"{HOSTILE} c", "tags": [HOSTILE], "source": HOSTILE, "person": HOSTILE}
     post(served, **said, prompt=turns, champion=HOSTILE, run=HOSTILE)
-    page.get_by_role("button", name="Feedback").click()
+    page.get_by_role("button", name="Feedback", exact=True).click()
     page.get_by_label("State").select_option("new")
     row = page.locator("#rows > li").first
     for text in (f"{HOSTILE} system", f"{HOSTILE} user", f"{HOSTILE} c", f"from {HOSTILE}, {HOSTILE}"):

@@ -1,7 +1,7 @@
 // One answer of the model, and what a person says of it: a vote, a correction, tags.
 
 import * as api from "./api.js";
-import { complain, element, tell, textForm } from "./dom.js";
+import { complain, element, tell, textForm, thumb } from "./dom.js";
 
 const MAX_TAGS = 20;
 
@@ -60,11 +60,11 @@ export class Answer {
   }
 
   #offer(votable) {
-    const vote = (value, sign, label, key) => element("button", {
-      type: "button", class: "vote", "aria-pressed": "false", "aria-label": label, title: `${label} (${key})`,
+    const vote = (value, label, key) => element("button", {
+      type: "button", "aria-pressed": "false", title: `${label} (${key})`,
       "data-vote": value, click: () => this.#vote(value),
-    }, sign);
-    this.votes = votable ? [vote(1, "👍", "Good answer", "u"), vote(-1, "👎", "Bad answer", "d")] : [];
+    }, thumb(value));
+    this.votes = votable ? [vote(1, "Good answer", "u"), vote(-1, "Bad answer", "d")] : [];
     this.correct = element("button", { type: "button", title: "Correct (e)", click: () => this.#edit() }, "Correct");
     this.tagField = element("input", {
       class: "tag-field", "aria-label": "Add a tag", title: "Add a tag (t)", placeholder: "Add a tag", maxlength: 128,

@@ -18,6 +18,12 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+/** A thumb, up for a good answer and down for a bad one: drawn, since not every machine has letters for it. */
+export function thumb(vote) {
+  const label = vote === 1 ? "Good answer" : "Bad answer";
+  return element("span", { class: vote === 1 ? "thumb" : "thumb down", role: "img", "aria-label": label });
+}
+
 /** The element of an id, which the page has. */
 export const byId = (id) => document.getElementById(id);
 

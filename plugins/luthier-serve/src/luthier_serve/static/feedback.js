@@ -26,8 +26,8 @@ export class Feedback {
 
   #count({ total, vote, state }) {
     const told = {
-      "rows": total.rows, "👍": vote["1"], "👎": vote["-1"], "corrections": total.corrections,
-      "may be learnt from": total["may be learnt from"], "to review": state.new,
+      "in all": total.rows, "good": vote["1"], "bad": vote["-1"], "corrections": total.corrections,
+      "for training": total["may be learnt from"], "to review": state.new,
     };
     byId("counts").replaceChildren(...Object.entries(told).map(([name, count]) =>
       element("div", {}, element("dt", {}, name), element("dd", {}, String(count ?? 0)))));

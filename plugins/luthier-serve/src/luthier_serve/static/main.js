@@ -18,6 +18,8 @@ function show(name) {
   }
   tell("");
   views[name].open();
+  // The view of the queue counts it itself.
+  if (name !== "review") views.review?.count().catch(complain);
 }
 
 function askForToken(refused) {
@@ -69,7 +71,6 @@ async function start() {
   if (feedback) {
     views.feedback = new Feedback();
     views.review = new Review();
-    views.review.count().catch(complain);
   }
   for (const button of document.querySelectorAll("#views button")) {
     button.hidden = !(button.dataset.view in views);

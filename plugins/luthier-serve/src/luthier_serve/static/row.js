@@ -1,15 +1,13 @@
 // A row of the log of feedback, as people read it.
 
-import { element } from "./dom.js";
+import { element, thumb } from "./dom.js";
 
-const VOTES = { "1": "👍", "-1": "👎" };
 const ROLES = { user: "Asked", assistant: "Answered before", system: "Told beforehand" };
 
 /** The parts of a row: who said it and when, the conversation, the answer, and what was said of it. */
 export function rowParts(row) {
   const facts = element("p", { class: "facts" },
-    ...(row.vote === null ? [] : [element("span", { role: "img", "aria-label": row.vote === 1 ? "Good answer" : "Bad answer" },
-      VOTES[row.vote])]),
+    ...(row.vote === null ? [] : [thumb(row.vote)]),
     element("span", { class: `state ${row.state}` }, row.state),
     element("time", { datetime: row.time }, new Date(row.time).toLocaleString()),
     element("span", {}, `from ${row.source}${row.person ? `, ${row.person}` : ""}`),
