@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,8 +31,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from luthier.errors import InputError
 from luthier_feedback import database, schema
 from luthier_feedback.errors import Conflict, UnknownRow
+from luthier_feedback.grouping import Grouped
 from luthier_feedback.records import as_kept, from_record, time_text, to_record
-from luthier_feedback.rows import Feedback, Kept, Row, State, problems_in_words
+from luthier_feedback.rows import Feedback, Kept, Row, State, problems_in_words, read_kept
 from luthier_feedback.schema import HISTORY, ROWS
 
 PAGE = 500
@@ -91,6 +92,8 @@ class FeedbackLog:
         self._timeout = timeout
         self._writer = threading.Lock() if url.get_backend_name() == "sqlite" else None
         self._insert = sqlite.insert if self._writer else postgresql.insert
+        # PostgreSQL groups the commits of its clients itself.
+        self._group = Grouped(self._add_some, lambda: database.locked(self.place), timeout) if self._writer else None
         self._engine = database.connect(url, mode=mode, timeout=timeout)
         if mode == "read":
             self._check_version(where)
@@ -124,12 +127,14 @@ class FeedbackLog:
         Raises:
             Conflict: if its id is that of feedback about something else.
         """
-        return self.add_all([feedback], retention=retention)[0]
+        outcome = self._group((feedback, retention)) if self._group else self._add_some([(feedback, retention)])[0]
+        if isinstance(outcome, Conflict):
+            raise outcome
+        return outcome
 
     def add_each(self, feedback: Iterable[Feedback]) -> list[Receipt | Conflict]:
         """Keep several rows at once, but for those whose id is that of feedback about something else; see `add`."""
-        with self._transaction(write=True) as connection:
-            return [self._add_or_refuse(connection, each) for each in feedback]
+        return self._add_some([(each, None) for each in feedback])
 
     def add_all(self, feedback: Iterable[Feedback], *, retention: timedelta | None = None) -> list[Receipt]:
         """Keep several rows, all or none; see `add`."""
@@ -221,7 +226,7 @@ class FeedbackLog:
                 )
             with problems_in_words():
                 after = Kept.model_validate({**as_kept(before).model_dump(), **changes})
-            if after.digest != before_digest(before):
+            if after.digest != before.digest:
                 self._replace(connection, before, after)
             return self._row(connection, id)
 
@@ -273,9 +278,15 @@ class FeedbackLog:
         if found < schema.VERSION:
             FeedbackLog(where, mode="write", timeout=self._timeout).close()
 
-    def _add_or_refuse(self, connection: Connection, feedback: Feedback) -> Receipt | Conflict:
+    def _add_some(self, several: Sequence[tuple[Feedback, timedelta | None]]) -> list[Receipt | Conflict]:
+        with self._transaction(write=True) as connection:
+            return [self._add_or_refuse(connection, feedback, retention) for feedback, retention in several]
+
+    def _add_or_refuse(
+        self, connection: Connection, feedback: Feedback, retention: timedelta | None
+    ) -> Receipt | Conflict:
         try:
-            return self._add(connection, feedback, None)
+            return self._add(connection, feedback, retention)
         except Conflict as conflict:
             # Nothing of this row was written, so those before it stand.
             return conflict
@@ -300,15 +311,22 @@ class FeedbackLog:
                 f"the id {feedback.id!r} is that of feedback about something else",
                 "Give each its own; an id is for sending the same feedback again, or changing what it says.",
             )
-        after = revised(before, feedback)
-        if after.digest == before_digest(before):
+        after = revised(before, feedback, self._as_posted(connection, before))
+        if after.digest == before.digest:
             return Receipt(before.id, before.sequence, before.revision, created=False, changed=False)
         self._replace(connection, before, after)
         return Receipt(before.id, before.sequence, before.revision + 1, created=False, changed=True)
 
+    def _as_posted(self, connection: Connection, row: Row) -> Kept:
+        """What was posted last of a row: before a reviewer edited it."""
+        if row.state == "edited":
+            query = select(HISTORY.c.record).where(HISTORY.c.id == row.id).order_by(HISTORY.c.revision.desc())
+            earlier = map(read_kept, map(str.encode, connection.execute(query).scalars()))
+            return next((each for each in earlier if each.state != "edited"), row)
+        return row
+
     def _replace(self, connection: Connection, before: Row, after: Kept) -> None:
-        was = as_kept(before).to_line()
-        now = time_text(datetime.now(UTC))
+        now, was = time_text(datetime.now(UTC)), before.to_line()
         connection.execute(insert(HISTORY).values(id=before.id, revision=before.revision, replaced=now, record=was))
         changed = to_record(after) | {"revision": before.revision + 1}
         connection.execute(update(ROWS).where(ROWS.c.sequence == before.sequence).values(**changed))
@@ -362,22 +380,17 @@ def _forgettable(person: str | None, *, expired: bool) -> ColumnElement[bool]:
     return condition
 
 
-def revised(before: Row, feedback: Feedback) -> Kept:
-    """A row after a later post of its id."""
-    state = before.state if feedback.judgement == before.judgement else "new"
-    if isinstance(feedback, Kept) and "state" in feedback.model_fields_set:
-        state = feedback.state
-    return as_kept(
-        before,
-        vote=feedback.vote,
-        correction=feedback.correction,
-        tags=feedback.tags,
-        consent=feedback.consent,
-        keep_until=feedback.keep_until or before.keep_until,
-        state=state,
-    )
+def revised(before: Row, feedback: Feedback, posted: Kept) -> Kept:
+    """A row after a later post of its id.
 
-
-def before_digest(row: Row) -> str:
-    """The digest of a row as it would be exported."""
-    return as_kept(row).digest
+    Args:
+        before: the row.
+        feedback: the later post.
+        posted: what was posted last: the same again does not undo what a reviewer made of it.
+    """
+    changes: dict[str, Any] = {"consent": feedback.consent, "keep_until": feedback.keep_until or before.keep_until}
+    exported = isinstance(feedback, Kept) and "state" in feedback.model_fields_set
+    if exported or feedback.judgement != posted.judgement:
+        changes |= {name: getattr(feedback, name) for name in ("vote", "correction", "tags")}
+        changes["state"] = feedback.state if isinstance(feedback, Kept) and exported else "new"
+    return as_kept(before, **changes)
