@@ -7,14 +7,15 @@ EDITABLE := -e . $(addprefix -e ,$(PLUGINS:%=./%))
 STAMP := $(VENV)/.installed
 TESTS ?= tests plugins
 
-.PHONY: help install quickstart test test-slow lint format bench bench-quality docs clean
+.PHONY: help install quickstart test test-slow lint format bench bench-models bench-quality docs clean
 
 help:
 	@echo "make install     make .venv with the engine, the plugins and the tools (again only when pins change)"
 	@echo "make quickstart  docstrings -> a tuned, quantized, validated model, with its report"
 	@echo "make test        the tests (make test-slow: fault campaigns and real training too)"
 	@echo "make lint        ruff, mypy --strict, import-linter, the generated docs"
-	@echo "make bench       the figures of the docs, measured side by side"
+	@echo "make bench       the figures of the docs that take minutes, measured side by side"
+	@echo "make bench-models   layers beside adapters, and compressed models beside llama.cpp's; an hour or more"
 	@echo "make bench-quality  what each purpose reaches; hours (docs/quality.md)"
 	@echo "make docs        write the generated reference pages"
 
@@ -54,6 +55,11 @@ bench: install
 	$(BIN)/python tests/benchmarks/bench_pages.py
 	$(BIN)/python tests/benchmarks/bench_tuning.py
 	$(BIN)/python tests/benchmarks/bench_feedback.py
+
+# bench_quantizers.py is called by itself, since it wants a dataset.
+bench-models: install
+	$(BIN)/python tests/benchmarks/bench_layers.py
+	$(BIN)/python tests/benchmarks/bench_compression.py
 
 bench-quality: install
 	LUTHIER_DISABLE=mlflow $(BIN)/python tests/benchmarks/bench_quality.py

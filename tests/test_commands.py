@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from textwrap import dedent
 
@@ -14,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from luthier.cli import app
-from luthier.cli._plugin_commands import with_commands
+from luthier.cli._plugin_commands import GROUP, with_commands
 from luthier.plugins import Registry, load_plugins
 
 APP = '''
@@ -39,6 +40,14 @@ def fail(how: str = "input") -> None:
 '''
 BROKEN = "raise RuntimeError('out of order')\n"
 Install = Callable[..., None]
+
+
+@pytest.fixture
+def without_installed_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the commands of all plugins that are installed here."""
+    names = entry_points(group=GROUP).names
+    assert {"models", "optimize"} <= names
+    monkeypatch.setenv("LUTHIER_DISABLE", ",".join(sorted(names)))
 
 
 @pytest.fixture
@@ -90,8 +99,8 @@ def test_an_app_of_one_command_is_a_group_too(install):
     assert call("acme", "greet", "world").output == "hello world\n"
 
 
-def test_without_commands_of_plugins_there_is_no_such_group(monkeypatch):
-    monkeypatch.setenv("LUTHIER_DISABLE", "models,optimize,serve")
+@pytest.mark.usefixtures("without_installed_commands")
+def test_without_commands_of_plugins_there_is_no_such_group():
     assert "Commands of plugins" not in call("--help").output
 
 
@@ -162,8 +171,8 @@ def test_two_distributions_that_give_one_command_are_both_named(install):
     assert broken.distribution == "acme-a and acme-b"
 
 
-def test_a_command_of_the_name_of_ours_is_told_and_ours_is_called(install, monkeypatch):
-    monkeypatch.setenv("LUTHIER_DISABLE", "models,optimize,serve")
+@pytest.mark.usefixtures("without_installed_commands")
+def test_a_command_of_the_name_of_ours_is_told_and_ours_is_called(install):
     install("acme-tools", "doctor", APP)
     assert "Commands of plugins" not in call("--help").output
     assert "greet" not in call("doctor", "--help").output

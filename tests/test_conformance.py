@@ -461,6 +461,32 @@ def test_an_undeclared_and_an_unused_library_are_found(
     assert says in result.stdout.str()
 
 
+@pytest.mark.parametrize(
+    ("defined", "module", "wrong"),
+    [("__init__", "tidy", True), ("__init__", "_tidy", False), ("cleaners", "tidy", False)],
+    ids=["of its name", "of another name", "defined elsewhere"],
+)
+def test_a_module_that_would_take_a_components_place_is_found(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, defined: str, module: str, wrong: bool
+) -> None:
+    site = pytester.mkdir("site")
+    install(site, "acme_needy", "", "luthier", "polars")
+    (site / "acme_needy.py").unlink()
+    package = site / "acme_needy"
+    package.mkdir()
+    files = {"__init__": "from acme_needy.cleaners import luthier_cleaners", module: "", defined: GOOD}
+    for name, code in files.items():
+        (package / f"{name}.py").write_text(code, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+    pytester.makepyfile(TEST.format(plugin="acme-needy"))
+    result = pytester.runpytest_subprocess(*WITH_FIXTURES, "-k", "module-names or hooks")
+    result.assert_outcomes(passed=1 + (not wrong), failed=int(wrong))
+    if wrong:
+        result.stdout.fnmatch_lines(
+            ["*`acme_needy.tidy` is the module and no longer the component: rename the module*"]
+        )
+
+
 def test_every_plugin_of_ours_is_held_to_the_kit() -> None:
     # A plugin that is a command alone has no components, which are what the kit is about.
     with_components = "[project.entry-points.luthier]"

@@ -103,3 +103,12 @@ def test_counts_and_samples_reach_the_report(run):
     assert outcome["counts"]["changed"] > SAMPLES
     assert len(outcome["samples"]["kept"]) == len(outcome["samples"]["changed"]) == SAMPLES
     assert not any("cedar" in sample["before"] for sample in outcome["samples"]["kept"])
+
+
+def test_what_a_component_redacts_is_counted_and_shown_as_it_is_afterwards_only():
+    before = {"id": ["1", "2", "3"], "text": ["call 555", "call 556", "as it was"]}
+    after = {"id": ["1", "3"], "text": ["call <PHONE>", "as it was"]}
+    frames = [pl.DataFrame(rows).lazy() for rows in (before, after)]
+    outcome = compare(*frames, frozenset(), redacts=True)
+    assert outcome.counts == Counts(documents_in=3, kept=2, changed=1, dropped=1)
+    assert outcome.samples == {"changed": [{"id": "1", "after": "call <PHONE>"}]}

@@ -29,12 +29,15 @@ from luthier_models.normalise import write_pretrained
 from luthier_models.prompts import PromptEncoder
 from luthier_quantize import awq, gptq, mixed
 from luthier_quantize.calibration import diverged, read_windows
+from luthier_quantize.options import Calibration, FourBits
 from luthier_tune.task import copy_companions
 
-CALIBRATED: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
-    "gptq": (gptq, {}),
-    "awq": (awq, {}),
-    "mixed": (mixed, {"max_megabytes": 110}),
+CALIBRATED: dict[str, Callable[..., None]] = {
+    "gptq": lambda *inputs, tokens: gptq(*inputs, integers=FourBits(calibration_tokens=tokens)),
+    "awq": lambda *inputs, tokens: awq(*inputs, integers=FourBits(calibration_tokens=tokens)),
+    "mixed": lambda *inputs, tokens: mixed(
+        *inputs, max_megabytes=110, calibration=Calibration(calibration_tokens=tokens)
+    ),
 }
 ROUNDED = ("rtn", "k-quant", "hqq")
 
@@ -63,10 +66,8 @@ def main() -> int:
         print(f"{windows.numel()} tokens; calibrated on {options.calibration}; noise of {options.noise:g} steps")
         for name in options.only:
             if name in CALIBRATED:
-                quantizer, configuration = CALIBRATED[name]
                 ctx = make_context(directory / name)
-                tokens = options.calibration
-                quantizer(Model.at(model, "causal-lm"), data, ctx, calibration_tokens=tokens, **configuration)
+                CALIBRATED[name](Model.at(model, "causal-lm"), data, ctx, tokens=options.calibration)
                 found, size = load_causal_lm(ctx.output, dtype="float32"), f"{ctx.metrics['megabytes'].value:6.1f} MB"
             else:
                 found, size = load_causal_lm(model, dtype="float32"), "layers only"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import pkgutil
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +118,24 @@ def check_public_interface(workshop: Workshop, registry: Registry) -> None:
             public = "`luthier` itself, " + ", ".join(sorted(PUBLIC_MODULES - {"luthier"}))
             remedy = f"imports what is the engine's own and may change in any version; public are {public}"
             raise BrokenRuleError("\n".join([f"{plugin.name} {remedy}", *private]))
+
+
+def check_module_names(workshop: Workshop, registry: Registry) -> None:
+    """No module of a package has the name of a component that is defined in it: imported, it takes its place.
+
+    A component's body imports its implementation, and Python then binds the module to its name in the package. From
+    there on `package.name` is a module; who calls the function by that name gets an error that says nothing of it.
+    """
+    for component in registry.components:
+        package, name = component.function.__module__, component.function.__name__
+        # A module that is no package, and one file, have no modules in them.
+        places = getattr(sys.modules.get(package), "__path__", [])
+        if name in {module.name for module in pkgutil.iter_modules(places)}:
+            raise BrokenRuleError(
+                f"{describe(component.function)}: the package {package} has a module {name!r} too, and once that is "
+                f"imported, `{package}.{name}` is the module and no longer the component: rename the module, to "
+                f"`_{name}` or by what it does"
+            )
 
 
 def _readable(registry: Registry) -> Iterator[PluginInfo]:
@@ -352,6 +372,7 @@ PLUGIN_CHECKS = (
     PluginCheck("light-import", check_light_import),
     PluginCheck("public-interface", check_public_interface),
     PluginCheck("declared-libraries", check_declared),
+    PluginCheck("module-names", check_module_names),
 )
 COMPONENT_CHECKS = (
     ComponentCheck("documented", check_documented),

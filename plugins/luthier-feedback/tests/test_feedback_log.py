@@ -269,7 +269,7 @@ POSTED = st.fixed_dictionaries(
 
 
 @given(POSTED)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_posted_is_what_is_read(log, posted):
     from luthier_feedback.rows import read_feedback
 

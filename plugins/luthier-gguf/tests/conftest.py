@@ -47,6 +47,26 @@ TINY: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 64, "n_head": 4, "n_layer": 2},
 }
 """Configurations, by the `model_type` and what is special about each."""
+UNREAD = ("smollm3", "olmo2")
+"""Those that transformers does not read back from GGUF."""
+
+
+@pytest.fixture(params=TINY)
+def family(request: pytest.FixtureRequest) -> str:
+    """Each name in `TINY`."""
+    return str(request.param)
+
+
+@pytest.fixture(params=[name for name in TINY if name not in UNREAD])
+def read_back(request: pytest.FixtureRequest) -> str:
+    """Each name in `TINY` that transformers reads back."""
+    return str(request.param)
+
+
+@pytest.fixture(params=UNREAD)
+def unread(request: pytest.FixtureRequest) -> str:
+    """Each name in `TINY` that transformers does not read back."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

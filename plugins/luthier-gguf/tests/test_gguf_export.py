@@ -15,18 +15,6 @@ from luthier.artifacts import build_manifest
 from luthier.testing import make_context
 from luthier_gguf import gguf, reading, tensors
 
-READ_BACK = [
-    "llama",
-    "llama with biases",
-    "llama of version 3",
-    "llama, stretched",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "stablelm",
-    "stablelm, in parallel",
-    "gpt2",
-]
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 64}
 STEPS = {"f16": 2**11, "bf16": 2**8, "q8_0": 254, "q5_1": 31, "q5_0": 31, "q4_1": 15, "q4_0": 15}
@@ -47,16 +35,16 @@ def without_llama_cpp(monkeypatch):
     monkeypatch.setattr(reading, "is_installed", lambda: False)
 
 
-@pytest.mark.parametrize("name", READ_BACK)
-def test_transformers_reads_the_same_model(name, tiny, tmp_path, without_llama_cpp):
-    ctx = export(tiny(name, tied=name != "qwen2"), tmp_path)
+def test_transformers_reads_the_same_model(read_back, tiny, tmp_path, without_llama_cpp):
+    ctx = export(tiny(read_back, tied=read_back != "qwen2"), tmp_path)
     assert ctx.metrics["export_logit_error"].value < 1e-5
     assert ctx.metrics["export_mean_kl"].value < 1e-9
 
 
-@pytest.mark.parametrize("name", ["smollm3", "olmo2"])
-def test_what_transformers_does_not_read_has_every_weight_in_its_place(name, tiny, tmp_path, caplog, without_llama_cpp):
-    directory = tiny(name, tied=False)
+def test_what_transformers_does_not_read_has_every_weight_in_its_place(
+    unread, tiny, tmp_path, caplog, without_llama_cpp
+):
+    directory = tiny(unread, tied=False)
     ctx = export(directory, tmp_path)
     assert "was not read back" in caplog.text
     assert "export_mean_kl" not in ctx.metrics
@@ -69,7 +57,7 @@ def test_what_transformers_does_not_read_has_every_weight_in_its_place(name, tin
         "ffn_up.weight": "mlp.up_proj.weight",
         "ffn_down.weight": "mlp.down_proj.weight",
     }
-    if name == "olmo2":
+    if unread == "olmo2":
         places |= {
             "attn_q.weight": "self_attn.q_proj.weight",
             "attn_k.weight": "self_attn.k_proj.weight",

@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from gguf import GGUFWriter
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -18,7 +20,7 @@ from luthier.artifacts import build_manifest
 from luthier.components import read_component
 from luthier.core_stages import STAGES
 from luthier.testing import make_context
-from luthier_models.gguf_tokenizer import split_digits
+from luthier_models.gguf_tokenizer import load_gguf_tokenizer, split_digits
 from luthier_models.loading import resolve_device
 
 FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
@@ -102,6 +104,49 @@ def test_neither_directory_nor_gguf(tmp_path):
     (tmp_path / "model.zip").write_bytes(b"PK")
     with pytest.raises(InputError, match="neither a model directory nor a GGUF file"):
         luthier_models.pretrained(make_context(tmp_path / "run"), model=str(tmp_path / "model.zip"))
+
+
+def write_gguf(path, tokens):
+    """A file with a tokenizer, whose merges are of `a`, `b` and `c`, and one matrix."""
+    writer = GGUFWriter(path, "llama")
+    for name in ("context_length", "embedding_length", "block_count", "feed_forward_length", "head_count"):
+        getattr(writer, f"add_{name}")(4)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * len(tokens))
+    writer.add_token_merges(["a b", "ab c"])
+    writer.add_tensor("token_embd.weight", np.zeros((len(tokens), 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+TOKENS = ["a", "b", "c", "ab", "abc"]
+DAMAGE = {
+    "cut off in its metadata": lambda whole: whole[: whole.index(b"gpt2")],
+    "cut off in a number": lambda whole: whole[:18],
+    "cut off in its weights": lambda whole: whole[:-40],
+    "no text": lambda whole: whole.replace(b"tokenizer.ggml.model", b"tokenizer.\xff\xff\xff\xff.model"),
+    "a length beyond all": lambda whole: whole[:24] + b"\xff" * 8 + whole[32:],
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_gguf_that_is_damaged_anywhere_is_refused_in_one_line(how, tmp_path):
+    path = tmp_path / "model.gguf"
+    write_gguf(path, TOKENS)
+    assert load_gguf_tokenizer(path).tokenize("abc") == ["abc"]
+    path.write_bytes(DAMAGE[how](path.read_bytes()))
+    with pytest.raises(InputError, match=r"model\.gguf cannot be read as GGUF: .+"):
+        load_gguf_tokenizer(path)
+
+
+def test_a_gguf_whose_merges_do_not_fit_its_vocabulary_is_refused(tmp_path):
+    write_gguf(tmp_path / "model.gguf", ["a", "b", "ab", "abc"])
+    with pytest.raises(InputError, match=r"cannot be read as GGUF: .*out of vocabulary"):
+        load_gguf_tokenizer(tmp_path / "model.gguf")
 
 
 def test_a_damaged_gguf(tmp_path):

@@ -19,6 +19,7 @@ from luthier_quantize.activation_aware import clipping
 from luthier_quantize.calibration import diverged, read_windows
 from luthier_quantize.folding import find_fold
 from luthier_quantize.layerwise import LayerByLayer
+from luthier_quantize.options import FourBits
 
 
 def loaded(directory):
@@ -89,7 +90,7 @@ def test_what_does_not_fold_is_found_out():
 
 def test_awq_loses_less_than_rounding_to_nearest(uneven, data, tmp_path):
     ctx = make_context(tmp_path)
-    awq(Model.at(uneven, "causal-lm"), data, ctx, calibration_tokens=2048)
+    awq(Model.at(uneven, "causal-lm"), data, ctx, integers=FourBits(calibration_tokens=2048))
     windows = read_windows(data, "valid", PromptEncoder.from_directory(uneven), tokens=512, seed=ctx.seed)
     plain = loaded(uneven)
     for name, module in plain.named_modules():

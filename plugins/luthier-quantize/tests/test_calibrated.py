@@ -15,6 +15,7 @@ from luthier_onnx.packed import read_packed
 from luthier_quantize import awq, gptq
 from luthier_quantize.fisher import importances, predicted_kl
 from luthier_quantize.layerwise import LayerByLayer
+from luthier_quantize.options import FourBits
 from luthier_quantize.second_order import gptq as by_gptq
 
 
@@ -117,7 +118,7 @@ def test_the_kl_of_a_small_error_is_predicted(model, name):
 @pytest.mark.parametrize(("quantizer", "head"), [(gptq, "int8"), (gptq, "int4"), (awq, "int8")])
 def test_an_export_has_the_integers_that_were_chosen(tiny, data, tmp_path, quantizer, head):
     ctx, exported = make_context(tmp_path / "quantized"), make_context(tmp_path / "export")
-    quantizer(Model.at(tiny, "causal-lm"), data, ctx, calibration_tokens=2048, head=head)
+    quantizer(Model.at(tiny, "causal-lm"), data, ctx, integers=FourBits(calibration_tokens=2048, head=head))
     packed = read_packed(ctx.output)
     weights = dict(load_causal_lm(ctx.output).named_parameters())
     matrices = {name for name, weight in weights.items() if weight.ndim == 2}
@@ -137,7 +138,7 @@ def test_gptq_is_nearer_to_the_model_than_rounding(tiny, data, tmp_path, model):
     from luthier_quantize.calibration import diverged, read_windows
 
     ctx = make_context(tmp_path)
-    gptq(Model.at(tiny, "causal-lm"), data, ctx, calibration_tokens=2048)
+    gptq(Model.at(tiny, "causal-lm"), data, ctx, integers=FourBits(calibration_tokens=2048))
     windows = read_windows(data, "valid", PromptEncoder.from_directory(tiny), tokens=512, seed=ctx.seed)
     plain = load_causal_lm(tiny, dtype="float32")
     with torch.no_grad():

@@ -16,6 +16,7 @@ from luthier_onnx import genai
 from luthier_onnx.packed import read_packed
 from luthier_quantize import mixed
 from luthier_quantize.choosing import Candidate, choices, loss_of, lower_hull, size_of, within_loss, within_size
+from luthier_quantize.options import Calibration
 
 candidates = st.lists(
     st.builds(Candidate, st.just(0), st.integers(1, 50), st.floats(0, 1, allow_nan=False)), min_size=1, max_size=4
@@ -66,7 +67,7 @@ def test_one_budget_is_asked_for_while_planning(tmp_path, given_budget):
 
 def quantized(tiny, data, directory, **budget):
     ctx = make_context(directory)
-    mixed(Model.at(tiny, "causal-lm"), data, ctx, calibration_tokens=2048, **budget)
+    mixed(Model.at(tiny, "causal-lm"), data, ctx, calibration=Calibration(calibration_tokens=2048), **budget)
     return ctx
 
 

@@ -19,6 +19,7 @@ from luthier_models.prompts import PromptEncoder
 from luthier_onnx import genai
 from luthier_quantize import awq, gptq, mixed
 from luthier_quantize.calibration import diverged, read_windows
+from luthier_quantize.options import Calibration, FourBits
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +69,8 @@ def docstrings(tmp_path_factory) -> Dataset:
 
 def test_the_best_model_of_110_megabytes_is_near_to_the_whole(smollm2, docstrings, tmp_path):
     ctx, exported = make_context(tmp_path / "mixed"), make_context(tmp_path / "export")
-    mixed(Model.at(smollm2, "causal-lm"), docstrings, ctx, max_megabytes=110, calibration_tokens=2 * CALIBRATION_TOKENS)
+    calibration = Calibration(calibration_tokens=2 * CALIBRATION_TOKENS)
+    mixed(Model.at(smollm2, "causal-lm"), docstrings, ctx, max_megabytes=110, calibration=calibration)
     assert ctx.metrics["mean_kl"].value <= 0.075
     genai(Model.at(ctx.output, "causal-lm"), exported)
     assert exported.metrics["megabytes"].value <= 110
@@ -78,7 +80,8 @@ def test_calibration_data_keeps_the_model_nearer_than_rounding(smollm2, docstrin
     divergences = {}
     for quantizer in (gptq, awq):
         ctx = make_context(tmp_path / quantizer.__name__)
-        quantizer(Model.at(smollm2, "causal-lm"), docstrings, ctx, calibration_tokens=CALIBRATION_TOKENS)
+        integers = FourBits(calibration_tokens=CALIBRATION_TOKENS)
+        quantizer(Model.at(smollm2, "causal-lm"), docstrings, ctx, integers=integers)
         divergences[quantizer.__name__] = ctx.metrics["mean_kl"].value
     whole, plain = (load_causal_lm(smollm2, dtype="float32") for _ in range(2))
     with torch.no_grad():

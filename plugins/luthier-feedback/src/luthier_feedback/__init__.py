@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from luthier_feedback.log import FeedbackLog, Receipt
     from luthier_feedback.posting import post
     from luthier_feedback.rows import Feedback, Kept, Row
+    from luthier_feedback.seen import Seen, rows_used, runs_that_saw
 
 __all__ = [
     "Client",
@@ -40,10 +41,13 @@ __all__ = [
     "LogUnavailable",
     "Receipt",
     "Row",
+    "Seen",
     "TooLarge",
     "UnknownModel",
     "UnknownRow",
     "post",
+    "rows_used",
+    "runs_that_saw",
 ]
 
 _MODULES = {
@@ -60,6 +64,7 @@ _MODULES = {
     "log": ("FeedbackLog", "Receipt"),
     "posting": ("post",),
     "rows": ("Feedback", "Kept", "Row"),
+    "seen": ("Seen", "rows_used", "runs_that_saw"),
 }
 _PLACES = {name: module for module, names in _MODULES.items() for name in names}
 

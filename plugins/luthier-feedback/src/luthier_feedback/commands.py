@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from luthier_feedback.database import Mode
     from luthier_feedback.log import FeedbackLog
 
+SHOWN_OF_A_KIND = 10
+"""Sources and models that `stats` names."""
+
 app = typer.Typer(
     help="List, review, move and forget what people said of a model's answers.",
     no_args_is_help=True,
@@ -92,9 +95,10 @@ def stats(*, log: LogOption = None, as_json: JsonOption = False) -> None:
         return
     typer.echo(place)
     for name in ("total", "vote", "state", "source", "model"):
-        told = ", ".join(f"{shortened(value, 40)}: {count:,}" for value, count in list(counts[name].items())[:10])
-        more = len(counts[name]) - 10
-        typer.echo(f"{name}: {told or 'none'}{f', and {more} more' if more > 0 else ''}")
+        for value, count in list(counts[name].items())[:SHOWN_OF_A_KIND]:
+            typer.echo(f"{name:8}{shortened(value, 40):42}{count:,}")
+        if len(counts[name]) > SHOWN_OF_A_KIND:
+            typer.echo(f"{name:8}and {len(counts[name]) - SHOWN_OF_A_KIND} more")
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +31,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from luthier.errors import InputError
 from luthier_feedback import database, schema
 from luthier_feedback.errors import Conflict, UnknownRow
+from luthier_feedback.grouping import Grouped
 from luthier_feedback.records import as_kept, from_record, time_text, to_record
 from luthier_feedback.rows import Feedback, Kept, Row, State, problems_in_words
 from luthier_feedback.schema import HISTORY, ROWS
@@ -91,6 +92,8 @@ class FeedbackLog:
         self._timeout = timeout
         self._writer = threading.Lock() if url.get_backend_name() == "sqlite" else None
         self._insert = sqlite.insert if self._writer else postgresql.insert
+        # PostgreSQL groups the commits of its clients itself.
+        self._group = Grouped(self._add_some, lambda: database.locked(self.place), timeout) if self._writer else None
         self._engine = database.connect(url, mode=mode, timeout=timeout)
         if mode == "read":
             self._check_version(where)
@@ -124,12 +127,14 @@ class FeedbackLog:
         Raises:
             Conflict: if its id is that of feedback about something else.
         """
-        return self.add_all([feedback], retention=retention)[0]
+        outcome = self._group((feedback, retention)) if self._group else self._add_some([(feedback, retention)])[0]
+        if isinstance(outcome, Conflict):
+            raise outcome
+        return outcome
 
     def add_each(self, feedback: Iterable[Feedback]) -> list[Receipt | Conflict]:
         """Keep several rows at once, but for those whose id is that of feedback about something else; see `add`."""
-        with self._transaction(write=True) as connection:
-            return [self._add_or_refuse(connection, each) for each in feedback]
+        return self._add_some([(each, None) for each in feedback])
 
     def add_all(self, feedback: Iterable[Feedback], *, retention: timedelta | None = None) -> list[Receipt]:
         """Keep several rows, all or none; see `add`."""
@@ -262,9 +267,15 @@ class FeedbackLog:
         if found < schema.VERSION:
             FeedbackLog(where, mode="write", timeout=self._timeout).close()
 
-    def _add_or_refuse(self, connection: Connection, feedback: Feedback) -> Receipt | Conflict:
+    def _add_some(self, several: Sequence[tuple[Feedback, timedelta | None]]) -> list[Receipt | Conflict]:
+        with self._transaction(write=True) as connection:
+            return [self._add_or_refuse(connection, feedback, retention) for feedback, retention in several]
+
+    def _add_or_refuse(
+        self, connection: Connection, feedback: Feedback, retention: timedelta | None
+    ) -> Receipt | Conflict:
         try:
-            return self._add(connection, feedback, None)
+            return self._add(connection, feedback, retention)
         except Conflict as conflict:
             # Nothing of this row was written, so those before it stand.
             return conflict

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,17 +55,21 @@ class Imported:
 def import_rows(log: FeedbackLog, file: Path) -> Iterator[BadLine | Imported]:
     """Keep the rows of a JSONL file (or `.jsonl.gz`): bad lines as they are met, then what became of the others.
 
+    A line without an id gets one of its content, and of how many lines before it have the same: importing a file again
+    adds nothing, and lines that are alike are as many rows.
+
     Raises:
         InputError: if the file cannot be read.
         LogUnavailable: if the log cannot be used; what was kept by then is kept, and a second import passes over it.
     """
     total = Imported()
+    alike: Counter[str] = Counter()
     batch: list[tuple[Line, Kept]] = []
     try:
         with _opened(file) as stream:
             for line in read_lines(file, stream, MAX_BYTES):
                 try:
-                    batch.append((line, _parsed(line)))
+                    batch.append((line, _named(_parsed(line), line, alike)))
                 except FeedbackError as error:
                     yield _bad(line, error)
                 if len(batch) == BATCH:
@@ -89,6 +95,14 @@ def _parsed(line: Line) -> Kept:
     if line.overlong:
         raise TooLarge(f"longer than {MAX_BYTES:,} bytes", "Shorten it.")
     return read_kept(line.content)
+
+
+def _named(kept: Kept, line: Line, alike: Counter[str]) -> Kept:
+    if "id" in kept.model_fields_set:
+        return kept
+    content = hashlib.sha256(line.content).hexdigest()[:32]
+    alike[content] += 1
+    return kept.model_copy(update={"id": f"line-{content}-{alike[content]}"})
 
 
 def _keep(log: FeedbackLog, batch: list[tuple[Line, Kept]], total: Imported) -> Iterator[BadLine]:

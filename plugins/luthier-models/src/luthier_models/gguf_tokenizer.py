@@ -25,14 +25,18 @@ def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             str(path.parent), gguf_file=path.name, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        splitter = _splitter(path)
+    except Exception as error:
+        # The readers say what is wrong with a file in whatever they stumble over: struct.error where it is cut off,
+        # OverflowError for a length, UnicodeDecodeError, and from tokenizers, for merges that do not fit the
+        # vocabulary, Exception itself. No narrower tuple holds.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{path} cannot be read as GGUF: {reason}",
             "Check that it was copied whole and that transformers supports its architecture; "
             "else use the model's safetensors.",
         ) from error
-    split_digits(tokenizer.backend_tokenizer, _splitter(path))
+    split_digits(tokenizer.backend_tokenizer, splitter)
     return tokenizer
 
 

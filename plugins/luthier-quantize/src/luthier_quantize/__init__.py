@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Interval
 
 from luthier import InputError, component, hookimpl
 from luthier_models.devices import check_device
+from luthier_quantize.options import Calibration, FourBits
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Known, Model, OnnxModel
@@ -87,9 +88,7 @@ def gptq(
     data: Dataset,
     ctx: Context,
     *,
-    block_size: Literal[16, 32, 64, 128] = 32,
-    head: Literal["int8", "int4"] = "int8",
-    calibration_tokens: Annotated[int, Ge(512)] = 32_768,
+    integers: FourBits = FourBits(),
 ) -> None:
     """Keep the weights of a model in 4 bits, chosen on calibration data so that its outputs change least (GPTQ).
 
@@ -99,16 +98,10 @@ def gptq(
     export: the model keeps its form, with the weights that its integers stand for, and `export: genai` packs exactly
     these integers. `mean_kl` and `top1_agreement` tell how far the model is from what it was, on the split `valid`,
     and `megabytes` what an export takes.
-
-    Args:
-        block_size: so many weights of a row share one scale: blocks of 32 take 5.1 bits a weight.
-        head: of the head and the embedding that it may be tied to: `int8` in blocks of 64, or `int4` in blocks of 32.
-        calibration_tokens: how much of the split `train` is looked at; a fourth as much of `valid` is measured on.
     """
-    from luthier_quantize.calibrated import HEADS, Option, quantize_by_gptq
+    from luthier_quantize.calibrated import quantize_by_gptq
 
-    option = Option(4, block_size)
-    quantize_by_gptq(model, data, ctx, option=option, head=HEADS[head], tokens=calibration_tokens)
+    quantize_by_gptq(model, data, ctx, integers)
 
 
 @component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check_device=check_device)
@@ -117,9 +110,7 @@ def awq(
     data: Dataset,
     ctx: Context,
     *,
-    block_size: Literal[16, 32, 64, 128] = 32,
-    head: Literal["int8", "int4"] = "int8",
-    calibration_tokens: Annotated[int, Ge(512)] = 32_768,
+    integers: FourBits = FourBits(),
 ) -> None:
     """Keep the weights of a model in 4 bits, with the columns that see large inputs scaled up for it (AWQ).
 
@@ -128,17 +119,10 @@ def awq(
     floating point stays what it is; where there is no such module, nothing is scaled. Then each block is clipped
     where that changes outputs less, and rounded to nearest. The result is kept and exported as that of `gptq`, with
     the same metrics.
-
-    Args:
-        block_size: so many weights of a row share one scale: blocks of 32 take 5.1 bits a weight.
-        head: of the head and the embedding that it may be tied to: `int8` in blocks of 64, or `int4` in blocks of 32,
-            as `gptq` chooses them.
-        calibration_tokens: how much of the split `train` is looked at; a fourth as much of `valid` is measured on.
     """
-    from luthier_quantize.calibrated import HEADS, Option, quantize_by_awq
+    from luthier_quantize.calibrated import quantize_by_awq
 
-    option = Option(4, block_size)
-    quantize_by_awq(model, data, ctx, option=option, head=HEADS[head], tokens=calibration_tokens)
+    quantize_by_awq(model, data, ctx, integers)
 
 
 @component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check_device=check_device)
@@ -191,7 +175,7 @@ def mixed(
     *,
     max_kl: Annotated[float, Gt(0)] | None = None,
     max_megabytes: Annotated[float, Gt(0)] | None = None,
-    calibration_tokens: Annotated[int, Ge(512)] = 32_768,
+    calibration: Calibration = Calibration(),
 ) -> None:
     """Choose 4 or 8 bits for each matrix by what it costs in KL, within a size or a loss, and quantize as `gptq` does.
 
@@ -205,12 +189,11 @@ def mixed(
     Args:
         max_kl: in nats a token, on the split `valid`: the smallest model that keeps to it.
         max_megabytes: of the export, the whole directory: the best model that keeps to it.
-        calibration_tokens: how much of the split `train` is looked at; a fourth as much of `valid` is measured on.
     """
     from luthier_quantize.sensitivity import Budget, quantize_mixed
 
     size = None if max_megabytes is None else int(max_megabytes * 1e6)
-    quantize_mixed(model, data, ctx, budget=Budget(max_kl, size), tokens=calibration_tokens)
+    quantize_mixed(model, data, ctx, budget=Budget(max_kl, size), tokens=calibration.calibration_tokens)
 
 
 @component(needs={"onnx": GRAPHS | {CLASSIFIER}})

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from luthier import Context, Dataset, Model
+    from luthier_quantize.options import FourBits
 
 _SCALE_BITS = 32
 # The nodes and names of a graph with packed matrices, by measurement no more: the tiny model of the tests has 21 kB
@@ -250,20 +251,21 @@ def companion_bytes(directory: Path) -> int:
     return sum(path.stat().st_size for path in files)
 
 
-def quantize_by_gptq(model: Model, data: Dataset, ctx: Context, *, option: Option, head: Option, tokens: int) -> None:
+def quantize_by_gptq(model: Model, data: Dataset, ctx: Context, integers: FourBits) -> None:
     """The component `gptq`."""
-    calibrated = Calibrated(model, data, ctx, tokens)
-    calibrated.quantize(by_gptq(lambda _group: option), head, calibrated.importances())
+    calibrated = Calibrated(model, data, ctx, integers.calibration_tokens)
+    option = Option(4, integers.block_size)
+    calibrated.quantize(by_gptq(lambda _group: option), HEADS[integers.head], calibrated.importances())
     calibrated.write(calibrated.measure())
 
 
-def quantize_by_awq(model: Model, data: Dataset, ctx: Context, *, option: Option, head: Option, tokens: int) -> None:
+def quantize_by_awq(model: Model, data: Dataset, ctx: Context, integers: FourBits) -> None:
     """The component `awq`."""
-    calibrated = Calibrated(model, data, ctx, tokens)
+    calibrated = Calibrated(model, data, ctx, integers.calibration_tokens)
     importance = calibrated.importances()
 
     def round_layer(layers: LayerByLayer, groups: list[Group]) -> Iterator[tuple[str, Quantized]]:
-        return awq(layers, groups, importance, bits=option.bits, block_size=option.block_size, seed=ctx.seed)
+        return awq(layers, groups, importance, bits=4, block_size=integers.block_size, seed=ctx.seed)
 
-    calibrated.quantize(round_layer, head, importance)
+    calibrated.quantize(round_layer, HEADS[integers.head], importance)
     calibrated.write(calibrated.measure())

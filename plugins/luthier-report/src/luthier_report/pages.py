@@ -1,6 +1,7 @@
 """What other plugins' pages share with the report: templates, style, numbers, and the writing of the file.
 
-A template takes the style in with `{% include 'luthier_report/report.css' %}`.
+A template begins with `{% include 'luthier_report/head.html' %}`, which lets a page load and run nothing, and goes on
+with its title; it takes the style in with `{% include 'luthier_report/report.css' %}`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ Importing this module loads no heavy library; the components import their implem
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
@@ -36,6 +37,10 @@ TEXTS = PROMPTED | {"language-modelling"}
 LEARNABLE = TEXTS | {"classification"}
 LANGUAGE_MODELS = {"causal-lm", "seq2seq-lm"}
 FORMS = LANGUAGE_MODELS | {"sequence-classifier"}
+
+
+tuner = partial(component, check_device=check_device, search=BY_VALID_LOSS, processes=True)
+"""What all tuners declare: they compute on a device, are compared by their loss, and can be spread over processes."""
 
 
 def check_task(_configuration: Mapping[str, Any], *, model: Known, data: Known, teacher: Known | None = None) -> None:
@@ -95,14 +100,7 @@ def check_prompted(configuration: Mapping[str, Any], *, model: Known, data: Know
     check_task(configuration, model=model, data=data)
 
 
-@component(
-    needs={"model": FORMS, "data": LEARNABLE},
-    check=check_lora,
-    check_inputs=check_task,
-    check_device=check_device,
-    search=BY_VALID_LOSS,
-    processes=True,
-)
+@tuner(needs={"model": FORMS, "data": LEARNABLE}, check=check_lora, check_inputs=check_task)
 def lora(
     model: Model,
     data: Dataset,
@@ -170,14 +168,7 @@ def lora(
     tune(model, data, ctx, adapter=adapter, fsdp=fsdp, settings=training)
 
 
-@component(
-    needs={"model": FORMS, "data": LEARNABLE},
-    check=check_sharded,
-    check_inputs=check_task,
-    check_device=check_device,
-    search=BY_VALID_LOSS,
-    processes=True,
-)
+@tuner(needs={"model": FORMS, "data": LEARNABLE}, check=check_sharded, check_inputs=check_task)
 def full(
     model: Model,
     data: Dataset,
@@ -203,14 +194,7 @@ def full(
     tune(model, data, ctx, fsdp=fsdp, settings=training)
 
 
-@component(
-    needs={"model": FORMS, "data": LEARNABLE},
-    check=check_layers,
-    check_inputs=check_chosen,
-    check_device=check_device,
-    search=BY_VALID_LOSS,
-    processes=True,
-)
+@tuner(needs={"model": FORMS, "data": LEARNABLE}, check=check_layers, check_inputs=check_chosen)
 def layers(
     model: Model,
     data: Dataset,
@@ -246,14 +230,7 @@ def layers(
     tune(model, data, ctx, LayerSettings(top=top, names=names, rank=rank, activations=activations), training)
 
 
-@component(
-    needs={"model": {"causal-lm"}, "data": TEXTS},
-    check=check_factors,
-    check_inputs=check_task,
-    check_device=check_device,
-    search=BY_VALID_LOSS,
-    processes=True,
-)
+@tuner(needs={"model": {"causal-lm"}, "data": TEXTS}, check=check_factors, check_inputs=check_task)
 def ia3(
     model: Model,
     data: Dataset,
@@ -277,14 +254,7 @@ def ia3(
     tune(model, data, ctx, FactorSettings(targets=targets, feedforward=feedforward), training)
 
 
-@component(
-    needs={"model": {"causal-lm"}, "data": PROMPTED},
-    check=check_budget,
-    check_inputs=check_prompted,
-    check_device=check_device,
-    search=BY_VALID_LOSS,
-    processes=True,
-)
+@tuner(needs={"model": {"causal-lm"}, "data": PROMPTED}, check=check_budget, check_inputs=check_prompted)
 def soft_prompt(
     model: Model,
     data: Dataset,
@@ -310,13 +280,10 @@ def soft_prompt(
     tune(model, data, ctx, PromptSettings(tokens=tokens, text=text), training)
 
 
-@component(
+@tuner(
     needs={"model": LANGUAGE_MODELS, "teacher": LANGUAGE_MODELS, "data": TEXTS},
     check=check_budget,
     check_inputs=check_task,
-    check_device=check_device,
-    search=BY_VALID_LOSS,
-    processes=True,
 )
 def distill(
     model: Model,
