@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from luthier.jobs import Job
     from luthier.plugins import load_plugins
     from luthier.process_environment import worker_environment
+    from luthier.refusals import refuse
     from luthier.runrecord import StepResult
     from luthier.runs import Run
 
@@ -82,6 +83,7 @@ __all__ = [
     "plan",
     "plugin_files",
     "promote",
+    "refuse",
     "rollback",
     "run",
     "settings",
@@ -111,6 +113,7 @@ _ENGINE = {
     "plan": "api",
     "plugin_files": "discovery",
     "promote": "champions",
+    "refuse": "refusals",
     "rollback": "champions",
     "run": "api",
     "worker_environment": "process_environment",

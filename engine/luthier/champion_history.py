@@ -19,26 +19,27 @@ class HistoryEntry:
 
     Attributes:
         number: counts up from 1; a clock that is set back changes nothing in the order.
-        event: what happened: a model was `promoted`, an earlier one was restored (`rolled back`), earlier ones were
-            let go (`forgotten`), or the name was given up (`withdrawn`).
+        event: what happened: a model was `promoted`, an earlier one was restored (`rolled back`), a challenger was
+            compared with it and `refused`, earlier ones were let go (`forgotten`), or the name was given up
+            (`withdrawn`).
         time: when, in UTC, in ISO 8601.
         who: the user and the host.
         why: the reason that was given.
         run: the run that made the model; empty where the event is of no model, as all that follow.
-        recipe: its recipe's name.
+        recipe: its recipe's name; of a challenger that was refused only the run and this are told.
         step: the step that gave the model.
         artifact: the model's hash.
         kind: `model` or `onnx`.
         form: the artifact's form.
         gates: what the run's gates had decided.
         overruled: what spoke against a promotion that was forced.
-        decision: what else the promotion was decided by, as whoever promoted tells it.
+        decision: what else it was decided by, as whoever promoted or refused tells it.
         restores: of a rollback, the number of the promotion that it restored; 0 for others.
         forgotten: the numbers of the promotions that were let go.
     """
 
     number: int
-    event: Literal["promoted", "rolled back", "forgotten", "withdrawn"]
+    event: Literal["promoted", "rolled back", "refused", "forgotten", "withdrawn"]
     time: str
     who: str
     why: str = ""

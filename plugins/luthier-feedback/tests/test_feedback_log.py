@@ -185,6 +185,33 @@ def test_an_edit_is_the_reviewers_correction(log, body):
         log.review("y", "accepted")
 
 
+def test_the_same_sent_again_does_not_undo_an_edit_and_something_else_does(log, body):
+    posted = body(id="x", correction="Pariss", consent=True)
+    post(log, posted)
+    log.review("x", "edited", correction="Pari")
+    log.review("x", "edited", correction="Paris")
+    assert not post(log, posted).changed
+    assert (log.get("x").correction, log.get("x").state) == ("Paris", "edited")
+    assert post(log, posted | {"consent": False}).changed
+    assert (log.get("x").correction, log.get("x").state) == ("Paris", "edited")
+    assert post(log, posted | {"correction": "Rome"}).changed
+    assert (log.get("x").correction, log.get("x").state) == ("Rome", "new")
+
+
+def test_the_largest_row_can_be_exported_and_imported(tmp_path, body):
+    from luthier_feedback.rows import MAX_BYTES, read_kept
+
+    turns = [{"role": "user", "content": "x" * 100_000}] * 10
+    room = MAX_BYTES - len(json.dumps(body(prompt=turns, answer="")))
+    with FeedbackLog(tmp_path / "f.db") as log:
+        receipt = post(log, body(prompt=turns, answer="y" * room))
+        row = log.get(receipt.id)
+        assert len(row.to_line()) > MAX_BYTES
+        assert read_kept(row.to_line().encode()).digest == row.digest
+        with pytest.raises(TooLarge):
+            post(log, body(prompt=turns, answer="y" * (room + 1)))
+
+
 def test_a_clock_that_is_set_back_does_not_change_the_order(log, body, monkeypatch):
     from luthier_feedback import rows
 

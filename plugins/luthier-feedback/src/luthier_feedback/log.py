@@ -33,7 +33,7 @@ from luthier_feedback import database, schema
 from luthier_feedback.errors import Conflict, UnknownRow
 from luthier_feedback.grouping import Grouped
 from luthier_feedback.records import as_kept, from_record, time_text, to_record
-from luthier_feedback.rows import Feedback, Kept, Row, State, problems_in_words
+from luthier_feedback.rows import Feedback, Kept, Row, State, problems_in_words, read_kept
 from luthier_feedback.schema import HISTORY, ROWS
 
 PAGE = 500
@@ -212,10 +212,10 @@ class FeedbackLog:
             raise ValueError("a correction goes with the state 'edited', and only with it")
         changes = {"state": state} | ({} if correction is None else {"correction": correction})
         with self._transaction(write=True) as connection:
-            before = self._row(connection, id)
+            before = self._row(connection, id, lock=True)
             with problems_in_words():
                 after = Kept.model_validate({**as_kept(before).model_dump(), **changes})
-            if after.digest != before_digest(before):
+            if after.digest != before.digest:
                 self._replace(connection, before, after)
             return self._row(connection, id)
 
@@ -300,15 +300,22 @@ class FeedbackLog:
                 f"the id {feedback.id!r} is that of feedback about something else",
                 "Give each its own; an id is for sending the same feedback again, or changing what it says.",
             )
-        after = revised(before, feedback)
-        if after.digest == before_digest(before):
+        after = revised(before, feedback, self._as_posted(connection, before))
+        if after.digest == before.digest:
             return Receipt(before.id, before.sequence, before.revision, created=False, changed=False)
         self._replace(connection, before, after)
         return Receipt(before.id, before.sequence, before.revision + 1, created=False, changed=True)
 
+    def _as_posted(self, connection: Connection, row: Row) -> Kept:
+        """What was posted last of a row: before a reviewer edited it."""
+        if row.state == "edited":
+            query = select(HISTORY.c.record).where(HISTORY.c.id == row.id).order_by(HISTORY.c.revision.desc())
+            earlier = map(read_kept, map(str.encode, connection.execute(query).scalars()))
+            return next((each for each in earlier if each.state != "edited"), row)
+        return row
+
     def _replace(self, connection: Connection, before: Row, after: Kept) -> None:
-        was = as_kept(before).to_line()
-        now = time_text(datetime.now(UTC))
+        now, was = time_text(datetime.now(UTC)), before.to_line()
         connection.execute(insert(HISTORY).values(id=before.id, revision=before.revision, replaced=now, record=was))
         changed = to_record(after) | {"revision": before.revision + 1}
         connection.execute(update(ROWS).where(ROWS.c.sequence == before.sequence).values(**changed))
@@ -362,22 +369,17 @@ def _forgettable(person: str | None, *, expired: bool) -> ColumnElement[bool]:
     return condition
 
 
-def revised(before: Row, feedback: Feedback) -> Kept:
-    """A row after a later post of its id."""
-    state = before.state if feedback.judgement == before.judgement else "new"
-    if isinstance(feedback, Kept) and "state" in feedback.model_fields_set:
-        state = feedback.state
-    return as_kept(
-        before,
-        vote=feedback.vote,
-        correction=feedback.correction,
-        tags=feedback.tags,
-        consent=feedback.consent,
-        keep_until=feedback.keep_until or before.keep_until,
-        state=state,
-    )
+def revised(before: Row, feedback: Feedback, posted: Kept) -> Kept:
+    """A row after a later post of its id.
 
-
-def before_digest(row: Row) -> str:
-    """The digest of a row as it would be exported."""
-    return as_kept(row).digest
+    Args:
+        before: the row.
+        feedback: the later post.
+        posted: what was posted last: the same again does not undo what a reviewer made of it.
+    """
+    changes: dict[str, Any] = {"consent": feedback.consent, "keep_until": feedback.keep_until or before.keep_until}
+    exported = isinstance(feedback, Kept) and "state" in feedback.model_fields_set
+    if exported or feedback.judgement != posted.judgement:
+        changes |= {name: getattr(feedback, name) for name in ("vote", "correction", "tags")}
+        changes["state"] = feedback.state if isinstance(feedback, Kept) and exported else "new"
+    return as_kept(before, **changes)

@@ -19,6 +19,9 @@ from luthier_feedback.errors import FeedbackError, InvalidFeedback, TooLarge
 MAX_BYTES = 1 << 20
 """Of feedback as JSON."""
 
+MAX_LINE = MAX_BYTES + 4096
+"""Of a row as JSON, which has what the log adds and the names of all fields."""
+
 MAX_CHARACTERS = 100_000
 """Of an answer, a correction, or a message of the prompt."""
 
@@ -134,8 +137,9 @@ class Kept(Feedback):
     state: State = "new"
 
     def to_line(self) -> str:
-        """One line of JSON, without its end; `read_kept` gives the same row."""
-        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"))
+        """One line of JSON, without its end and without its place in a log; `read_kept` gives the same row."""
+        said = self.model_dump(mode="json", exclude={"sequence", "revision"})
+        return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
 
     @property
     def digest(self) -> str:
@@ -169,7 +173,7 @@ def read_feedback(body: bytes) -> Feedback:
         TooLarge: if it or one of its texts is larger than the limit.
         InvalidFeedback: if it is no JSON or not of the form of feedback, saying where.
     """
-    return _read(Feedback, body)
+    return _read(Feedback, body, MAX_BYTES)
 
 
 def read_kept(line: bytes) -> Kept:
@@ -179,12 +183,12 @@ def read_kept(line: bytes) -> Kept:
         TooLarge: if it or one of its texts is larger than the limit.
         InvalidFeedback: if it is no JSON or not of the form of a row, saying where.
     """
-    return _read(Kept, line)
+    return _read(Kept, line, MAX_LINE)
 
 
-def _read(form: type[AnyFeedback], body: bytes) -> AnyFeedback:
-    if len(body) > MAX_BYTES:
-        raise TooLarge(f"the feedback has {len(body):,} bytes; the limit is {MAX_BYTES:,}", "Shorten its texts.")
+def _read(form: type[AnyFeedback], body: bytes, limit: int) -> AnyFeedback:
+    if len(body) > limit:
+        raise TooLarge(f"the feedback has {len(body):,} bytes; the limit is {limit:,}", "Shorten its texts.")
     with problems_in_words():
         return form.model_validate_json(body)
 

@@ -17,8 +17,7 @@ from luthier.errors import InputError
 from luthier.jsonlines import Line, read_lines
 from luthier_feedback.errors import Conflict, FeedbackError, InvalidFeedback, TooLarge
 from luthier_feedback.log import FeedbackLog
-from luthier_feedback.records import as_kept
-from luthier_feedback.rows import MAX_BYTES, Kept, Row, read_kept
+from luthier_feedback.rows import MAX_LINE, Kept, Row, read_kept
 
 BATCH = 500
 """Lines that are kept at once."""
@@ -67,7 +66,7 @@ def import_rows(log: FeedbackLog, file: Path) -> Iterator[BadLine | Imported]:
     batch: list[tuple[Line, Kept]] = []
     try:
         with _opened(file) as stream:
-            for line in read_lines(file, stream, MAX_BYTES):
+            for line in read_lines(file, stream, MAX_LINE):
                 try:
                     batch.append((line, _named(_parsed(line), line, alike)))
                 except FeedbackError as error:
@@ -84,7 +83,7 @@ def import_rows(log: FeedbackLog, file: Path) -> Iterator[BadLine | Imported]:
 def export_rows(rows: Iterable[Row]) -> Iterator[str]:
     """A line for each row; importing them gives the same rows, without their places in the log and their history."""
     for row in rows:
-        yield f"{as_kept(row).to_line()}\n"
+        yield f"{row.to_line()}\n"
 
 
 def _opened(file: Path) -> IO[bytes]:
@@ -93,7 +92,7 @@ def _opened(file: Path) -> IO[bytes]:
 
 def _parsed(line: Line) -> Kept:
     if line.overlong:
-        raise TooLarge(f"longer than {MAX_BYTES:,} bytes", "Shorten it.")
+        raise TooLarge(f"longer than {MAX_LINE:,} bytes", "Shorten it.")
     return read_kept(line.content)
 
 
