@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from luthier import Context, InputError
-from luthier_feedback.documents import Document, Kind, cap, make_documents
+from luthier_feedback.documents import Document, Kind, Made, cap, make_documents
 from luthier_feedback.log import FeedbackLog
 from luthier_feedback.quarantine import Rules, release
 
@@ -29,18 +29,35 @@ def read_feedback_documents(
     """
     with FeedbackLog(log, mode="read") as opened:
         place = opened.place
-        passed, reasons = release(opened.rows(), rules, datetime.now(UTC))
+        documents, reasons = _select(opened, kind, rules, max_per_source)
+    _note(ctx, documents, reasons, held_out)
+    if not documents:
+        raise _nothing(place, kind, reasons)
+    for start in range(0, len(documents), ROWS_A_FRAME):
+        yield _frame(documents[start : start + ROWS_A_FRAME], held_out)
+
+
+def usable_rows(log: str | None, kind: Kind, rules: Rules, max_per_source: int | None) -> set[str]:
+    """The ids of the rows that the source would make documents of now.
+
+    Raises:
+        InputError: if there is no log.
+    """
+    with FeedbackLog(log, mode="read") as opened:
+        documents, _ = _select(opened, kind, rules, max_per_source)
+    return {row.id for document in documents for row in document.rows}
+
+
+def _select(log: FeedbackLog, kind: Kind, rules: Rules, max_per_source: int | None) -> Made:
+    """The documents that the log makes now, and of each row that is in none of them why not."""
+    passed, reasons = release(log.rows(), rules, datetime.now(UTC))
     documents, unused = make_documents(passed, kind)
     documents, over = cap(documents, max_per_source)
     reasons |= unused
     used = {row.id for document in documents for row in document.rows}
     more = f"more than {max_per_source} documents of its source"
     reasons |= {row.id: more for document in over for row in document.rows if row.id not in used}
-    _note(ctx, documents, reasons, held_out)
-    if not documents:
-        raise _nothing(place, kind, reasons)
-    for start in range(0, len(documents), ROWS_A_FRAME):
-        yield _frame(documents[start : start + ROWS_A_FRAME], held_out)
+    return documents, reasons
 
 
 def _id_of(document: Document, held_out: float) -> str:

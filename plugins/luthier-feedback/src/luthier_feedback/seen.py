@@ -43,7 +43,7 @@ class Seen:
 def runs_that_saw(ids: Collection[str], home: Path | None = None) -> list[Seen]:
     """The runs of a store whose `feedback` steps used any of the rows, or may have, newest first."""
     wanted = set(ids)
-    return [seen for run in _runs(home) if (seen := _look(run, wanted)) is not None]
+    return [seen for run in runs_in(home) if (seen := _look(run, wanted)) is not None]
 
 
 def rows_used(run: Run) -> dict[str, str] | None:
@@ -66,6 +66,17 @@ def rows_used(run: Run) -> dict[str, str] | None:
     return used
 
 
+def runs_in(home: Path | None) -> Iterator[Run]:
+    """The runs of a store, newest first; none where there is no store."""
+    try:
+        newest = find_run(home=home)
+    except InputError:
+        return  # there is no store, or nothing in it
+    for path in sorted(newest.path.parent.iterdir(), reverse=True):
+        if (path / "run.json").exists():
+            yield Run.at(path)
+
+
 def _look(run: Run, wanted: set[str]) -> Seen | None:
     used = rows_used(run)
     models = tuple((step.id, step.artifact) for step in run.steps if step.kind in ("model", "onnx") and step.artifact)
@@ -75,13 +86,3 @@ def _look(run: Run, wanted: set[str]) -> Seen | None:
     if not uses:
         return None
     return Seen(run.id, run.data.recipe, uses.count("train"), uses.count("held-out"), models)
-
-
-def _runs(home: Path | None) -> Iterator[Run]:
-    try:
-        newest = find_run(home=home)
-    except InputError:
-        return  # there is no store, or nothing in it
-    for path in sorted(newest.path.parent.iterdir(), reverse=True):
-        if (path / "run.json").exists():
-            yield Run.at(path)

@@ -1,0 +1,31 @@
+"""How much feedback is new: rows that can be learnt from now, and that a run did not use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from luthier import Run
+from luthier_feedback.frames import usable_rows
+from luthier_feedback.quarantine import Rules
+from luthier_feedback.seen import rows_used
+
+
+def usable_now(steps: Iterable[Any]) -> set[str]:
+    """The ids of the rows that any of the recipe's `feedback` steps would use now.
+
+    Raises:
+        InputError: if there is no log.
+    """
+    found: set[str] = set()
+    for step in steps:
+        config = step.config
+        rules = Rules(config["reviewed"], config["max_daily_per_source"], config["max_daily_per_person"])
+        found |= usable_rows(config["log"], config["kind"], rules, config["max_per_source"])
+    return found
+
+
+def new_since(usable: set[str], run: Run | None) -> set[str] | None:
+    """Of these rows those that a run did not use: all without a run; None where its record is gone, so nobody knows."""
+    used = rows_used(run) if run else {}
+    return None if used is None else usable - used.keys()
