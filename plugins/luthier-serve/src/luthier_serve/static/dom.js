@@ -61,13 +61,19 @@ export function textForm({ label, text, save, leave }) {
     }
   }
 
+  let saving = false;
+
   async function submitted(event) {
     event.preventDefault();
+    if (saving) return;
     if (!field.value.trim()) return complain(new Error("Write what the model should have answered."));
+    saving = true;
     try {
       await save(field.value);
     } catch (error) {
       complain(error); // What was written stays in the form.
+    } finally {
+      saving = false;
     }
   }
 
