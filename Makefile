@@ -54,6 +54,7 @@ bench: install
 	$(BIN)/python tests/benchmarks/bench_run.py
 	$(BIN)/python tests/benchmarks/bench_pages.py
 	$(BIN)/python tests/benchmarks/bench_tuning.py
+	$(BIN)/python tests/benchmarks/bench_serve.py
 	$(BIN)/python tests/benchmarks/bench_feedback.py
 
 # bench_quantizers.py is called by itself, since it wants a dataset.

@@ -25,19 +25,23 @@ class Server:
     Attributes:
         url: where it answers.
         token: that it printed; empty if it printed none.
-        directory: of the model; its log of steps lies beside it.
+        model: the name that it is asked by.
     """
 
-    def __init__(self, room: Path, *options: str, token: str = "", model: Path | None = None, **settings: Any) -> None:
-        self.directory = model or room / "toy"
-        environment = {**os.environ, "LUTHIER_HOME": str(room / "home")}
-        if model is None:
-            self.directory.mkdir(parents=True)
-            (self.directory / "config.json").write_text(json.dumps(settings))
+    def __init__(
+        self, room: Path, *options: str, token: str = "", model: str = "", scripted: bool = True, **settings: Any
+    ) -> None:
+        self.model = Path(model).name if model else "toy"
+        self._steps, self._errors = room / "steps.log", room / "server.log"
+        room.mkdir(exist_ok=True)
+        environment = {**os.environ, "SCRIPTED_LOG": str(self._steps)}
+        if not model:
+            (room / "toy").mkdir()
+            (room / "toy" / "config.json").write_text(json.dumps(settings))
+        if scripted:
             options = (*options, "--plugin", str(SCRIPTED), "--runtime", "scripted")
             environment["LUTHIER_PLUGINS"] = "scripted,serve"
-        self._errors = room / "server.log"
-        arguments = ["-P", "-m", "luthier.cli", "serve", str(self.directory), "--port", "0", *options]
+        arguments = ["-P", "-m", "luthier.cli", "serve", model or str(room / "toy"), "--port", "0", *options]
         with self._errors.open("w") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
@@ -61,19 +65,18 @@ class Server:
     @property
     def steps(self) -> list[str]:
         """Each step that the model did."""
-        path = self.directory.parent / f"{self.directory.name}.log"
-        return path.read_text().splitlines() if path.exists() else []
+        return self._steps.read_text().splitlines() if self._steps.exists() else []
 
     def chat(self, text: str, **options: Any) -> Any:
         """Ask, as the official client does."""
         return self.openai.chat.completions.create(
-            model=self.directory.name, messages=[{"role": "user", "content": text}], **options
+            model=self.model, messages=[{"role": "user", "content": text}], **options
         )
 
     def post(self, text: str = "count 2", **body: Any) -> httpx2.Response:
         """Ask without a client in between."""
         messages = [{"role": "user", "content": text}]
-        return self.http.post("/v1/chat/completions", json={"model": self.directory.name, "messages": messages, **body})
+        return self.http.post("/v1/chat/completions", json={"model": self.model, "messages": messages, **body})
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
@@ -125,7 +128,7 @@ def real_server() -> Callable[..., Server]:
     """Serves a model that is one, with all plugins; the caller ends it."""
 
     def call(model: Path, room: Path, *options: str) -> Server:
-        return Server(room, *options, model=model)
+        return Server(room, *options, model=str(model), scripted=False)
 
     return call
 

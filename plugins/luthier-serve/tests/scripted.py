@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from luthier import Alternative, InputError, Token, component, hookimpl
+from luthier import Alternative, Context, InputError, Token, component, hookimpl
 
 
 class Stream:
@@ -72,7 +72,7 @@ class Model:
             raise InputError("the weights are damaged", "Export the model again.")
 
     def note(self, line):
-        with (self.directory.parent / f"{self.directory.name}.log").open("a") as file:
+        with Path(os.environ["SCRIPTED_LOG"]).open("a") as file:
             file.write(line + "\n")
 
     def generate(self, prompts, *, max_new_tokens=128, stop=()):
@@ -92,6 +92,18 @@ def scripted(model):
 def greedy_only(model):
     """Does not stream."""
     return Model(model.path)
+
+
+@component(gives="causal-lm")
+def toy(ctx: Context, *, greeting: str = "hello", pause: float = 0.0, damaged: bool = False) -> None:
+    """A model that the runtime loads, unless it is damaged."""
+    settings = {"greeting": greeting, "pause": pause, "damaged": damaged}
+    (ctx.output / "config.json").write_text(json.dumps(settings))
+
+
+@hookimpl
+def luthier_architectures():
+    return [toy]
 
 
 @hookimpl

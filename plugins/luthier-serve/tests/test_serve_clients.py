@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
 import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import openai
 import pytest
+
+from luthier_serve import processes
 
 
 def text_of(stream) -> str:
@@ -106,6 +110,28 @@ def test_a_model_that_dies_is_started_again_and_the_server_stays(start):
     server.wait_until(lambda: server.http.get("/healthz").status_code == 200)
     assert server.chat("count 1").choices[0].message.content == "0 "
     assert server.metric("luthier_model_restarts_total") == 2
+
+
+def test_a_process_that_hangs_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "SILENT_SECONDS", 1.0)
+    monkeypatch.setenv("LUTHIER_PLUGINS", "scripted")
+    monkeypatch.setenv("SCRIPTED_LOG", str(tmp_path / "steps.log"))
+    (tmp_path / "config.json").write_text("{}")
+    plugins = (str(Path(__file__).parent / "scripted.py"),)
+    spec = processes.ModelSpec(str(tmp_path), "model", "causal-lm", "", runtime="scripted", plugins=plugins)
+    sampling = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+    request = {"prompt": "hang", "max_new_tokens": 4, "sampling": sampling, "alternatives": 0, "schema": None}
+
+    async def hang() -> list[str]:
+        process = await processes.ModelProcess.start(spec)
+        told = process.complete({**request, "template": True, "stop": [], "prompt_tokens": None})
+        kinds = [(await anext(told))["type"]]
+        with pytest.raises(processes.ProcessDied):
+            await anext(told)
+        await process.end()
+        return kinds
+
+    assert asyncio.run(hang()) == ["begun"]
 
 
 def test_what_runs_when_the_server_is_told_to_end_may_end(start):

@@ -152,3 +152,15 @@ def test_what_is_no_request_is_refused(server, body):
     answer = server.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
+
+
+def test_several_models_are_served_by_their_names(start, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"greeting": "other"}')
+    server = start(str(other), greeting="toy")
+    names = [model.id for model in server.openai.models.list()]
+    assert names == ["toy", "other"]
+    for name in names:
+        answer = server.openai.chat.completions.create(model=name, messages=[{"role": "user", "content": "greet"}])
+        assert answer.choices[0].message.content == name

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from luthier_models.prompts import PromptEncoder
 
+# A schema says nothing of spaces, and a model that may write any number of them may write nothing else.
+_COMPACT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 # Reading a vocabulary takes about a second for 50,000 tokens: once for each model that is loaded.
 _VOCABULARIES: weakref.WeakKeyDictionary[PromptEncoder, Any] = weakref.WeakKeyDictionary()
 
@@ -40,7 +42,7 @@ class Guide:
     def __init__(self, encoder: PromptEncoder, schema: str) -> None:
         vocabulary = _vocabulary(encoder)
         try:
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(schema)
+            grammar = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)
         except ValueError as error:
             raise InputError(f"the schema cannot be kept to: {error}", "Give JSON Schema.") from error
         refused = llguidance.LLMatcher.validate_grammar(grammar, vocabulary)

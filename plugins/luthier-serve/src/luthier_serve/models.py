@@ -4,37 +4,63 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from luthier import InputError, find_model
+from luthier import Champion, InputError, find_champion, find_model
+from luthier_serve.champion import spec_of
 from luthier_serve.processes import ModelSpec
+
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model that is to be served.
+
+    Attributes:
+        spec: what loads it.
+        champion: which it is, if that is what was asked for; None for a model that stays.
+    """
+
+    spec: ModelSpec
+    champion: Champion | None = None
 
 
 def find_models(
     names: Sequence[str], *, home: Path | None, runtime: str, device: str, plugins: Sequence[Path], threads: int | None
-) -> dict[str, ModelSpec]:
+) -> dict[str, Found]:
     """The models, by the names that clients know them by.
 
     Raises:
-        InputError: if one is not there, or two have the same name.
+        InputError: if one is not there or damaged, or two have the same name.
     """
-    found: dict[str, ModelSpec] = {}
+    loading = ModelSpec(
+        path="",
+        kind="",
+        form="",
+        hash="",
+        runtime=runtime,
+        device=device,
+        plugins=tuple(str(path.absolute()) for path in plugins),
+        threads=threads or cores(),
+    )
+    found: dict[str, Found] = {}
     for name in names:
         known = public_name(name)
         if known in found:
             raise InputError(f"two models would be called {known!r}", "Name each once; rename a directory.")
-        model = find_model(name, home=home)
-        found[known] = ModelSpec(
-            path=str(model.path.absolute()),
-            kind=model.kind,
-            form=model.form,
-            hash=model.identity(),
-            runtime=runtime,
-            device=device,
-            plugins=tuple(str(path.absolute()) for path in plugins),
-            threads=threads or cores(),
-        )
+        found[known] = _find(name, home, loading)
     return found
+
+
+def _find(name: str, home: Path | None, loading: ModelSpec) -> Found:
+    if name == CHAMPION or name.startswith(f"{CHAMPION}:"):
+        champion = find_champion(name, home=home)
+        return Found(spec_of(champion, loading), champion)
+    model = find_model(name, home=home)
+    path = str(model.path.absolute())
+    return Found(replace(loading, path=path, kind=model.kind, form=model.form, hash=model.identity()))
 
 
 def public_name(name: str) -> str:

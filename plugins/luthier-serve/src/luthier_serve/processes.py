@@ -91,8 +91,12 @@ class ModelProcess:
         model = cls(spec, process)
         try:
             model._send(asdict(spec))
-            async with asyncio.timeout(LOAD_SECONDS):
-                first = await model._receive()
+            try:
+                async with asyncio.timeout(LOAD_SECONDS):
+                    first = await model._receive()
+            except TimeoutError:
+                told = f"{spec.path} was not loaded within {LOAD_SECONDS:g} seconds"
+                raise ProcessDied(told, "Free memory, or use a smaller model.") from None
             if first is None:
                 raise ProcessDied(f"the process that was to load {spec.path} died", "Its last words are above.")
             if first["type"] != "ready":
@@ -161,7 +165,10 @@ class ModelProcess:
 
     async def _receive(self) -> dict[str, Any] | None:
         assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
+        try:
+            line = await self._process.stdout.readline()
+        except ValueError:
+            return None  # A line that is longer than any of ours: what writes it is not what we started.
         # A killed process may leave half a line behind.
         return json.loads(line) if line.endswith(b"\n") else None
 

