@@ -23,12 +23,13 @@ from typer.testing import CliRunner
 import luthier
 from luthier import InputError
 from luthier.api import open_store
+from luthier.champion_history import HistoryEntry, released
 from luthier.champions import champion_in, forget
 from luthier.cli import app
 from luthier.errors import GateRefused
 from luthier.events import Promoted
 from luthier.garbage import collect
-from luthier.registry import HISTORY, POINTER, Champions, HistoryEntry, released
+from luthier.registry import HISTORY, POINTER, Champions
 from luthier.runs import list_runs
 from luthier.store import Store
 
