@@ -237,3 +237,15 @@ def test_a_narrow_window_needs_no_scrolling_sideways(page):
     for view in ("Chat", "Feedback", "Review"):
         page.get_by_role("button", name=view).click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 320, view
+
+
+def test_without_feedback_there_is_the_chat_alone(browser, start):
+    server = start("--feedback", "none", "--no-token")
+    page = browser.new_page()
+    page.goto(server.page)
+    expect(send(page, "echo well")).to_contain_text("well")
+    expect(page.get_by_label("Answer", exact=True)).not_to_have_attribute("aria-busy", "true")
+    expect(page.get_by_role("button", name="Good answer")).to_have_count(0)
+    expect(page.get_by_role("button", name="Review")).to_have_count(0)
+    expect(page.get_by_label("My pseudonym")).to_be_hidden()
+    page.context.close()
