@@ -23,12 +23,13 @@ from typer.testing import CliRunner
 import luthier
 from luthier import InputError
 from luthier.api import open_store
+from luthier.champion_history import HistoryEntry, released
 from luthier.champions import champion_in, forget
 from luthier.cli import app
 from luthier.errors import GateRefused
 from luthier.events import Promoted
 from luthier.garbage import collect
-from luthier.registry import HISTORY, POINTER, Champions, HistoryEntry, released
+from luthier.registry import HISTORY, POINTER, Champions
 from luthier.runs import list_runs
 from luthier.store import Store
 
@@ -602,3 +603,27 @@ def test_a_model_outlives_its_run(project, both, ids):
     assert luthier.find_model("champion")
     with pytest.raises(InputError, match="which made the champion 'toys', is no longer in"):
         luthier.find_run("champion")
+
+
+# --- challengers that were refused --------------------------------------------------------------------
+
+
+def test_a_challenger_that_was_refused_is_in_the_history_and_changes_nothing(project, both, ids):
+    entry = luthier.refuse(luthier.find_run(ids["good"]), why="no better", decision={"gain": 0.0})
+    assert (entry.number, entry.event, entry.run, entry.promotion) == (3, "refused", ids["good"], 0)
+    assert luthier.find_champion() == both
+    assert both.history()[-1] == entry
+    assert both.history()[-1].decision == {"gain": 0.0}
+    code, shown = call("registry", "history")
+    assert code == 0
+    assert f"refused {ids['good']}" in shown
+    assert luthier.rollback().entry.run == ids["good"]
+    with pytest.raises(InputError, match="is failed"):
+        luthier.refuse(luthier.find_run(ids["failed"]), why="no better")
+
+
+def test_refusing_without_a_champion_makes_none(project, ids):
+    luthier.refuse(luthier.find_run(ids["refused"]), why="its gate says so")
+    assert luthier.list_champions() == []
+    assert luthier.promote(ids["good"]).number == 2
+    assert [each.event for each in luthier.find_champion().history()] == ["refused", "promoted"]

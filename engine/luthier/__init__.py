@@ -21,6 +21,7 @@ from luthier.streaming import Alternative, Sampling, Stream, Streaming, Token, c
 if TYPE_CHECKING:
     from luthier.api import Recipe, find_model, find_run, plan, run
     from luthier.catalogue import Registry
+    from luthier.champion_history import HistoryEntry
     from luthier.champions import Champion, find_champion, list_champions, promote, rollback
     from luthier.components import Component
     from luthier.discovery import plugin_files
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from luthier.plugins import load_plugins
     from luthier.process_environment import worker_environment
     from luthier.refusals import refuse
-    from luthier.registry import HistoryEntry
     from luthier.runrecord import StepResult
     from luthier.runs import Run
 
@@ -97,7 +97,7 @@ _ENGINE = {
     "Champion": "champions",
     "Component": "components",
     "Decision": "gates",
-    "HistoryEntry": "registry",
+    "HistoryEntry": "champion_history",
     "Job": "jobs",
     "Recipe": "api",
     "Registry": "catalogue",

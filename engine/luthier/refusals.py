@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from luthier.champion_history import HistoryEntry
 from luthier.errors import InputError
-from luthier.registry import Champions, HistoryEntry, who_is_this
+from luthier.registry import Champions, who_is_this
 from luthier.runs import Run, now
 
 

@@ -18,21 +18,29 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
 from luthier.artifacts import Artifact
+from luthier.champion_history import (
+    REGISTRY_VERSION,
+    Held,
+    HistoryEntry,
+    NewerRegistry,
+    State,
+    check_version,
+    read_entry,
+    released,
+)
 from luthier.core_stages import CHAMPION
 from luthier.errors import InputError
 from luthier.files import REMEDY, disk_errors, sync_directory, write_atomically
-from luthier.store import UPGRADE, Store
+from luthier.store import Store
 from luthier.suggest import did_you_mean
 
-REGISTRY_VERSION = 1
 POINTER = "champion.json"
 HISTORY = "history.jsonl"
 LOCK_SECONDS = 60.0
@@ -40,70 +48,6 @@ LOCK_SECONDS = 60.0
 
 LONGEST_DIRECTORY = 100
 _NAME = re.compile(r"\w[\w .-]{0,99}")
-
-
-@dataclass(frozen=True)
-class HistoryEntry:
-    """One line of a champion's history.
-
-    Attributes:
-        number: counts up from 1; a clock that is set back changes nothing in the order.
-        event: what happened: a model was `promoted`, an earlier one was restored (`rolled back`), a challenger was
-            compared with it and `refused`, earlier ones were let go (`forgotten`), or the name was given up
-            (`withdrawn`).
-        time: when, in UTC, in ISO 8601.
-        who: the user and the host.
-        why: the reason that was given.
-        run: the run that made the model; empty where the event is of no model, as all that follow.
-        recipe: its recipe's name; of a challenger that was refused only the run and this are told.
-        step: the step that gave the model.
-        artifact: the model's hash.
-        kind: `model` or `onnx`.
-        form: the artifact's form.
-        gates: what the run's gates had decided.
-        overruled: what spoke against a promotion that was forced.
-        decision: what else it was decided by, as whoever promoted or refused tells it.
-        restores: of a rollback, the number of the promotion that it restored; 0 for others.
-        forgotten: the numbers of the promotions that were let go.
-    """
-
-    number: int
-    event: Literal["promoted", "rolled back", "refused", "forgotten", "withdrawn"]
-    time: str
-    who: str
-    why: str = ""
-    run: str = ""
-    recipe: str = ""
-    step: str = ""
-    artifact: str = ""
-    kind: str = ""
-    form: str = ""
-    gates: list[dict[str, Any]] = field(default_factory=list)
-    overruled: list[str] = field(default_factory=list)
-    decision: dict[str, Any] = field(default_factory=dict)
-    restores: int = 0
-    forgotten: list[int] = field(default_factory=list)
-
-    @property
-    def promotion(self) -> int:
-        """The number of the promotion whose model this one is; 0 where it is of none."""
-        return self.restores or (self.number if self.event == "promoted" else 0)
-
-
-@dataclass(frozen=True)
-class State:
-    """What the pointer says of a name: its champion, if it has one, and the last entry of its history."""
-
-    champion: HistoryEntry | None
-    last: HistoryEntry
-
-
-@dataclass(frozen=True)
-class Held:
-    """What garbage collection leaves: the models by hash, and the runs that made them by id."""
-
-    artifacts: frozenset[str] = frozenset()
-    runs: frozenset[str] = frozenset()
 
 
 class Champions:
@@ -128,9 +72,9 @@ class Champions:
         path = self._directory(name) / POINTER
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            _check_version(record["version"], path)
-            champion = _entry(record["champion"]) if record["champion"] else None
-            last = _entry(record["last"]) if record["last"] else champion
+            check_version(record["version"], path)
+            champion = read_entry(record["champion"]) if record["champion"] else None
+            last = read_entry(record["last"]) if record["last"] else champion
             assert last is not None
             return State(champion, last)
         except FileNotFoundError:
@@ -340,8 +284,8 @@ class Champions:
         for number, line in enumerate(text.split(b"\n")[:-1], 1):
             try:
                 record = json.loads(line)
-                _check_version(record.pop("version"), path)
-                entry = _entry(record)
+                check_version(record.pop("version"), path)
+                entry = read_entry(record)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(f"{path}:{number}: it is no entry of a history: {error}", "Restore it.") from None
             if entry.number != number:
@@ -377,15 +321,6 @@ def is_champion(location: str) -> bool:
     return location == CHAMPION or location.startswith(f"{CHAMPION}:")
 
 
-class NewerRegistry(InputError):
-    """A newer Luthier wrote it."""
-
-
-def released(entries: Sequence[HistoryEntry]) -> set[int]:
-    """The numbers of the promotions that a history has let go."""
-    return {number for entry in entries for number in entry.forgotten}
-
-
 def who_is_this() -> str:
     """The user and the host, as far as the system tells."""
     try:
@@ -393,15 +328,6 @@ def who_is_this() -> str:
     except (OSError, KeyError, ImportError):
         user = "unknown"
     return f"{user}@{socket.gethostname()}"
-
-
-def _check_version(version: object, path: Path) -> None:
-    if isinstance(version, int) and version > REGISTRY_VERSION:
-        raise NewerRegistry(f"{path} has version {version}; this Luthier reads up to {REGISTRY_VERSION}", UPGRADE)
-
-
-def _entry(record: dict[str, Any]) -> HistoryEntry:
-    return HistoryEntry(**{each.name: record[each.name] for each in fields(HistoryEntry)})
 
 
 def _named_in(path: Path) -> str | None:

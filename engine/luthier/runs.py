@@ -14,13 +14,14 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 
 from luthier.artifacts import Artifact, Dataset, Model, OnnxModel, Report
+from luthier.champion_history import HistoryEntry
 from luthier.errors import InputError, LuthierError, PluginError
 from luthier.events import RunState
 from luthier.files import REMEDY, disk_error, disk_errors
 from luthier.formatting import describe_counts, format_metrics, format_seconds, gate_mark
 from luthier.gates import Bound, judge
 from luthier.markup import html_line, html_table
-from luthier.registry import Champions, HistoryEntry, is_champion
+from luthier.registry import Champions, is_champion
 from luthier.runrecord import GateResult, RunData, StepResult, read_record, write_record
 from luthier.store import Store
 from luthier.suggest import did_you_mean

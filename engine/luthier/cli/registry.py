@@ -13,9 +13,9 @@ from luthier.cli._output import print_json, print_table, warn
 from luthier.errors import InputError
 
 if TYPE_CHECKING:
+    from luthier.champion_history import HistoryEntry
     from luthier.champions import Champion
     from luthier.events import Event
-    from luthier.registry import HistoryEntry
 
 app = command_group("Promote a run's model to champion, look at champions, go back to an earlier one.")
 
@@ -163,8 +163,9 @@ def rollback(
 @app.command(cls=Command)
 def history(name: NameArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show everything that happened to the champion of a name, newest first."""
+    from luthier.champion_history import released
     from luthier.champions import name_in
-    from luthier.registry import Champions, released
+    from luthier.registry import Champions
 
     store = store_here(home)
     entries = Champions(store).history(name_in(store, name))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -186,15 +188,28 @@ def test_the_champions_very_model_is_neither_promoted_nor_refused(project):
     assert len(luthier.find_champion().history()) == 1
 
 
-def test_two_at_once_are_one_and_a_clear_error(project):
-    correct("delta", "DELTA", 2)
-    lock = FileLock(directory_for(Path(".luthier").absolute(), "shouts") / "lock")
-    with lock:
+def test_two_at_once_are_one_and_a_clear_error_or_come_one_after_the_other(project):
+    correct("delta", "DELTA")
+    path = directory_for(Path(".luthier").absolute(), "shouts") / "lock"
+    with FileLock(path):
         code, outcome, told = improve()
     assert (code, outcome) == (1, {})
     assert "another `luthier improve` of 'shouts' goes on" in told
     assert "--wait" in told
     assert len(luthier.find_champion().history()) == 1
+    held, ended = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with FileLock(path):
+            held.set()
+            time.sleep(1)
+            ended.set()
+
+    threading.Thread(target=other).start()
+    held.wait()
+    code, outcome, _ = improve("--wait")
+    assert ended.is_set()
+    assert (code, outcome["verdict"]) == (0, "promoted")
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,18 @@ def test_an_edit_is_the_reviewers_correction(log, body):
         log.review("x", "edited", correction="\0")
     with pytest.raises(UnknownRow):
         log.review("y", "accepted")
+    with pytest.raises(Conflict, match="it has the revision 2, not 1"):
+        log.review("x", "rejected", revision=1)
+    assert log.review("x", "rejected", revision=2).revision == 3
+
+
+def test_the_newest_rows_are_read_page_by_page(log, body):
+    for name in "abc":
+        post(log, body(id=name))
+    first, second = log.rows(newest=2)
+    assert (first.id, second.id) == ("c", "b")
+    assert [row.id for row in log.rows(newest=2, before=second.sequence)] == ["a"]
+    assert [row.id for row in log.rows(before=second.sequence)] == ["a"]
 
 
 def test_the_same_sent_again_does_not_undo_an_edit_and_something_else_does(log, body):

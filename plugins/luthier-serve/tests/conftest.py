@@ -24,6 +24,7 @@ class Server:
 
     Attributes:
         url: where it answers.
+        page: the address for browsers that it printed, with the token where it made one.
         token: that it printed; empty if it printed none.
         model: the name that it is asked by.
     """
@@ -53,6 +54,7 @@ class Server:
         self.token = token
         if not token and "--no-token" not in options:
             self.token = self.process.stdout.readline().removeprefix("token: ").strip()
+        self.page = self.process.stdout.readline().removeprefix("page: ").strip()
         headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
         self.http = httpx2.Client(base_url=self.url, headers=headers, timeout=SECONDS)
         self.openai = OpenAI(base_url=f"{self.url}/v1", api_key=self.token or "none", max_retries=0, timeout=SECONDS)
@@ -131,6 +133,12 @@ def real_server() -> Callable[..., Server]:
         return Server(room, *options, model=str(model), scripted=False)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def server_at() -> Callable[..., Server]:
+    """Serves a scripted model in a directory; the caller ends it."""
+    return Server
 
 
 @pytest.fixture

@@ -84,6 +84,7 @@ def test_parameters(ctx: Context) -> None:
     text = "a@b.org at 192.168.1.20 or 020 8366 1177 or 030 1234567"
     assert masked(text, ctx, kinds=["email"]) == "<EMAIL> at 192.168.1.20 or 020 8366 1177 or 030 1234567"
     assert masked(text, ctx, kinds=["ip"], public_addresses_only=False).split(" or ")[0] == "a@b.org at <IP>"
+    assert masked("10.0.0.1, not 1.2.3.4", ctx, public_addresses_only=False) == "<IP>, not 1.2.3.4"
     assert masked(text, ctx, kinds=["phone"], regions=["GB", "DE"]) == "a@b.org at 192.168.1.20 or <PHONE> or <PHONE>"
     assert masked(text, ctx, kinds=["phone"], regions=[]) == text
     assert masked("a@b.org", ctx, replacement="[removed]") == "[removed]"

@@ -158,6 +158,7 @@ class FeedbackLog:
         source: str | None = None,
         person: str | None = None,
         since: datetime | None = None,
+        before: int | None = None,
         newest: int | None = None,
     ) -> Iterator[Row]:
         """The rows in the order of the log, read page by page; what is added meanwhile may be among them.
@@ -165,12 +166,15 @@ class FeedbackLog:
         Args:
             state, model, source, person: only rows with these.
             since: only rows acknowledged then or later.
+            before: only rows of a lower sequence number.
             newest: only so many, the newest first.
         """
         wanted = {"state": state, "model": model, "source": source, "person": person}
         query = select(ROWS).where(*(ROWS.c[name] == value for name, value in wanted.items() if value is not None))
         if since is not None:
             query = query.where(ROWS.c.time >= time_text(since))
+        if before is not None:
+            query = query.where(ROWS.c.sequence < before)
         if newest is None:
             yield from self._pages(query)
             return
@@ -195,16 +199,18 @@ class FeedbackLog:
                 found.setdefault("total", {})[name] = connection.execute(query).scalar_one()
         return found
 
-    def review(self, id: str, state: State, *, correction: str | None = None) -> Row:
+    def review(self, id: str, state: State, *, correction: str | None = None, revision: int | None = None) -> Row:
         """Note what a reviewer said of a row, and give the row.
 
         Args:
             id: of the row.
             state: `edited` with a correction; anything else leaves the correction as it is.
             correction: what the model should have written.
+            revision: which the reviewer saw.
 
         Raises:
             UnknownRow: if there is none.
+            Conflict: if it has another revision by now.
             TooLarge, InvalidFeedback: if the correction cannot be kept.
             ValueError: if there is a correction and the state is another than `edited`, or the other way round.
         """
@@ -213,6 +219,11 @@ class FeedbackLog:
         changes = {"state": state} | ({} if correction is None else {"correction": correction})
         with self._transaction(write=True) as connection:
             before = self._row(connection, id, lock=True)
+            if revision is not None and before.revision != revision:
+                raise Conflict(
+                    f"the feedback {id!r} was changed meanwhile: it has the revision {before.revision}, not {revision}",
+                    "Look at it again.",
+                )
             with problems_in_words():
                 after = Kept.model_validate({**as_kept(before).model_dump(), **changes})
             if after.digest != before.digest:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import mimetypes
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ from luthier_serve.routes import Desk, openai_routes
 
 STATIC = Path(__file__).parent / "static"
 
+# Where a system's own table says otherwise (as Windows' registry may), browsers would not run the page's modules.
+mimetypes.add_type("text/javascript", ".js")
+
 log = logging.getLogger("luthier.serve")
 
 
@@ -38,7 +43,7 @@ def create_app(desk: Desk, access: Access, keeper: Keeper | None) -> FastAPI:
     app.include_router(openai_routes(desk))
     if keeper is not None:
         app.include_router(feedback_routes(keeper))
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", PageFiles(directory=STATIC), name="static")
 
     @app.get("/")
     async def page() -> Response:
@@ -65,10 +70,26 @@ def create_app(desk: Desk, access: Access, keeper: Keeper | None) -> FastAPI:
 
 PAGE_HEADERS = {
     # The page has all that it needs beside it, and may not be put into another one.
-    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    # Text never becomes markup: browsers that know trusted types refuse what would make some of it.
+    "content-security-policy": "default-src 'self'; object-src 'none'; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
+    # A browser asks again whether a file is the same, so that a newer Luthier's files are not mixed with older ones.
+    "cache-control": "no-cache",
 }
+
+
+class PageFiles(StaticFiles):
+    """The page's files, with its headers."""
+
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        """See Starlette."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(PAGE_HEADERS)
+        return response
 
 
 class Counting:

@@ -143,5 +143,7 @@ def serve(
         typer.echo(f"{', '.join(found)} at {address}/v1")
         if new_token:
             typer.echo(f"token: {new_token}")
+        # Browsers keep what follows the # to themselves: the page takes the token from there.
+        typer.echo(f"page: {address}/{f'#token={new_token}' if new_token else ''}")
 
     run(Settings(found, host, port, access, limits, place_of(feedback), log_prompts), started)

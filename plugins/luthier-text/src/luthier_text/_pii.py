@@ -53,6 +53,7 @@ NUMBERED = re.compile(
 """What stands before a version or a section number, which may look like an IPv4 address."""
 LEAST_OCTET = 20
 """Four numbers below this are a version or a section (`1.2.3.4`): of public addresses one in 27,000 has such."""
+PRIVATE = 10
 CATALOGUED = re.compile(r"(?:\b(?:isbn|issn|doi|pmid|arxiv|rfc|iso|jis|bug)\b|#)[^\n\d]{0,12}$", re.IGNORECASE)
 """What stands before the number of a book or a standard, which may look like a telephone number."""
 LEAST_DIGITS = 7
@@ -121,7 +122,9 @@ def addresses(text: str, *, public_only: bool) -> Iterator[Match]:
 
 def _is_version(octets: bytes, text: str, match: re.Match[str]) -> bool:
     before = text[max(match.start() - 32, 0) : match.start()]
-    return max(octets) < LEAST_OCTET or NUMBERED.search(before) is not None
+    # Who asks for private addresses means 10.0.0.1.
+    small = max(octets) < LEAST_OCTET and octets[0] != PRIVATE
+    return small or NUMBERED.search(before) is not None
 
 
 def phones(text: str, *, regions: Sequence[str]) -> Iterator[Match]:

@@ -217,7 +217,7 @@ def pii(
       check digit is right (Luhn, ISO/IEC 7812).
     - `iban`: of a country's length and form, whose check digits are right (ISO 13616), by python-stdnum.
     - `ip`: IPv4 and IPv6, read by `ipaddress`. Of four numbers that could be an address, those that are all below 20
-      (`1.2.3.4`) or follow words such as `version` and `section` are no address.
+      (`1.2.3.4`, but not `10.0.0.1`) or follow words such as `version` and `section` are no address.
 
     Texts are searched in polars first, so that only rows with a suspect reach the rules. What is masked already is
     known by its brackets and left alone: masking twice is masking once. Names, postal addresses, dates of birth and

@@ -83,7 +83,10 @@ class Known:
 
     def rows(self) -> dict[str, int | None]:
         """How many rows are usable, new since the champion, and not decided on."""
-        new = new_since(self.usable, self.champion.run if self.champion else None)
+        try:
+            new = new_since(self.usable, self.champion.run if self.champion else None)
+        except InputError:
+            new = None  # Somebody removed the run; its model is there all the same.
         last = new_since(self.usable, self.decided[0]) if self.decided else self.usable
         undecided = None if new is None or last is None else len(new & last)
         return {"usable": len(self.usable), "new": None if new is None else len(new), "undecided": undecided}

@@ -1,0 +1,73 @@
+"""`luthier watch`. Light: what it needs is imported when it is called."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from luthier_feedback.improvement.commands import (
+    ConfidenceOption,
+    DeviceOption,
+    HomeOption,
+    MetricOption,
+    PluginOption,
+    RecipeArgument,
+    ToleranceOption,
+    command_app,
+    read_tolerances,
+)
+
+EXAMPLES = """
+Examples:
+
+\b
+  luthier watch recipe.yaml --every 1d --min-feedback 200
+  luthier watch recipe.yaml --once --min-feedback 200     # from cron
+
+It ends with Ctrl-C or SIGTERM, between or within rounds; what was finished is kept.
+"""
+
+app = command_app()
+
+
+@app.callback(epilog=EXAMPLES)
+def watch(
+    recipe: RecipeArgument,
+    *,
+    every: Annotated[
+        str, typer.Option(metavar="TIME", help="From the beginning of a round to that of the next: 30m, 12h, 1d.")
+    ] = "1d",
+    min_feedback: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Do nothing with fewer rows that no round decided on yet.")
+    ] = 1,
+    once: Annotated[bool, typer.Option("--once", help="End after one round.")] = False,
+    metric: MetricOption = None,
+    confidence: ConfidenceOption = 0.95,
+    tolerance: ToleranceOption = [],  # noqa: B006 - typer copies it
+    device: DeviceOption = "auto",
+    plugins: PluginOption = [],  # noqa: B006
+    home: HomeOption = None,
+) -> None:
+    """Do `luthier improve` on a schedule, as soon as there is enough new feedback.
+
+    What becomes of each round is printed, and kept in watch.jsonl with the metrics of champion and challenger. A round
+    that fails or is refused ends nothing: the next one comes. One watcher a recipe.
+    """
+    from luthier_feedback.improvement.round import Wanted
+    from luthier_feedback.improvement.watching import Schedule, read_interval
+    from luthier_feedback.improvement.watching import watch as watch_recipe
+
+    general, own = read_tolerances(tolerance)
+    wanted = Wanted(
+        recipe,
+        metric=metric,
+        confidence=confidence,
+        tolerance=general,
+        tolerances=own,
+        home=home,
+        plugins=plugins,
+        device=device,
+        display=False,
+    )
+    watch_recipe(wanted, Schedule(read_interval(every), min_feedback, once), typer.echo)

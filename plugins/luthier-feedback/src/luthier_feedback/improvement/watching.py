@@ -1,0 +1,130 @@
+"""Rounds on a schedule: one after another, each logged, whatever becomes of a single one."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import luthier
+from luthier import InputError, LuthierError
+from luthier_feedback.improvement.outcome import Outcome
+from luthier_feedback.improvement.place import alone, directory_for, home_of, name_of
+from luthier_feedback.improvement.round import Wanted, improve, look
+from luthier_feedback.improvement.terminal import headline
+
+LOG = "watch.jsonl"
+YEAR = 366 * 86400
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When rounds are.
+
+    Attributes:
+        every: seconds from the beginning of one to that of the next; one that takes longer is followed at once.
+        min_feedback: rows that no round decided on yet; with fewer a round does nothing.
+        once: end after the first.
+    """
+
+    every: float
+    min_feedback: int = 1
+    once: bool = False
+
+
+def watch(
+    wanted: Wanted,
+    schedule: Schedule,
+    tell: Callable[[str], None],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Do rounds until somebody interrupts it.
+
+    Args:
+        wanted: what is asked for in each.
+        schedule: when.
+        tell: is told in a line what became of each.
+        clock: seconds that only grow, whatever the wall clock is set to.
+        sleep: waits for so many seconds.
+
+    Raises:
+        InputError: if the recipe or the log cannot be used at the beginning, or the recipe is watched already.
+    """
+    home = home_of(wanted.recipe, wanted.home)
+    luthier.plan(wanted.recipe, home=home, plugins=wanted.plugins)  # What is wrong from the beginning stays wrong.
+    name = name_of(wanted.recipe)
+    directory = directory_for(home, name)
+    what = f"{name!r} in {home} is watched already"
+    # Rounds by hand come between those of the schedule.
+    wanted = replace(wanted, wait=True)
+    with alone(directory / "watch.lock", what, "End the other `luthier watch` first."):
+        while True:
+            began = clock()
+            record = one_round(wanted, schedule.min_feedback)
+            tell(f"{record['time']} {record['told']}")
+            _append(directory / LOG, record, tell)
+            if schedule.once:
+                return
+            sleep(max(0.0, began + schedule.every - clock()))
+
+
+def one_round(wanted: Wanted, min_feedback: int) -> dict[str, Any]:
+    """What became of a round, as the log keeps it: an error in it is told there and ends nothing else."""
+    try:
+        rows = look(wanted).rows()
+        undecided = rows["undecided"]
+        if undecided is not None and undecided < min_feedback:
+            told = f"waiting: {undecided:,} rows of feedback are new, {min_feedback:,} are wanted"
+            return _record("waiting", told, rows=rows)
+        return _record_of(improve(wanted))
+    except LuthierError as error:
+        return _record("failed", f"failed: {error.message}", remedy=error.remedy)
+    except Exception as error:  # A bug in one round must not end all that come after it.
+        return _record("failed", f"failed: {type(error).__name__}: {error}", traceback=traceback.format_exc())
+
+
+def _record_of(outcome: Outcome) -> dict[str, Any]:
+    told = outcome.reasons[0] if outcome.verdict == "unchanged" else f"{headline(outcome)}: {outcome.reasons[0]}"
+    return _record(
+        outcome.verdict,
+        told,
+        rows=outcome.rows,
+        run=outcome.run,
+        number=outcome.number,
+        champion={each.name: each.champion for each in outcome.comparisons},
+        challenger={each.name: each.challenger for each in outcome.comparisons},
+        page=outcome.page,
+    )
+
+
+def _record(state: str, told: str, **more: Any) -> dict[str, Any]:
+    return {"time": datetime.now(UTC).isoformat(timespec="seconds"), "state": state, "told": told, **more}
+
+
+def _append(path: Path, record: dict[str, Any], tell: Callable[[str], None]) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    except OSError as error:
+        # A full disk may have room again by the next round.
+        tell(f"{path} cannot be written: {error.strerror}")
+
+
+def read_interval(text: str) -> float:
+    """Seconds of a time as it is written: `90s`, `30m`, `12h`, `1d`.
+
+    Raises:
+        InputError: if it is none, or no time at all.
+    """
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = text.strip()[:-1], text.strip()[-1:]
+    if unit not in units or not number.isascii() or not number.isdigit() or not 0 < int(number) * units[unit] <= YEAR:
+        raise InputError(f"--every: {text!r} is no time up to a year", "Write 30m, 12h or 1d.")
+    return float(int(number) * units[unit])
