@@ -260,7 +260,7 @@ def check(pytester: pytest.Pytester) -> Check:
 
 def test_a_good_plugin_passes_with_a_test_for_each_check_and_component(check: Check) -> None:
     result = check(GOOD, "-v")
-    result.assert_outcomes(passed=37, skipped=5)
+    result.assert_outcomes(passed=38, skipped=5)
     text = result.stdout.str()
     names = set(re.findall(r"\[(\S+)\] PASSED", text))
     assert {"hooks", "light-import", "clean:tidy/sharding", "architecture:parrot/killed"} <= names

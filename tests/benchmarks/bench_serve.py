@@ -2,8 +2,8 @@
 
 Each client streams one chat after the other; tokens a second are those of all clients together, over the wall clock,
 and the first token is what a client waits for. The servers have the machine in turns, round by round, and the best
-round counts. Matched quantization: our int8 (blocks of 32, 8 bits) beside Q8_0, the same SmolLM2-135M. The time to a
-new champion is from the return of `promote` to the first answer of the new model.
+round counts. Matched quantization: our int8 beside Q8_0, the same SmolLM2-135M. The time to a new champion is from the
+return of `promote` to the first answer of the new model; two models take turns, int8 in blocks of 64 and of 32.
 
 llama.cpp's server is any that speaks OpenAI's API: one that runs (`--llama-url`), or a command that starts it
 (`--llama-command "llama-server -m {gguf} --port {port} -np 8 -t 2"`). Without either it is left out.
@@ -48,6 +48,7 @@ steps:
   - export: genai
     from: pretrained
   - quantize: int8
+    block_size: {block}
 """
 QUESTION = "Describe in a few sentences what number {number} on a list of useful tools for a workshop might be."
 
@@ -124,23 +125,35 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def follow(client: OpenAI, recipe: Path, home: Path, rounds: int) -> list[float]:
-    """The seconds from `promote` to the first answer of the new champion, of each round."""
+def follow(client: OpenAI, runs: Sequence[luthier.Run], rounds: int) -> list[float]:
+    """The seconds from `promote` to the first answer of the new champion, of each round.
+
+    Args:
+        client: of the server.
+        runs: two, of which the first made the champion.
+        rounds: how often the other one is promoted.
+    """
     taken = []
-    for _ in range(rounds):
-        # The steps are cached, and the model is the same; the champion is another, and loaded anew.
-        before = client.models.retrieve("champion").created
-        run = luthier.run(recipe, home=home, display=False)
-        luthier.promote(run)
+    for number in range(rounds):
+        before = client.models.retrieve("champion").model_extra
+        luthier.promote(runs[(number + 1) % len(runs)])
         began = time.perf_counter()
-        while client.models.retrieve("champion").created == before:
+        while client.models.retrieve("champion").model_extra == before:
+            if time.perf_counter() - began > START_SECONDS:
+                raise SystemExit(f"bench_serve: the server did not follow the champion within {START_SECONDS} s")
             time.sleep(0.02)
         client.chat.completions.create(
             model="champion", messages=[{"role": "user", "content": "Hello"}], max_tokens=1, temperature=0
         )
         taken.append(time.perf_counter() - began)
-        time.sleep(1.1)  # `created` counts seconds
     return taken
+
+
+def made(model: str, block: int, room: Path) -> luthier.Run:
+    """The run that makes the model, with int8 in blocks of this size."""
+    recipe = room / f"blocks-of-{block}.yaml"
+    recipe.write_text(RECIPE.format(model=model, block=block), encoding="utf-8")
+    return luthier.run(recipe, home=room / "home", display=False)
 
 
 def main() -> None:
@@ -156,13 +169,21 @@ def main() -> None:
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         room = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        home, recipe = room / "home", room / "recipe.yaml"
-        recipe.write_text(RECIPE.format(model=arguments.model), encoding="utf-8")
-        run = luthier.run(recipe, home=home, display=False)
-        luthier.promote(run)
+        runs = [made(arguments.model, block, room) for block in (64, 32)]
+        luthier.promote(runs[0])
         port, token = free_port(), "benchmark-benchmark"
         (room / "token").write_text(token, encoding="utf-8")
-        command = [sys.executable, "-m", "luthier.cli", "serve", "champion", "--home", str(home), "--port", str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "luthier.cli",
+            "serve",
+            "champion",
+            "--home",
+            str(room / "home"),
+            "--port",
+            str(port),
+        ]
         command += ["--token-file", str(room / "token"), "--threads", str(arguments.threads), "--feedback", "none"]
         ours = stack.enter_context(started(command, port, token))
         contenders = [Contender("luthier serve, int8", ours, "champion")]
@@ -171,7 +192,7 @@ def main() -> None:
             contenders.append(Contender("llama.cpp's server", theirs, theirs.models.list().data[0].id))
         elif arguments.llama_command:
             port = free_port()
-            gguf = next(run.model("q8_0").path.glob("*.gguf"))
+            gguf = next(runs[0].model("q8_0").path.glob("*.gguf"))
             command = shlex.split(arguments.llama_command.format(gguf=gguf, port=port))
             theirs = stack.enter_context(started(command, port))
             contenders.append(Contender("llama.cpp's server, Q8_0", theirs, theirs.models.list().data[0].id))
@@ -191,7 +212,7 @@ def main() -> None:
                 first = each.first[clients]
                 best = max(each.speeds[clients])
                 print(f"| {each.name} | {clients} | {best:.0f} | {statistics.median(first):.2f} | {max(first):.2f} |")
-        seconds = follow(ours, recipe, home, arguments.rounds)
+        seconds = follow(ours, runs, arguments.rounds)
         print(f"from promote to the new champion's first answer: {', '.join(f'{each:.1f}' for each in seconds)} s")
 
 
