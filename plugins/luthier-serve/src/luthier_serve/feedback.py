@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -146,15 +145,5 @@ def feedback_routes(keeper: Keeper) -> APIRouter:
 
 
 def place_of(told: str) -> str | None:
-    """Where feedback is kept, from what the user typed: empty for the log's default place, None where it is not.
-
-    Raises:
-        InputError: if a place is named, and there is nothing that would write there.
-    """
-    if told == "none":
-        return None
-    if find_spec("luthier_feedback") is not None:
-        return told
-    if told:
-        raise InputError("feedback is kept by luthier-feedback, which is not installed", "pip install luthier-feedback")
-    return None
+    """Where feedback is kept, from what the user typed: empty for the log's default place, None where it is not."""
+    return None if told == "none" else told
