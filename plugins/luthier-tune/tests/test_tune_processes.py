@@ -84,7 +84,14 @@ def only_these_plugins(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
 
 
-def test_two_processes_compute_what_one_would_also_after_one_died(tmp_path, tiny, examples):
+@pytest.fixture
+def started():
+    """The processes that a test has started by now, the oldest first: servers of other tests may still run."""
+    others = set(psutil.Process().children())
+    return lambda: sorted(set(psutil.Process().children()) - others, key=lambda each: each.pid)
+
+
+def test_two_processes_compute_what_one_would_also_after_one_died(tmp_path, tiny, examples, started):
     options = {"rank": 4, **BATCHES}
     one = alone(luthier_tune.lora, tmp_path / "one", tiny, examples, **options)
     told = together(luthier_tune.lora, tmp_path / "two", tiny, examples, **options)
@@ -103,17 +110,16 @@ def test_two_processes_compute_what_one_would_also_after_one_died(tmp_path, tiny
 
     def kill_the_second(step):
         if step == 3:
-            children = sorted(psutil.Process().children(), key=lambda each: each.create_time())
-            children[1].kill()
+            started()[1].kill()
 
     with pytest.raises(LuthierError, match="process 1 of 2 was killed, as the system does where memory runs") as died:
         together(luthier_tune.lora, tmp_path / "died", tiny, examples, kill_the_second, **options)
     assert "run again to go on from it" in died.value.remedy
-    assert psutil.Process().children() == []
+    assert started() == []
     again = together(luthier_tune.lora, tmp_path / "died", tiny, examples, **options)
     assert next(message["done"] for message in again if message["type"] == "progress") > 2
     assert identity(tmp_path / "died") == identity(tmp_path / "two")
-    assert psutil.Process().children() == []
+    assert started() == []
 
 
 def test_kept_activations_are_shared_by_the_processes(tmp_path, tiny, examples):
@@ -148,13 +154,13 @@ def test_another_process_that_makes_the_file_of_activations_too_takes_nothing_aw
     assert torch.equal(ours.get(1), states[:2])
 
 
-def test_an_error_of_the_processes_is_told(tmp_path, tiny, examples):
+def test_an_error_of_the_processes_is_told(tmp_path, tiny, examples, started):
     wrong = job(luthier_tune.lora, tmp_path, tiny, examples, max_steps=1, targets=["q_prj"])
     messages = list(luthier_tune.local(wrong))
     assert messages[-1]["type"] == "error"
     assert "`targets` names 'q_prj'" in messages[-1]["message"]
     assert messages[-1]["refused"]
-    assert psutil.Process().children() == []
+    assert started() == []
 
 
 def test_more_processes_than_devices_are_refused(tmp_path, tiny, examples, monkeypatch):
@@ -253,13 +259,13 @@ def test_a_sharded_model_learns_what_a_whole_one_does(tmp_path, tiny, examples, 
 
 
 @pytest.mark.slow
-def test_a_sharded_training_goes_on_after_a_kill(tmp_path, tiny, examples, on_cpus):
+def test_a_sharded_training_goes_on_after_a_kill(tmp_path, tiny, examples, on_cpus, started):
     options = {"fsdp": {}, "learning_rate": 1e-3, "local_plugins": on_cpus, **BATCHES}
     together(luthier_tune.full, tmp_path / "undisturbed", tiny, examples, **options)
 
     def kill_one(step):
         if step == 3:
-            psutil.Process().children()[0].kill()
+            started()[0].kill()
 
     with pytest.raises(LuthierError, match="was killed"):
         together(luthier_tune.full, tmp_path / "died", tiny, examples, kill_one, **options)
