@@ -50,6 +50,7 @@ class Follower:
             try:
                 await self._look()
             except Exception:
+                # A bug of ours: it is told with its traceback, and the server goes on with the model that it has.
                 log.exception("the champion could not be looked up; what is served goes on")
 
     async def _look(self) -> None:
