@@ -1,4 +1,4 @@
-"""The page in a browser, as a person uses it: chat, stop, vote, correct, tag, review, compare, by mouse and by keyboard."""
+"""The page in a browser, as a person uses it: chat, vote, correct, tag, review, compare, by mouse and by keyboard."""
 
 from __future__ import annotations
 
@@ -269,9 +269,8 @@ def test_two_models_are_compared_by_keyboard_and_their_names_told_afterwards(pag
     expect(choices).to_have_count(0)
     expect(page.get_by_label("Choices so far").get_by_text("challenger is better").locator("..")).to_contain_text("1")
     last, before = rows(served, limit=2)
-    for row, model, vote, answer in zip(
-        sorted((last, before), key=lambda row: row["vote"]), ("toy", "challenger"), (-1, 1), ("hello", "good day")
-    ):
+    worse, liked = sorted((last, before), key=lambda row: row["vote"])
+    for row, model, vote, answer in ((worse, "toy", -1, "hello"), (liked, "challenger", 1, "good day")):
         assert (row["champion"], row["vote"], row["answer"]) == (model, vote, answer)
         assert row["model"] == served.openai.models.retrieve(model).hash
         assert (row["tags"], row["source"], row["consent"]) == (["comparison"], "page", False)
