@@ -17,7 +17,7 @@ class Stream:
         self.model = model
         self.prompt = text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
         command, _, rest = text.partition(" ")
-        if command == "refuse":
+        if command == "refuse" and model.settings.get("refuses", True):
             raise InputError("the prompt is not to the model's taste", "Ask otherwise.")
         if command == "count":
             self.words = [f"{word} " for word in range(int(rest.split()[0]))]

@@ -1,7 +1,8 @@
-"""The page in a browser, as a person uses it: chat, stop, vote, correct, tag, review, by mouse and by keyboard."""
+"""The page in a browser, as a person uses it: chat, vote, correct, tag, review, compare, by mouse and by keyboard."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
@@ -31,7 +32,11 @@ def browser():
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, server_at):
     room = tmp_path_factory.mktemp("page")
-    server = server_at(room, "--feedback", str(room / "feedback.db"), pause=0.01)
+    challenger = room / "challenger"
+    challenger.mkdir()
+    settings = {"pause": 0.02, "greeting": "good day", "refuses": False}
+    (challenger / "config.json").write_text(json.dumps(settings))
+    server = server_at(room, str(challenger), "--feedback", str(room / "feedback.db"), pause=0.01)
     yield server
     server.close()
 
@@ -58,6 +63,21 @@ def send(page, text):
     page.get_by_label("Message").fill(text)
     page.get_by_label("Message").press("Enter")
     return page.get_by_label("Answer", exact=True).last
+
+
+def compare(page, text):
+    field = page.get_by_label("Prompt for both")
+    if not field.is_visible():
+        page.get_by_role("button", name="Compare").click()
+    field.fill(text)
+    field.press("Enter")
+    return page.get_by_label("Answer A", exact=True), page.get_by_label("Answer B", exact=True)
+
+
+def whose(page):
+    """The models that wrote A and B, once that is told."""
+    expect(page.get_by_role("heading", name=re.compile("^[AB]: "))).to_have_count(2)
+    return [heading.split()[1] for heading in page.locator("#compared h2").all_inner_texts()]
 
 
 def rows(served, **query):
@@ -231,10 +251,128 @@ def test_what_fails_is_told_and_can_be_asked_again(page):
     expect(send(page, "echo well")).to_contain_text("well")
 
 
+def test_two_models_are_compared_by_keyboard_and_their_names_told_afterwards(page, served):
+    page.get_by_role("button", name="New conversation").focus()
+    page.keyboard.press("4")
+    expect(page.get_by_label("Prompt for both")).to_be_focused()
+    page.keyboard.type("greet")
+    page.keyboard.press("Enter")
+    choices = page.get_by_role("group", name="Which is better?")
+    expect(choices).to_be_visible()
+    expect(page.get_by_label("Comparison")).to_be_focused()
+    texts = page.locator("#compared .answer .text").all_inner_texts()
+    assert sorted(texts) == ["good day", "hello"]
+    better = texts.index("good day")
+    page.keyboard.press("ab"[better])
+    assert whose(page)[better] == "challenger"
+    expect(page.get_by_role("status")).to_contain_text(f"Saved: {'AB'[better]} is better.")
+    expect(choices).to_have_count(0)
+    expect(page.get_by_label("Choices so far").get_by_text("challenger is better").locator("..")).to_contain_text("1")
+    last, before = rows(served, limit=2)
+    worse, liked = sorted((last, before), key=lambda row: row["vote"])
+    for row, model, vote, answer in ((worse, "toy", -1, "hello"), (liked, "challenger", 1, "good day")):
+        assert (row["champion"], row["vote"], row["answer"]) == (model, vote, answer)
+        assert row["model"] == served.openai.models.retrieve(model).hash
+        assert (row["tags"], row["source"], row["consent"]) == (["comparison"], "page", False)
+        assert [turn["content"] for turn in row["prompt"]] == ["greet"]
+    assert last["id"].removesuffix("-B") == before["id"].removesuffix("-A")
+    expect(page.get_by_label("Prompt for both")).to_be_focused()
+
+
+def test_a_comparison_is_blind(page, served):
+    names = [text for name in ("toy", "challenger") for text in (name, served.openai.models.retrieve(name).hash)]
+    pages, orders = set(), set()
+    for _ in range(40):
+        compare(page, "echo the same words")
+        expect(page.get_by_role("button", name="Both are good")).to_be_visible()
+        compared = page.locator("#compare").evaluate("each => each.outerHTML")
+        assert [name for name in names if name in compared] == []
+        pages.add(page.content())
+        expect(page.get_by_role("button", name="A is better")).to_have_count(0)  # Of two answers that are one.
+        page.keyboard.press("u")
+        orders.add(tuple(whose(page)))
+        if len(orders) == 2:
+            break
+    # Both orders were drawn, and the page was the same to the letter until the choice was made.
+    assert orders == {("toy", "challenger"), ("challenger", "toy")}
+    assert len(pages) == 1
+
+
+def test_a_comparison_is_stopped_or_fails_without_a_choice(page, served):
+    kept = rows(served, limit=1)
+    first, second = compare(page, "count 2000")
+    for answer in (first, second):
+        expect(answer).to_contain_text("3 ")
+    page.keyboard.press("Escape")
+    for answer in (first, second):
+        expect(answer).to_contain_text("Stopped.")
+    assert sorted(whose(page)) == ["challenger", "toy"]
+    served.wait_until(lambda: served.metric("luthier_completions_active") == 0)
+    compare(page, "refuse this")
+    expect(page.get_by_role("alert")).to_contain_text("not to the model's taste")
+    page.wrong.clear()
+    failed = page.locator("#compared section").nth(whose(page).index("toy"))
+    expect(failed).to_contain_text("not to the model's taste")
+    expect(page.locator("#compared section").nth(whose(page).index("challenger"))).to_contain_text("this")
+    expect(page.get_by_role("group", name="Which is better?")).to_have_count(0)
+    failed.get_by_role("button", name="Ask again").click()
+    expect(page.get_by_label("Prompt for both")).to_have_value("refuse this")
+    assert rows(served, limit=1) == kept
+
+
+def test_a_choice_that_could_not_be_saved_is_made_again_and_counts_once(page, served):
+    kept = len(rows(served, limit=50))
+    posts = []
+
+    def second_fails(route):
+        posts.append(route.request.post_data_json["id"])
+        if len(posts) == 2:
+            error = {"message": "the log is locked", "type": "server_error", "param": None, "code": "locked"}
+            route.fulfill(status=503, json={"error": error})
+        else:
+            route.continue_()
+
+    page.route("**/v1/feedback", second_fails)
+    compare(page, "greet")
+    page.get_by_role("button", name="Both are bad").click()
+    expect(page.get_by_role("alert")).to_contain_text("the log is locked")
+    page.wrong.clear()
+    assert "challenger" not in page.locator("#compare").evaluate("each => each.outerHTML")
+    page.get_by_role("button", name="Both are bad").click()
+    assert sorted(whose(page)) == ["challenger", "toy"]
+    assert (posts[:2], len(posts)) == (posts[2:], 4)
+    found = rows(served, limit=50)
+    assert (len(found), [row["vote"] for row in found[:2]]) == (kept + 2, [-1, -1])
+    expect(page.get_by_label("Choices so far").get_by_text("Both are bad").locator("..")).to_contain_text("1")
+
+
+@pytest.mark.parametrize(
+    ("models", "pair"), [(["other", "champion:x", "third"], ("champion:x", "other")), (["toy"], None)]
+)
+def test_the_champion_is_compared_with_the_first_other_model(page, models, pair):
+    listed = {"object": "list", "data": [{"id": name, "object": "model"} for name in models]}
+    page.route("**/v1/models", lambda route: route.fulfill(json=listed))
+    page.reload()
+    expect(page.get_by_label("Message")).to_be_visible()
+    tab = page.get_by_role("button", name="Compare")
+    expect(tab).to_have_count(1 if pair else 0)
+    if not pair:
+        return
+    tab.click()
+    first, second = page.get_by_role("combobox", name="Compare"), page.get_by_role("combobox", name="with")
+    expect(first).to_have_value(pair[0])
+    expect(second).to_have_value(pair[1])
+    # None is compared with itself.
+    first.select_option("other")
+    expect(second).to_have_value("champion:x")
+
+
 def test_a_narrow_window_needs_no_scrolling_sideways(page):
     page.set_viewport_size({"width": 320, "height": 640})
     send(page, f"echo {'x' * 300}")
-    for view in ("Chat", "Feedback", "Review"):
+    compare(page, f"echo {'x' * 300}")
+    expect(page.get_by_role("button", name="Both are good")).to_be_visible()
+    for view in ("Chat", "Feedback", "Review", "Compare"):
         page.get_by_role("button", name=view).click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 320, view
 
@@ -246,6 +384,7 @@ def test_without_feedback_there_is_the_chat_alone(browser, start):
     expect(send(page, "echo well")).to_contain_text("well")
     expect(page.get_by_label("Answer", exact=True)).not_to_have_attribute("aria-busy", "true")
     expect(page.get_by_role("button", name="Good answer")).to_have_count(0)
-    expect(page.get_by_role("button", name="Review")).to_have_count(0)
+    for view in ("Review", "Compare"):
+        expect(page.get_by_role("button", name=view)).to_have_count(0)
     expect(page.get_by_label("My pseudonym")).to_be_hidden()
     page.context.close()

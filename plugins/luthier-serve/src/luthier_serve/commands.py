@@ -13,7 +13,7 @@ Examples:
 \b
   luthier serve latest
   luthier serve champion --port 8000
-  luthier serve champion path/to/challenger --token-file token.txt
+  luthier serve champion latest --token-file token.txt
   luthier serve latest --host 0.0.0.0 --allow-host models.example.org --token-file token.txt
 
 Ctrl-C or SIGTERM ends it: what runs may go on for --drain seconds. Exit codes: 0 ended as told, 1 your input.
@@ -111,6 +111,8 @@ def serve(
     ] = False,
 ) -> None:
     """Serve models to clients of OpenAI's API: chat, completions, streaming, several clients at once.
+
+    Of several models each has its name, and the page has two of them compared, unseen which is which.
 
     Completions are greedy where a client does not ask for a temperature, as the models were evaluated.
     """

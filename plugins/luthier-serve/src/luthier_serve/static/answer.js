@@ -8,21 +8,24 @@ const MAX_TAGS = 20;
 /** An answer that is being written, and then judged. */
 export class Answer {
   #said = { vote: null, correction: null, tags: [] };
-  #id = newId();
+  #id = api.newId();
   #subject = null;
   #terms;
   #saving = Promise.resolve();
   #text = "";
   #judging;
 
-  /** @param {function(): {consent: boolean, person: ?string}} terms on which the person gives feedback; null for none */
-  constructor(terms) {
+  /**
+   * @param {?function(): {consent: boolean, person: ?string}} terms on which the person gives feedback; null for none
+   * @param {string} label which answer it is
+   */
+  constructor(terms, label = "Answer") {
     this.#terms = terms;
     this.shown = element("div", { class: "text" });
     this.note = element("p", { class: "quiet", hidden: true });
     this.tools = element("div", { class: "tools" });
     this.element = element("article", {
-      class: "answer", tabindex: "-1", "aria-label": "Answer", "aria-busy": "true", keydown: (event) => this.#keys(event),
+      class: "answer", tabindex: "-1", "aria-label": label, "aria-busy": "true", keydown: (event) => this.#keys(event),
     }, this.shown, this.note, this.tools);
   }
 
@@ -52,6 +55,16 @@ export class Answer {
     this.#judging = true;
     // Half an answer is no example of a good or a bad one.
     this.#offer(reason !== "stopped");
+  }
+
+  /**
+   * There is no answer, or no more of it.
+   * @param {Error} error that says why
+   * @param {function()} again is called where the person wants to ask again
+   */
+  fail(error, again) {
+    this.tools.append(element("p", { class: "problem" }, error.message),
+      element("button", { type: "button", click: again }, "Ask again"));
   }
 
   #noteThat(text) {
@@ -151,9 +164,4 @@ export class Answer {
     event.preventDefault();
     does();
   }
-}
-
-/** An id for feedback. `crypto.randomUUID` is not there on pages that came without TLS from another machine. */
-function newId() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -78,8 +78,38 @@ export function rows({ state, before, limit = 20 }) {
   return json(`/v1/feedback?${query}`);
 }
 
+/** An id for feedback. `crypto.randomUUID` is not there on pages that came without TLS from another machine. */
+export function newId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * Have a model answer.
+ * @param {string} model its name
+ * @param {object[]} messages the conversation
+ * @param {AbortSignal} signal that stops it
+ * @param {function(string)} append takes the pieces of the answer as they come
+ * @returns {Promise<{reason: string, hash: ?string, error: ?Error}>} why it ended: `stop`, `length`, `stopped`, or
+ *   `failed` with the error; and which model it was
+ */
+export async function write(model, messages, signal, append) {
+  const written = { reason: "failed", hash: null, error: null };
+  try {
+    for await (const chunk of chat(model, messages, signal)) {
+      written.hash = chunk.system_fingerprint;
+      const [choice] = chunk.choices;
+      append(choice?.delta.content ?? "");
+      written.reason = choice?.finish_reason ?? written.reason;
+    }
+  } catch (error) {
+    if (error.name === "AbortError") written.reason = "stopped";
+    else Object.assign(written, { reason: "failed", error });
+  }
+  return written;
+}
+
 /** The chunks of an answer, as they come. */
-export async function* chat(model, messages, signal) {
+async function* chat(model, messages, signal) {
   const answer = await send("/v1/chat/completions", { body: { model, messages, stream: true }, signal });
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let unread = "";

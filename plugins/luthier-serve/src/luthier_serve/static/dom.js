@@ -24,6 +24,19 @@ export function thumb(vote) {
   return element("span", { class: vote === 1 ? "thumb" : "thumb down", role: "img", "aria-label": label });
 }
 
+/** A button that a key presses too, which it shows. */
+export function keyButton(name, key, click, kind = "") {
+  return element("button", {
+    type: "button", class: kind, "data-key": key, "aria-keyshortcuts": key, click,
+  }, name, element("kbd", { "aria-hidden": "true" }, key));
+}
+
+/** Fill a list with figures, each with its name. */
+export function showFigures(list, figures) {
+  list.replaceChildren(...Object.entries(figures).map(([name, figure]) =>
+    element("div", {}, element("dt", {}, name), element("dd", {}, String(figure)))));
+}
+
 /** The element of an id, which the page has. */
 export const byId = (id) => document.getElementById(id);
 

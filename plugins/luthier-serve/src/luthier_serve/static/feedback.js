@@ -1,7 +1,7 @@
 // The feedback so far: how much there is of each kind, and the rows.
 
 import * as api from "./api.js";
-import { byId, complain, element } from "./dom.js";
+import { byId, complain, element, showFigures } from "./dom.js";
 import { rowParts } from "./row.js";
 
 /** The view `feedback`. */
@@ -25,12 +25,10 @@ export class Feedback {
   }
 
   #count({ total, vote, state }) {
-    const told = {
-      "in all": total.rows, "good": vote["1"], "bad": vote["-1"], "corrections": total.corrections,
-      "for training": total["may be learnt from"], "to review": state.new,
-    };
-    byId("counts").replaceChildren(...Object.entries(told).map(([name, count]) =>
-      element("div", {}, element("dt", {}, name), element("dd", {}, String(count ?? 0)))));
+    showFigures(byId("counts"), {
+      "in all": total.rows, "good": vote["1"] ?? 0, "bad": vote["-1"] ?? 0, "corrections": total.corrections,
+      "for training": total["may be learnt from"], "to review": state.new ?? 0,
+    });
   }
 
   async #more() {

@@ -2,20 +2,24 @@
 
 import * as api from "./api.js";
 import { Chat } from "./chat.js";
+import { CHOICES, Compare } from "./compare.js";
 import { byId, complain, tell } from "./dom.js";
 import { Feedback } from "./feedback.js";
 import { Review } from "./review.js";
 import { listen } from "./shortcuts.js";
 
 const views = {};
+let shown = null;
 
 function show(name) {
   if (!(name in views)) return;
+  shown = name;
   for (const each of document.querySelectorAll("main")) each.hidden = each.id !== name;
   for (const button of document.querySelectorAll("#views button")) {
     if (button.dataset.view === name) button.setAttribute("aria-current", "page");
     else button.removeAttribute("aria-current");
   }
+  byId("terms").hidden = !(views.feedback && views[name].composer);
   tell("");
   views[name].open();
   // The view of the queue counts it itself.
@@ -24,7 +28,8 @@ function show(name) {
 
 function askForToken(refused) {
   for (const each of document.querySelectorAll("main")) each.hidden = each.id !== "sign-in";
-  byId("views").hidden = true;
+  byId("views").hidden = byId("terms").hidden = true;
+  shown = null;
   byId("token").value = "";
   byId("token").focus();
   if (sessionStorage.length) complain(refused);
@@ -71,32 +76,35 @@ async function start() {
   if (feedback) {
     views.feedback = new Feedback();
     views.review = new Review();
+    // What is chosen there is feedback.
+    if (models.length > 1) views.compare = new Compare(terms, models);
   }
   for (const button of document.querySelectorAll("#views button")) {
     button.hidden = !(button.dataset.view in views);
     button.addEventListener("click", () => show(button.dataset.view));
   }
-  byId("terms").hidden = !feedback;
   byId("views").hidden = false;
   show("chat");
 }
 
-function inChat(does) {
+/** What a key does in the views that can do so. */
+function inView(does) {
   return () => {
-    if (views.chat && !byId("chat").hidden) does(views.chat);
+    if (shown) does(views[shown]);
   };
 }
 
 listen({
-  "/": inChat((chat) => chat.message.focus()),
-  n: inChat((chat) => chat.begin()),
-  j: inChat((chat) => chat.move(1)),
-  k: inChat((chat) => chat.move(-1)),
-  1: () => show("chat"), 2: () => show("feedback"), 3: () => show("review"),
+  "/": inView((view) => view.composer?.focus()),
+  n: inView((view) => view.begin?.()),
+  j: inView((view) => view.move?.(1)),
+  k: inView((view) => view.move?.(-1)),
+  ...Object.fromEntries(CHOICES.map(({ key }) => [key, inView((view) => view.choose?.(key))])),
+  1: () => show("chat"), 2: () => show("feedback"), 3: () => show("review"), 4: () => show("compare"),
 }, () => {
-  if (!views.chat?.busy) return false;
-  views.chat.stop();
-  return true;
+  const busy = [views[shown], ...Object.values(views)].find((view) => view?.composer?.busy);
+  busy?.composer.stop();
+  return Boolean(busy);
 });
 rememberTerms();
 api.whenSignedOut(askForToken);

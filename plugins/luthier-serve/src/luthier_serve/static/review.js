@@ -1,7 +1,7 @@
 // The queue of answers to review: one at a time, the newest first.
 
 import * as api from "./api.js";
-import { byId, complain, element, tell, textForm } from "./dom.js";
+import { byId, complain, element, keyButton, tell, textForm } from "./dom.js";
 import { rowParts } from "./row.js";
 
 /** The view `review`. */
@@ -43,16 +43,13 @@ export class Review {
   }
 
   #show(row) {
-    const button = (name, key, does, kind = "") => element("button", {
-      type: "button", class: kind, "data-key": key, "aria-keyshortcuts": key, click: does,
-    }, name, element("kbd", { "aria-hidden": "true" }, key));
     this.#card = element("article", {
       class: "card", tabindex: "-1", "aria-label": "Feedback to review", keydown: (event) => this.#keys(event),
     }, ...rowParts(row), element("div", { class: "tools" },
-      button("Accept", "a", () => this.#alone(() => this.#post(row, { state: "accepted" })), "primary"),
-      button("Edit", "e", () => this.#edit(row)),
-      button("Reject", "r", () => this.#alone(() => this.#post(row, { state: "rejected" }))),
-      button("Skip", "s", () => this.#alone(() => this.#next()))));
+      keyButton("Accept", "a", () => this.#alone(() => this.#post(row, { state: "accepted" })), "primary"),
+      keyButton("Edit", "e", () => this.#edit(row)),
+      keyButton("Reject", "r", () => this.#alone(() => this.#post(row, { state: "rejected" }))),
+      keyButton("Skip", "s", () => this.#alone(() => this.#next()))));
     byId("reviewed").replaceChildren(this.#card);
     this.#card.focus();
   }

@@ -4,13 +4,14 @@ import { byId, element } from "./dom.js";
 
 const SINGLE_KEYS = "luthier-single-keys";
 
-const TOLD = {
-  "Enter": "send", "Shift+Enter": "a new line", "Escape": "stop the answer; leave a form",
-  "/": "write a message", "n": "a new conversation", "j k": "the next answer, the one before",
-  "u d": "of an answer that has the focus: good, bad", "e": "correct it; in review: edit", "t": "tag it",
-  "a r s": "in review: accept, reject, skip", "Ctrl+Enter": "save a correction", "1 2 3": "chat, feedback, review",
-  "?": "this help",
-};
+const TOLD = [
+  ["Enter", "send"], ["Shift+Enter", "a new line"], ["Escape", "stop the answer; leave a form"],
+  ["/", "write to the model"], ["n", "a new conversation"], ["j k", "the next answer, the one before"],
+  ["u d", "of an answer that has the focus: good, bad"], ["e", "correct it; in review: edit"], ["t", "tag it"],
+  ["a r s", "in review: accept, reject, skip"], ["Ctrl+Enter", "save a correction"],
+  ["a b", "of two answers side by side: A is better, B is better"], ["u d", "of both: good, bad"],
+  ["1 2 3 4", "chat, feedback, review, compare"], ["?", "this help"],
+];
 
 /**
  * Listen to the keyboard.
@@ -19,7 +20,7 @@ const TOLD = {
  */
 export function listen(does, escape) {
   const help = byId("help");
-  byId("shortcuts").replaceChildren(...Object.entries(TOLD).map(([keys, what]) => element("div", {},
+  byId("shortcuts").replaceChildren(...TOLD.map(([keys, what]) => element("div", {},
     element("dt", {}, ...keys.split(" ").flatMap((key) => [element("kbd", {}, key), " "])), element("dd", {}, what))));
   const single = byId("single-keys");
   // Who speaks to the machine, or touches keys by chance, can turn them off (WCAG 2.1.4).
