@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from luthier.champions import Champion, find_champion, list_champions, promote, rollback
     from luthier.components import Component
     from luthier.discovery import plugin_files
+    from luthier.evaluation import evaluate
     from luthier.gates import Bound, Decision, judge, parse_gate
     from luthier.jobs import Job
     from luthier.plugins import load_plugins
@@ -71,6 +72,7 @@ __all__ = [
     "Token",
     "completed",
     "component",
+    "evaluate",
     "find_champion",
     "find_model",
     "find_run",
@@ -103,6 +105,7 @@ _ENGINE = {
     "Registry": "catalogue",
     "Run": "runs",
     "StepResult": "runrecord",
+    "evaluate": "evaluation",
     "find_champion": "champions",
     "find_model": "api",
     "find_run": "api",

@@ -212,7 +212,8 @@ def _run(wanted: Wanted, name: str) -> Run:
         )
     except GateRefused:
         # Where nothing ran, it is the newest of the recipe that was refused before.
-        return next(run for run in runs_in(home) if run.id in begun or (not begun and run.data.recipe == name))
+        known = (run for run in runs_in(home) if run.data.recipe == name and not run.data.evaluates)
+        return next(run for run in known if not begun or run.id in begun)
 
 
 def _decide(wanted: Wanted, known: Known, run: Run, rows: dict[str, int | None]) -> Outcome:
