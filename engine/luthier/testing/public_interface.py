@@ -11,6 +11,7 @@ PUBLIC_MODULES = frozenset(
     {
         "luthier",
         "luthier.channel",
+        "luthier.commands",
         "luthier.errors",
         "luthier.events",
         "luthier.hookspecs",

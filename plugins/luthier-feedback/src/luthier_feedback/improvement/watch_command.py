@@ -6,15 +6,12 @@ from typing import Annotated
 
 import typer
 
+from luthier.commands import DeviceOption, PluginOption, RecipeHomeOption, command_app
 from luthier_feedback.improvement.commands import (
     ConfidenceOption,
-    DeviceOption,
-    HomeOption,
     MetricOption,
-    PluginOption,
     RecipeArgument,
     ToleranceOption,
-    command_app,
     read_tolerances,
 )
 
@@ -59,7 +56,7 @@ def watch(
     tolerance: ToleranceOption = [],  # noqa: B006 - typer copies it
     device: DeviceOption = "auto",
     plugins: PluginOption = [],  # noqa: B006
-    home: HomeOption = None,
+    home: RecipeHomeOption = None,
 ) -> None:
     """Do `luthier improve` on a schedule, as soon as there is enough new feedback.
 
