@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from luthier.evaluation import evaluate
     from luthier.gates import Bound, Decision, judge, parse_gate
     from luthier.jobs import Job
+    from luthier.loading import load_generator
     from luthier.plugins import load_plugins
     from luthier.process_environment import worker_environment
     from luthier.refusals import refuse
@@ -80,6 +81,7 @@ __all__ = [
     "hookspec",
     "judge",
     "list_champions",
+    "load_generator",
     "load_plugins",
     "parse_gate",
     "plan",
@@ -111,6 +113,7 @@ _ENGINE = {
     "find_run": "api",
     "judge": "gates",
     "list_champions": "champions",
+    "load_generator": "loading",
     "load_plugins": "plugins",
     "parse_gate": "gates",
     "plan": "api",
