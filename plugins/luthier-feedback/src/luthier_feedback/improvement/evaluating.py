@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import luthier
@@ -55,9 +55,10 @@ def evaluate(wanted: Wanted) -> Evaluation:
     champion = next((each for each in luthier.list_champions(home=home) if each.name == name), None)
     if champion is None:
         return Evaluation("waiting", f"there is no champion {name!r} to evaluate")
-    since = champion.entry.time
+    # The history tells times to the second, rounded down.
+    since = datetime.fromisoformat(champion.entry.time) + timedelta(seconds=1)
     steps = feedback_steps(planned)
-    count = held_out_since(steps, datetime.fromisoformat(since))
+    count = held_out_since(steps, since)
     only = _measuring(gated_measures(planned), feedback=count > 0)
     if not only:
         return Evaluation(
@@ -67,7 +68,7 @@ def evaluate(wanted: Wanted) -> Evaluation:
         wanted.recipe,
         only=only,
         confidence=wanted.confidence,
-        overrides={f"{step.id}.held_out_since": since for step in steps},
+        overrides={f"{step.id}.held_out_since": since.isoformat() for step in steps},
         home=home,
         plugins=wanted.plugins,
         device=wanted.device,
