@@ -11,7 +11,7 @@ from types import ModuleType, UnionType
 from typing import Any
 
 import luthier
-from luthier import artifacts, channel, commands, errors, events, jsonlines, runrecord, suggest, testing, trials
+from luthier import artifacts, channel, errors, events, jsonlines, runrecord, suggest, testing, trials
 from luthier.context import Metric
 from luthier.testing import fixtures
 
@@ -43,7 +43,6 @@ def sections() -> Iterator[tuple[str, dict[str, Any]]]:
     held = (runrecord.RunData, runrecord.GateResult, runrecord.NodeResult, trials.SearchResult, trials.Trial, Metric)
     yield "What these hold", {each.__name__: each for each in held}
     yield "`luthier.channel`", _defined(channel)
-    yield "`luthier.commands`", _defined(commands)
     yield "`luthier.events`", _defined(events)
     yield "`luthier.errors`", {name: each for name, each in _defined(errors).items() if name not in names}
     yield "`luthier.jsonlines`", _defined(jsonlines)

@@ -25,6 +25,27 @@ FromOption = Annotated[str | None, typer.Option("--from", metavar="STEP", help="
 ForceOption = Annotated[
     list[str], typer.Option("--force", metavar="STEP", help="Do this step again. May be given several times.")
 ]
+PluginOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="Load a one-file plugin, besides those in plugins.d/. May be given several times.",
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="D", help="Where models run: auto, cpu, cuda, cuda:1, mps.")
+]
+RecipeHomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", metavar="DIR", help="The store's directory.  [default: LUTHIER_HOME, else .luthier beside the recipe]"
+    ),
+]
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", metavar="DIR", help="The store's directory.  [default: LUTHIER_HOME, else ./.luthier]"),
+]
 FindLinksOption = Annotated[
     list[str],
     typer.Option("--find-links", metavar="DIR", help="Look for wheels here too. May be given several times."),
@@ -32,6 +53,7 @@ FindLinksOption = Annotated[
 NoIndexOption = Annotated[
     bool, typer.Option("--no-index", help="Look only in --find-links and in what pip is set to find.")
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def local_files(plugins: Sequence[Path]) -> list[Path]:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from luthier.cli._dispatch import Command
-from luthier.cli._options import FindLinksOption, NoIndexOption, registry_here
+from luthier.cli._options import FindLinksOption, JsonOption, NoIndexOption, registry_here
 from luthier.cli._output import print_json, warn
 from luthier.cli._plugin_state import describe_plugin
-from luthier.commands import JsonOption
 from luthier.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from luthier.cli._dispatch import Command, command_group
-from luthier.cli._options import FindLinksOption, NoIndexOption
+from luthier.cli._options import FindLinksOption, JsonOption, NoIndexOption
 from luthier.cli._output import format_bytes, print_json, print_table
-from luthier.commands import JsonOption
 from luthier.errors import InputError
 
 if TYPE_CHECKING:

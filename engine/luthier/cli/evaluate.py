@@ -7,9 +7,16 @@ from typing import Annotated
 import typer
 
 from luthier.cli._dispatch import Command
-from luthier.cli._options import ForceOption, OverridesOption, RecipeArgument
+from luthier.cli._options import (
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    OverridesOption,
+    PluginOption,
+    RecipeArgument,
+    RecipeHomeOption,
+)
 from luthier.cli._output import print_json
-from luthier.commands import DeviceOption, JsonOption, PluginOption, RecipeHomeOption
 from luthier.errors import GateRefused
 
 EXAMPLES = """

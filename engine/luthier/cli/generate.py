@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from luthier.cli._dispatch import Command
-from luthier.cli._options import local_files, store_here
+from luthier.cli._options import DeviceOption, HomeOption, PluginOption, local_files, store_here
 from luthier.cli._output import print_json
-from luthier.commands import DeviceOption, HomeOption, PluginOption
 from luthier.errors import InputError
 
 EXAMPLES = """

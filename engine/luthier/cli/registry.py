@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from luthier.cli._dispatch import Command, command_group
-from luthier.cli._options import RunArgument, store_here
+from luthier.cli._options import HomeOption, JsonOption, PluginOption, RunArgument, store_here
 from luthier.cli._output import print_json, print_table, warn
-from luthier.commands import HomeOption, JsonOption, PluginOption
 from luthier.errors import InputError
 
 if TYPE_CHECKING:

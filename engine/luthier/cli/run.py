@@ -16,9 +16,18 @@ import typer
 
 from luthier.cli._dispatch import Command
 from luthier.cli._failures import discard_output
-from luthier.cli._options import ForceOption, FromOption, OverridesOption, RecipeArgument, UntilOption
+from luthier.cli._options import (
+    DeviceOption,
+    ForceOption,
+    FromOption,
+    JsonOption,
+    OverridesOption,
+    PluginOption,
+    RecipeArgument,
+    RecipeHomeOption,
+    UntilOption,
+)
 from luthier.cli._output import print_json, print_table, warn
-from luthier.commands import DeviceOption, JsonOption, PluginOption, RecipeHomeOption
 from luthier.errors import GateRefused, InputError, LuthierError
 
 if TYPE_CHECKING:

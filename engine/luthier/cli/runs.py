@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from luthier.cli._dispatch import Command, command_group
-from luthier.cli._options import RunArgument, store_here
+from luthier.cli._options import HomeOption, JsonOption, RunArgument, store_here
 from luthier.cli._output import print_json, print_table
-from luthier.commands import HomeOption, JsonOption
 from luthier.errors import InputError
 
 if TYPE_CHECKING:

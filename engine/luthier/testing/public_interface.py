@@ -11,7 +11,6 @@ PUBLIC_MODULES = frozenset(
     {
         "luthier",
         "luthier.channel",
-        "luthier.commands",
         "luthier.errors",
         "luthier.events",
         "luthier.hookspecs",

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from luthier.commands import JsonOption
-
 if TYPE_CHECKING:
     from luthier_feedback.database import Mode
     from luthier_feedback.log import FeedbackLog
@@ -40,6 +38,7 @@ StateOption = Annotated[
 SourceOption = Annotated[str | None, typer.Option("--source", metavar="NAME", help="Only rows of this application.")]
 PersonOption = Annotated[str | None, typer.Option("--person", metavar="NAME", help="Only rows of this person.")]
 ModelOption = Annotated[str | None, typer.Option("--model", metavar="HASH", help="Only rows about this model.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()

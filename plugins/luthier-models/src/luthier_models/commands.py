@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from luthier.commands import HomeOption, JsonOption
 
 app = typer.Typer(help="Look at models.", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -32,8 +31,11 @@ def show(
     batch_tokens: Annotated[
         int, typer.Option(min=1, metavar="N", help="Tokens whose activations are kept at once.")
     ] = 512,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
+    home: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The store's directory.  [default: LUTHIER_HOME, else ./.luthier]"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a model: parameters by block, memory, operations a token, and predicted times on this machine.
 

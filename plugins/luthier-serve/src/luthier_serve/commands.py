@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from luthier.commands import DeviceOption, HomeOption, PluginOption, command_app
-
 EXAMPLES = """
 Examples:
 
@@ -21,7 +19,14 @@ Examples:
 Ctrl-C or SIGTERM ends it: what runs may go on for --drain seconds. Exit codes: 0 ended as told, 1 your input.
 """
 
-app = command_app()
+app = typer.Typer(
+    invoke_without_command=True,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    subcommand_metavar="",
+    context_settings={"allow_interspersed_args": True, "help_option_names": ["-h", "--help"]},
+)
 
 
 @app.callback(epilog=EXAMPLES)
@@ -83,12 +88,24 @@ def serve(
     runtime: Annotated[
         str, typer.Option(metavar="NAME", help="What loads the models.  [default: the one for their kind]")
     ] = "",
-    device: DeviceOption = "auto",
+    device: Annotated[
+        str, typer.Option("--device", metavar="D", help="Where models run: auto, cpu, cuda, cuda:1, mps.")
+    ] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Of each model's process.  [default: all cores]")
     ] = None,
-    plugins: PluginOption = [],  # noqa: B006
-    home: HomeOption = None,
+    plugins: Annotated[
+        list[Path],
+        typer.Option(
+            "--plugin",
+            metavar="FILE",
+            help="Load a one-file plugin, besides those in plugins.d/. May be given several times.",
+        ),
+    ] = [],  # noqa: B006
+    home: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The store's directory.  [default: LUTHIER_HOME, else ./.luthier]"),
+    ] = None,
     log_prompts: Annotated[
         bool, typer.Option("--log-prompts", help="Write prompts and completions to the log; without it, never.")
     ] = False,

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from luthier.commands import DeviceOption, PluginOption, RecipeHomeOption, command_app
-
 if TYPE_CHECKING:
     from luthier_feedback.improvement.comparing import Tolerance
 
@@ -45,9 +43,38 @@ ToleranceOption = Annotated[
         "0.01 in its unit. May be given several times.  [default: 5%]",
     ),
 ]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="D", help="Where models run: auto, cpu, cuda, cuda:1, mps.")
+]
+PluginOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="Load a one-file plugin, besides those in plugins.d/. May be given several times.",
+    ),
+]
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", metavar="DIR", help="The store's directory.  [default: LUTHIER_HOME, else .luthier beside the recipe]"
+    ),
+]
 RecipeArgument = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="The recipe; one of its steps is `source: feedback`.")
 ]
+
+
+def command_app() -> typer.Typer:
+    """The app of a command that is called by its name alone."""
+    return typer.Typer(
+        invoke_without_command=True,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        subcommand_metavar="",
+        context_settings={"allow_interspersed_args": True, "help_option_names": ["-h", "--help"]},
+    )
 
 
 app = command_app()
@@ -64,7 +91,7 @@ def improve(
     wait: Annotated[bool, typer.Option("--wait", help="Wait until another improve of the recipe ends.")] = False,
     device: DeviceOption = "auto",
     plugins: PluginOption = [],  # noqa: B006
-    home: RecipeHomeOption = None,
+    home: HomeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print improve.json.")] = False,
 ) -> None:
     """Run a recipe with the feedback that there is, and promote its model if it is better than the champion.

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
-from luthier.commands import DeviceOption, PluginOption, RecipeHomeOption, command_app
 from luthier_feedback.improvement.commands import (
     ConfidenceOption,
+    DeviceOption,
+    HomeOption,
     MetricOption,
+    PluginOption,
     RecipeArgument,
     ToleranceOption,
+    command_app,
     read_tolerances,
 )
 
@@ -56,7 +59,7 @@ def watch(
     tolerance: ToleranceOption = [],  # noqa: B006 - typer copies it
     device: DeviceOption = "auto",
     plugins: PluginOption = [],  # noqa: B006
-    home: RecipeHomeOption = None,
+    home: HomeOption = None,
 ) -> None:
     """Do `luthier improve` on a schedule, as soon as there is enough new feedback.
 
