@@ -249,3 +249,14 @@ def test_a_damaged_champion_is_said_before_the_work(project):
     assert "damaged" in told
     assert "luthier registry rollback shouts" in told
     assert sorted(Path(".luthier/runs").iterdir()) == runs
+
+
+def test_a_damaged_pointer_matters_to_its_own_recipe_alone(project):
+    registry = Path(".luthier/registry")
+    (registry / "others").mkdir()
+    (registry / "others" / "champion.json").write_text("{")
+    code, outcome, _ = improve()
+    assert (code, outcome["verdict"], outcome["champion"]["number"]) == (0, "unchanged", 1)
+    (registry / "shouts" / "champion.json").write_text("{")
+    code, _, told = improve()
+    assert (code, "the pointer of the champion 'shouts' cannot be read" in told) == (1, True)

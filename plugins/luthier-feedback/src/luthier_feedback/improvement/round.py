@@ -134,7 +134,7 @@ def look(wanted: Wanted) -> Known:
             "Add one: `source: feedback`. Or only run it: luthier run RECIPE",
         )
     name = name_of(wanted.recipe)
-    champion = next((each for each in luthier.list_champions(home=home) if each.name == name), None)
+    champion = _champion(name, home)
     measures = gated_measures(planned)
     if not measures:
         raise InputError(f"{wanted.recipe}: no validator has a gate", "Say what a model must keep to: gate: {…}")
@@ -147,6 +147,15 @@ def look(wanted: Wanted) -> Known:
         choose(measures, wanted.metric)
     decided = _last_decided(name, home)
     return Known(name, champion, planned, measures, asked, usable_now(steps), decided)
+
+
+def _champion(name: str, home: Path) -> Champion | None:
+    def damaged(other: str, error: InputError) -> None:
+        # That another recipe's champion is damaged is no matter of this one.
+        if other == name:
+            raise error
+
+    return next((each for each in luthier.list_champions(home=home, damaged=damaged) if each.name == name), None)
 
 
 def _check_tolerances(tolerances: Mapping[str, Tolerance], measures: Sequence[Measure]) -> None:
