@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from luthier.discovery import plugin_files
     from luthier.gates import Bound, Decision, judge, parse_gate
     from luthier.jobs import Job
+    from luthier.locations import fetch
     from luthier.plugins import load_plugins
     from luthier.process_environment import worker_environment
     from luthier.refusals import refuse
@@ -71,6 +72,7 @@ __all__ = [
     "Token",
     "completed",
     "component",
+    "fetch",
     "find_champion",
     "find_model",
     "find_run",
@@ -103,6 +105,7 @@ _ENGINE = {
     "Registry": "catalogue",
     "Run": "runs",
     "StepResult": "runrecord",
+    "fetch": "locations",
     "find_champion": "champions",
     "find_model": "api",
     "find_run": "api",

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from luthier.cli._dispatch import Command, command_group
-from luthier.cli._options import HomeOption, JsonOption, PluginOption, RunArgument, store_here
+from luthier.cli._options import JsonOption, RunArgument, store_here
 from luthier.cli._output import print_json, print_table, warn
 from luthier.errors import InputError
+from luthier.options import HomeOption, PluginOption
 
 if TYPE_CHECKING:
     from luthier.champion_history import HistoryEntry

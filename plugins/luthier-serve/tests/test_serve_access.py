@@ -122,6 +122,8 @@ def test_a_server_that_listens_everywhere_prints_an_address_that_answers(start):
         (["--allow-origin", "app.example.org"], "is no origin"),
         (["--host", "192.0.2.1"], "192.0.2.1:8000 cannot be listened at"),
         (["--runtime", "greedy-only", "--port", "0"], "greedy-only does not write token by token"),
+        (["--set", "greetings=x", "--port", "0"], "runtime:scripted: greetings: "),
+        (["--set", "greeting"], "there is no KEY=VALUE in it"),
         (["--runtime", "absent", "--port", "0"], "no runtime component is called 'absent'"),
     ],
 )
