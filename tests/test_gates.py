@@ -276,6 +276,26 @@ def test_pairing_makes_a_difference_certain_that_else_were_not() -> None:
     assert not judge(bound, measure(better), measure(rng.sample(difficulty, 200))).passed
 
 
+def test_different_examples_are_drawn_side_by_side_and_are_as_uncertain_as_theory_says() -> None:
+    rng = random.Random(4)
+    now, then = ([rng.gauss(0.5, 0.2) for _ in range(size)] for size in (150, 400))
+    bound = Bound("rougeL", "at_least", "champion", 0.0, 0.95)
+    decision = judge(bound, measure(now), measure(then), paired=False)
+    assert decision.interval is not None
+    means = [math.fsum(side) / len(side) for side in (now, then)]
+    squares = [
+        math.fsum((x - mean) ** 2 for x in side) / len(side) ** 2 for side, mean in zip((now, then), means, strict=True)
+    ]
+    half = 1.96 * math.sqrt(sum(squares))
+    difference = means[0] - means[1]
+    assert decision.interval == pytest.approx((difference - half, difference + half), abs=0.15 * half)
+    # The same examples, known to be so, leave no doubt.
+    assert judge(bound, measure(now), measure(now)).interval == pytest.approx((0.0, 0.0))
+    low, high = judge(bound, measure(now), measure(now), paired=False).interval or (0.0, 0.0)
+    assert low < -0.02
+    assert high > 0.02
+
+
 def test_the_same_seed_decides_the_same() -> None:
     rng = random.Random(2)
     candidate, base = (measure([rng.random() for _ in range(50)]) for _ in range(2))

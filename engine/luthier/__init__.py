@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from luthier.champions import Champion, find_champion, list_champions, promote, rollback
     from luthier.components import Component
     from luthier.discovery import plugin_files
+    from luthier.evaluation import evaluate
     from luthier.gates import Bound, Decision, judge, parse_gate
     from luthier.jobs import Job
     from luthier.locations import fetch
@@ -72,6 +73,7 @@ __all__ = [
     "Token",
     "completed",
     "component",
+    "evaluate",
     "fetch",
     "find_champion",
     "find_model",
@@ -105,6 +107,7 @@ _ENGINE = {
     "Registry": "catalogue",
     "Run": "runs",
     "StepResult": "runrecord",
+    "evaluate": "evaluation",
     "fetch": "locations",
     "find_champion": "champions",
     "find_model": "api",

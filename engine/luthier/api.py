@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from luthier import lock, runs
-from luthier.errors import GateRefused, LuthierError
 from luthier.events import Listener
-from luthier.execution import lock_path, missing_environments, prepare_environments, run_session
+from luthier.execution import lock_path, missing_environments, prepare_environments, run_session, run_shown
 from luthier.keys import PlannedNodes
 from luthier.runs import LATEST, Run, list_runs
 from luthier.sessions import Recipe, Session, open_session, open_store
@@ -136,28 +135,5 @@ def run(
     prepare_environments(session.plan, build=build_environments)
     if locked:
         lock.check_lock(session.plan, lock_path(session) if locked is True else Path(locked))
-    do = _run_shown if display else run_session
+    do = run_shown if display else run_session
     return do(session, [listen] if listen else [], jobs=jobs, step_timeout=step_timeout, device=device)
-
-
-def _run_shown(session: Session, heard: Sequence[Listener], **options: Any) -> Run:
-    """Run with a display, which at the end says what came out of it, however it ended."""
-    from luthier.display import show
-
-    with show() as display:
-        try:
-            run = run_session(session, [*heard, display], **options)
-        except (LuthierError, KeyboardInterrupt) as error:
-            ended = _ended_run(session, display.run, error)
-            if ended:
-                display.tell_outcome(ended)
-            raise
-        display.tell_outcome(run)
-        return run
-
-
-def _ended_run(session: Session, began: str, error: BaseException) -> Run | None:
-    """The run that an error ended, or that a gate had refused before; None where none began."""
-    if began:
-        return Run.at(session.store.runs / began)
-    return session.newest_run() if isinstance(error, GateRefused) else None

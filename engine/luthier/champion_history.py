@@ -12,6 +12,8 @@ from luthier.store import UPGRADE
 
 REGISTRY_VERSION = 1
 
+HistoryEvent = Literal["promoted", "rolled back", "refused", "evaluated", "forgotten", "withdrawn"]
+
 
 @dataclass(frozen=True)
 class HistoryEntry:
@@ -20,13 +22,14 @@ class HistoryEntry:
     Attributes:
         number: counts up from 1; a clock that is set back changes nothing in the order.
         event: what happened: a model was `promoted`, an earlier one was restored (`rolled back`), a challenger was
-            compared with it and `refused`, earlier ones were let go (`forgotten`), or the name was given up
-            (`withdrawn`).
+            compared with it and `refused`, it was measured again (`evaluated`), earlier ones were let go
+            (`forgotten`), or the name was given up (`withdrawn`).
         time: when, in UTC, in ISO 8601.
         who: the user and the host.
         why: the reason that was given.
         run: the run that made the model; empty where the event is of no model, as all that follow.
-        recipe: its recipe's name; of a challenger that was refused only the run and this are told.
+        recipe: its recipe's name; of a challenger that was refused, and of an evaluation, only the run and this are
+            told.
         step: the step that gave the model.
         artifact: the model's hash.
         kind: `model` or `onnx`.
@@ -39,7 +42,7 @@ class HistoryEntry:
     """
 
     number: int
-    event: Literal["promoted", "rolled back", "refused", "forgotten", "withdrawn"]
+    event: HistoryEvent
     time: str
     who: str
     why: str = ""

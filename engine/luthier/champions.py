@@ -12,13 +12,14 @@ from luthier import runs
 from luthier.champion_history import HistoryEntry, released
 from luthier.core_stages import CHAMPION
 from luthier.discovery import plugin_files
+from luthier.entries import check_finished, entry_of, new_entry
 from luthier.errors import GateRefused, InputError
 from luthier.events import Listener, Promoted, listeners
 from luthier.lifecycle import log_of, with_hooks, write_to
 from luthier.plugins import load_plugins
 from luthier.promotability import check_replaced, find_earlier, objections
-from luthier.registry import Champions, is_champion, who_is_this
-from luthier.runs import Run, now
+from luthier.registry import Champions, is_champion
+from luthier.runs import Run
 from luthier.sessions import open_store
 from luthier.store import Store
 
@@ -238,16 +239,9 @@ def rollback(
             return None
         Champions(store).model(title, earlier, verify=True)
         store.touch(earlier.artifact)
-        return replace(
-            earlier,
-            event="rolled back",
-            restores=earlier.number,
-            time=now(),
-            who=who_is_this(),
-            why=why,
-            overruled=[],
-            decision={},
-        )
+        told = ("run", "recipe", "step", "artifact", "kind", "form", "gates")
+        of_model = {name: getattr(earlier, name) for name in told}
+        return new_entry("rolled back", why, restores=earlier.number, **of_model)
 
     return _change(store, title, decide, local, listen)
 
@@ -278,7 +272,7 @@ def forget(store: Store, name: str, *, keep: int = 0, why: str = "", withdraw: b
         going = left if withdraw else earlier[: max(0, len(earlier) - keep)]
         if not going and not (withdraw and champion):
             return None
-        return HistoryEntry(0, "withdrawn" if withdraw else "forgotten", now(), who_is_this(), why, forgotten=going)
+        return new_entry("withdrawn" if withdraw else "forgotten", why, forgotten=going)
 
     return Champions(store).change(name, decide)
 
@@ -307,29 +301,14 @@ def _never(store: Store, name: str) -> InputError:
 
 def _entry_of(run: Run, why: str) -> HistoryEntry:
     """The entry that promoting a run is, once everything about the run is in order."""
-    if run.state not in ("done", "refused"):
-        end = f": {run.data.error}" if run.data.error else ""
-        raise InputError(f"the run {run.id} is {run.state}{end}", "Run the recipe to its end: luthier run RECIPE")
+    check_finished(run)
     model = run.model()
     if not run.store.verify(model.hash):
         message = f"the model of the run {run.id} is damaged: its files are not what the run made"
         raise InputError(message, "Make it again: luthier run RECIPE")
     run.store.touch(model.hash)
     step = next(each.id for each in reversed(run.steps) if each.artifact == model.hash)
-    return HistoryEntry(
-        0,
-        "promoted",
-        now(),
-        who_is_this(),
-        why,
-        run=run.id,
-        recipe=run.data.recipe,
-        step=step,
-        artifact=model.hash,
-        kind=model.kind,
-        form=model.form,
-        gates=[asdict(gate) for gate in run.gates],
-    )
+    return entry_of(run, "promoted", why, step=step, artifact=model.hash, kind=model.kind, form=model.form)
 
 
 Decide = Callable[[HistoryEntry | None, Sequence[HistoryEntry]], HistoryEntry | None]

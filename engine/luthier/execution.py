@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from luthier import environments, lock, provenance
-from luthier.errors import GateRefused
+from luthier.errors import GateRefused, LuthierError
 from luthier.events import Listener, listeners
 from luthier.files import REMEDY, disk_errors
 from luthier.interrupts import terminated_as_interrupt
@@ -69,6 +70,7 @@ def run_session(
         environment=provenance.environment() | {"environments": lock.environment_versions(session.plan)},
         champion=session.plan.champion.given if session.plan.champion else "",
         unjudged=session.plan.unjudged,
+        evaluates=session.plan.evaluates,
         steps=[StepResult(step.id, step.stage.name, step.component.name) for step in session.steps],
     )
     history = session.history()
@@ -99,3 +101,26 @@ def _raise_if_refused(run: Run) -> None:
             "\n".join(f"{gate.step}: {gate.reason}" for gate in refused),
             f"Nothing changed since the run {run.id}, which was refused.",
         )
+
+
+def run_shown(session: Session, heard: Sequence[Listener] = (), **options: Any) -> Run:
+    """Run with a display, which at the end says what came out of it, however it ended."""
+    from luthier.display import show
+
+    with show() as display:
+        try:
+            run = run_session(session, [*heard, display], **options)
+        except (LuthierError, KeyboardInterrupt) as error:
+            ended = _ended_run(session, display.run, error)
+            if ended:
+                display.tell_outcome(ended)
+            raise
+        display.tell_outcome(run)
+        return run
+
+
+def _ended_run(session: Session, began: str, error: BaseException) -> Run | None:
+    """The run that an error ended, or that a gate had refused before; None where none began."""
+    if began:
+        return Run.at(session.store.runs / began)
+    return session.newest_run() if isinstance(error, GateRefused) else None

@@ -6,7 +6,8 @@ the right side of the bound, so `confidence: 0.95` leaves 2.5% on the side that 
 
 The interval is the percentile bootstrap's (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
 chapter 13), over examples; a comparison draws the same examples for both sides (Koehn, Statistical
-Significance Tests for Machine Translation Evaluation, EMNLP 2004), so what is hard for both cancels out.
+Significance Tests for Machine Translation Evaluation, EMNLP 2004), so what is hard for both cancels out. Where the
+two sides were measured on different examples, each is drawn by itself.
 """
 
 from __future__ import annotations
@@ -171,6 +172,8 @@ def judge(
     candidate: Sequence[Mapping[str, Any]],
     other: Sequence[Mapping[str, Any]] | None,
     seed: int = 0,
+    *,
+    paired: bool = True,
 ) -> Decision:
     """Hold the candidate's metric against a bound.
 
@@ -179,6 +182,7 @@ def judge(
         candidate: the candidate's metrics, as `Report.metric_records()` gives them.
         other: those of the bound's subject, which may be the candidate; not looked at where the bound names none.
         seed: of the resampling: the same seed always gives the same decision.
+        paired: whether both sides were measured on the same examples, in the same order.
 
     Raises:
         InputError: if the metric was not measured, or has no examples where confidence is asked for.
@@ -193,7 +197,7 @@ def judge(
     passed = math.isfinite(value) and _keeps(bound.relation, value, held)
     interval = None
     if bound.confidence is not None:
-        interval = _interval(bound, bound.confidence, measured, compared, seed)
+        interval = _interval(bound, bound.confidence, measured, compared, seed, paired=paired)
         passed = passed and _keeps(bound.relation, interval[bound.relation == "at_most"], bound.offset)
     reason = _reason(bound, value, held, passed, interval)
     return Decision(bound.metric, value, held, bound.text(), passed, interval, reason, bound.subject or "")
@@ -229,26 +233,32 @@ def _reason(bound: Bound, value: float, held: float, passed: bool, interval: tup
 
 
 def _interval(
-    bound: Bound, confidence: float, measured: Mapping[str, Any], compared: Mapping[str, Any] | None, seed: int
+    bound: Bound,
+    confidence: float,
+    measured: Mapping[str, Any],
+    compared: Mapping[str, Any] | None,
+    seed: int,
+    *,
+    paired: bool,
 ) -> tuple[float, float]:
     sides = [side for side in (measured, compared) if side is not None]
-    sizes = {len(side.get("per_example") or ()) for side in sides}
+    sizes = [len(side.get("per_example") or ()) for side in sides]
     if 0 in sizes:
         without = next(side["name"] for side in sides if not side.get("per_example"))
         raise InputError(
             f"the gate on {bound.metric} asks for confidence, but {without} was recorded without examples",
             "Leave `confidence` out, or gate on metrics that their validator records for each example.",
         )
-    if len(sizes) > 1:
+    if paired and len(set(sizes)) > 1:
         raise PluginError(
             f"{bound.metric} has {' and '.join(map(str, sorted(sizes)))} examples for candidate and {bound.compared}",
             "A validator must measure every subject on the same examples, in the same order.",
         )
-    if len(sides) == 2 and all(_is_plain_mean(side) for side in sides):
+    if paired and len(sides) == 2 and all(_is_plain_mean(side) for side in sides):
         # The difference of two means over the same examples is the mean of the differences: half the work.
         pairs = zip(sides[0]["per_example"], sides[1]["per_example"], strict=True)
         sides = [{"name": bound.metric, "per_example": [one - two for one, two in pairs]}]
-    statistics = paired_bootstrap([_statistic(side) for side in sides], sizes.pop(), seed)
+    statistics = bootstrap([_statistic(side) for side in sides], sizes[:1] if paired else sizes, seed)
     tail = int((1 - confidence) / 2 * RESAMPLES + ROUNDING * RESAMPLES)
     return statistics[tail], statistics[-1 - tail]
 
@@ -256,20 +266,22 @@ def _interval(
 Statistic = Callable[[Sequence[int]], float]
 
 
-def paired_bootstrap(sides: Sequence[Statistic], examples: int, seed: int) -> list[float]:
+def bootstrap(sides: Sequence[Statistic], examples: Sequence[int], seed: int) -> list[float]:
     """The sorted values that resampling gives: of one side, or of the first side minus the second.
 
     Args:
         sides: one or two functions from example indices to a value.
-        examples: how many examples there are.
+        examples: how many examples there are: one number where all sides have the same, which are drawn for all of
+            them at once; else one for each side, which is drawn by itself.
         seed: of the draws.
     """
     rng = random.Random(seed)  # noqa: S311 - sampling, not secrecy
     values = []
     for _ in range(RESAMPLES):
-        # Four random bytes modulo the size: the bias is below examples / 2**32, and it is five times as fast.
-        drawn = list(map(examples.__rmod__, array("I", rng.randbytes(4 * examples))))
-        first, *rest = (side(drawn) for side in sides)
+        # Four random bytes modulo the size: the bias is below size / 2**32, and it is five times as fast.
+        draws = [list(map(size.__rmod__, array("I", rng.randbytes(4 * size)))) for size in examples]
+        both = draws if len(draws) == len(sides) else draws * len(sides)
+        first, *rest = (side(drawn) for side, drawn in zip(sides, both, strict=True))
         values.append(first - rest[0] if rest else first)
     # Examples whose weights are all zero, or infinities on both sides, leave nothing to be confident of.
     return [math.nan] * RESAMPLES if any(map(math.isnan, values)) else sorted(values)

@@ -114,6 +114,7 @@ class Plan:
         pins: for each location that names a branch of the hub, the commit it had when it was first asked
             for, so that a key and the step's work speak of the same files.
         champion: stands for the model that was champion of the recipe's name when the plan was made.
+        evaluates: of one that only measures the champion again, the run that made that model; empty for a recipe's.
     """
 
     recipe: RecipeSpec
@@ -122,6 +123,7 @@ class Plan:
     force: Force = field(default_factory=Force)
     pins: dict[str, str] = field(default_factory=dict)
     champion: Node | None = None
+    evaluates: str = ""
 
     @property
     def given(self) -> dict[str, str]:
@@ -131,6 +133,8 @@ class Plan:
     @property
     def unjudged(self) -> list[str]:
         """The steps with a gate that the plan stops before."""
+        if self.evaluates:
+            return []
         planned = {step.id for node in self.nodes for step in node.parts}
         return [step.id for step in self.recipe.steps if step.gate and step.id not in planned]
 

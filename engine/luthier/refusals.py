@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
 from luthier.champion_history import HistoryEntry
-from luthier.errors import InputError
-from luthier.registry import Champions, who_is_this
-from luthier.runs import Run, now
+from luthier.entries import check_finished, entry_of
+from luthier.registry import Champions
+from luthier.runs import Run
 
 
 def refuse(run: Run, *, name: str | None = None, why: str, decision: Mapping[str, Any] | None = None) -> HistoryEntry:
@@ -27,22 +26,8 @@ def refuse(run: Run, *, name: str | None = None, why: str, decision: Mapping[str
     Raises:
         InputError: if the run is not finished, or the history cannot be written.
     """
-    if run.state not in ("done", "refused"):
-        raise InputError(f"the run {run.id} is {run.state}", "Run the recipe to its end: luthier run RECIPE")
-
-    def decide(champion: HistoryEntry | None, past: Sequence[HistoryEntry]) -> HistoryEntry:
-        return HistoryEntry(
-            0,
-            "refused",
-            now(),
-            who_is_this(),
-            why,
-            run=run.id,
-            recipe=run.data.recipe,
-            gates=[asdict(gate) for gate in run.gates],
-            decision=dict(decision or {}),
-        )
-
-    entry = Champions(run.store).change(name or run.data.recipe, decide)
+    check_finished(run)
+    refusal = entry_of(run, "refused", why, decision=dict(decision or {}))
+    entry = Champions(run.store).change(name or run.data.recipe, lambda champion, past: refusal)
     assert entry is not None
     return entry

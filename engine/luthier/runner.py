@@ -9,6 +9,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from luthier import drift
 from luthier.artifacts import Artifact, Report
 from luthier.errors import GateRefused, InputError, LuthierError, PluginError
 from luthier.events import (
@@ -342,7 +343,11 @@ class Runner:
             for other in self._plan.nodes
             if other.step is step and other.id in self._done
         }
-        for gate in decide(step, reports, self._plan.recipe.seed, self._without_champion(node)):
+        if self._plan.evaluates:
+            gates = drift.decide(step, self._run, Run.at(self._store.runs / self._plan.evaluates))
+        else:
+            gates = decide(step, reports, self._plan.recipe.seed, self._without_champion(node))
+        for gate in gates:
             self._run.gates.append(gate)
             self._listen(GateDecided(**asdict(gate)))
         self._run.save()

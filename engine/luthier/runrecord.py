@@ -107,7 +107,8 @@ class RunData:
     """The contents of `run.json`.
 
     `champion` is the hash of the model that was champion of the recipe's name when the run began, empty if there was
-    none; `unjudged` are the steps with a gate behind the one that the run was to stop at.
+    none; `unjudged` are the steps with a gate behind the one that the run was to stop at. Of a run that made no model
+    and measured the champion again, `evaluates` is the run that was promoted; it is empty for all others.
     """
 
     id: str
@@ -124,6 +125,7 @@ class RunData:
     gates: list[GateResult] = field(default_factory=list)
     champion: str = ""
     unjudged: list[str] = field(default_factory=list)
+    evaluates: str = ""
 
 
 def read_record(path: Path) -> RunData:

@@ -300,14 +300,17 @@ def list_runs(store: Store) -> Iterator[Run]:
 def find_run(store: Store, name: str) -> Run:
     """A run by its id, a unique beginning of it, `latest`, or as the one that made the `champion` (`champion:NAME`).
 
+    `latest` is the newest of a recipe: an evaluation of a champion makes no model.
+
     Raises:
         InputError: with the closest ids.
     """
     if is_champion(name):
         return _champions_run(store, *Champions(store).resolve(name))
     runs = list(list_runs(store))
-    if name == LATEST and runs:
-        return runs[0]
+    made = [run for run in runs if not run.data.evaluates]
+    if name == LATEST and made:
+        return made[0]
     matching = [run for run in runs if run.id == name] or [run for run in runs if run.id.startswith(name)]
     if len(matching) == 1:
         return matching[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,14 +75,13 @@ class Session:
         """What the recipe's earlier runs say."""
         ingredients: dict[str, Mapping[str, Any]] = {}
         failures: dict[str, str] = {}
-        for run in list_runs(self.store):
-            if run.data.recipe == self.recipe.name:
-                for step in run.steps:
-                    for node in step.nodes:
-                        ingredients.setdefault(node.id, node.ingredients)
-                    for trial in step.search.trials if step.search else ():
-                        if trial.state == "failed":
-                            failures.setdefault(trial.key, trial.error)
+        for run in self._earlier_runs():
+            for step in run.steps:
+                for node in step.nodes:
+                    ingredients.setdefault(node.id, node.ingredients)
+                for trial in step.search.trials if step.search else ():
+                    if trial.state == "failed":
+                        failures.setdefault(trial.key, trial.error)
         return History(ingredients, failures)
 
     def resolve(self) -> PlannedNodes:
@@ -98,8 +97,12 @@ class Session:
         return planned
 
     def newest_run(self) -> Run | None:
-        """The recipe's newest run, whatever became of it."""
-        return next((run for run in list_runs(self.store) if run.data.recipe == self.recipe.name), None)
+        """The recipe's newest run, whatever became of it; of an evaluation, the newest of the same promoted run."""
+        return next(self._earlier_runs(), None)
+
+    def _earlier_runs(self) -> Iterator[Run]:
+        kind = (self.recipe.name, self.plan.evaluates)
+        return (run for run in list_runs(self.store) if (run.data.recipe, run.data.evaluates) == kind)
 
     def current_run(self) -> Run | None:
         """The recipe's newest finished run, if it is this plan's: the same keys, the same gates."""

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from luthier.cli import doctor, env, generate, plugins, recipes, registry, run, runs, store
+from luthier.cli import doctor, env, evaluate, generate, plugins, recipes, registry, run, runs, store
 from luthier.cli._dispatch import Root, command_group
 
 app = command_group("Raw text to a proven, quantized small language model; every stage is a plugin.", cls=Root)
@@ -52,6 +52,7 @@ def _root(
 run.add_to(app)
 recipes.add_to(app)
 generate.add_to(app)
+evaluate.add_to(app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(registry.app, name="registry")
 app.add_typer(plugins.app, name="plugins")

@@ -241,8 +241,8 @@ def _what(entry: HistoryEntry, gone: set[int]) -> str:
         return f"promoted {entry.run}" + (" (forgotten)" if entry.number in gone else "")
     if entry.event == "rolled back":
         return f"back to {entry.restores}, {entry.run}"
-    if entry.event == "refused":
-        return f"refused {entry.run}"
+    if entry.event in ("refused", "evaluated"):
+        return f"{entry.event} {entry.run}"
     return f"{entry.event} {', '.join(map(str, entry.forgotten))}".strip()
 
 

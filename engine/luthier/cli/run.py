@@ -281,11 +281,11 @@ class _EventPrinter:
 
 def _newest(session: Session, started: Sequence[str]) -> Run:
     """The run that was refused: the one that started, or the one that had been refused before."""
-    from luthier.runs import find_run, list_runs
+    from luthier.runs import find_run
 
-    if started:
-        return find_run(session.store, started[0])
-    return next(run for run in list_runs(session.store) if run.data.recipe == session.recipe.name)
+    newest = find_run(session.store, started[0]) if started else session.newest_run()
+    assert newest is not None
+    return newest
 
 
 def _tell_outcome(run: Run, session: Session, *, nothing_to_do: bool) -> None:

@@ -30,7 +30,7 @@ def correct(word: str, answer: str, count: int = 30, *, log: Path | None = None,
 
 
 def enter(project: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setenv("LUTHIER_PLUGINS", "shouts,feedback,improve,text")
+    patch.setenv("LUTHIER_PLUGINS", "shouts,feedback,improve,watch,text")
     patch.setenv("LUTHIER_CACHE", str(project / "cache"))
     patch.delenv("LUTHIER_HOME", raising=False)
     patch.delenv("LUTHIER_FEEDBACK", raising=False)
@@ -249,6 +249,40 @@ def test_a_damaged_champion_is_said_before_the_work(project):
     assert "damaged" in told
     assert "luthier registry rollback shouts" in told
     assert sorted(Path(".luthier/runs").iterdir()) == runs
+
+
+def test_watch_measures_the_champion_again_and_tells_when_it_is_worse(project):
+    champion = luthier.find_champion()
+
+    def watch() -> tuple[int, dict]:
+        told = CliRunner().invoke(
+            app, ["watch", "recipe.yaml", "--once", "--min-feedback", "999", "--evaluate-every", "1d"]
+        )
+        log = directory_for(Path(".luthier").absolute(), "shouts") / "watch.jsonl"
+        evaluation, waiting = map(json.loads, log.read_text().splitlines()[-2:])
+        assert waiting["state"] == "waiting"
+        assert evaluation["told"] in told.stdout
+        return told.exit_code, evaluation
+
+    # The frozen test set is the same, and nothing was said since.
+    code, found = watch()
+    assert (code, found["state"], found["held_back"]) == (0, "evaluated", 0)
+    assert found["champion"].keys() == {"frozen.right", "frozen.wrong"}
+    assert all(gate["reason"].endswith("is 0 to 0: not surely worse") for gate in found["gates"])
+    # People ask for what it never learnt.
+    correct("delta", "DELTA")
+    code, found = watch()
+    assert (code, found["state"], found["number"]) == (4, "worse", 1)
+    assert found["champion"]["held-back.right"] == 0
+    assert f"over {found['held_back']} examples against" in found["told"]
+    assert [gate["verdict"] for gate in found["gates"]] == ["refused", "passed", "passed"]
+    run = luthier.find_run(found["run"])
+    assert (run.state, run.data.evaluates) == ("refused", champion.entry.run)
+    assert luthier.find_champion() == champion
+    assert [entry.event for entry in champion.history()] == ["promoted", "evaluated", "evaluated"]
+    # A round learns it, and is compared as if nobody had looked.
+    code, outcome, _ = improve()
+    assert (code, outcome["verdict"], outcome["rows"]["new"]) == (0, "promoted", 30)
 
 
 def test_a_damaged_pointer_matters_to_its_own_recipe_alone(project):

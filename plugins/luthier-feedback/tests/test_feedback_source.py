@@ -58,6 +58,24 @@ def read(path, run_component):
     return call
 
 
+def test_of_what_is_held_out_the_older_part_is_left_out(fill, read, path, run_component):
+    old, new = TODAY - timedelta(days=3), TODAY
+    fill(*({"prompt": f"Old {each}?", "correction": "Paris"} for each in range(20)), time=old)
+    fill(*({"prompt": f"New {each}?", "correction": "Paris"} for each in range(20)), time=new)
+    fill({"prompt": "Old 3?", "correction": "Paris"}, time=new)  # Said again.
+    whole = read(held_out=0.5)
+    recent = whole.filter(~pl.col("held_out") | pl.col("text").str.starts_with("New") | (pl.col("text") == "Old 3?"))
+    assert recent["held_out"].any()
+    assert 20 < recent.height < whole.height
+    since = f"{TODAY - timedelta(days=1):%Y-%m-%d}"
+    assert read(held_out=0.5, held_out_since=since).equals(recent)
+    reasons = why(run_component, path, held_out=0.5, held_out_since=since)
+    assert set(reasons.values()) == {f"held out, and from before {since} 00:00"}
+    assert len(reasons) == whole.height - recent.height
+    with pytest.raises(InputError, match="held_out_since: 'last week' is no time"):
+        read(held_out_since="last week")
+
+
 def why(run_component, path, **configuration) -> dict[str, str]:
     """Of each row that is not used, the reason."""
     run = run_component(feedback, log=path, **configuration)

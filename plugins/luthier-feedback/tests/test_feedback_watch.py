@@ -14,6 +14,7 @@ from luthier import InputError
 from luthier.cli import app
 from luthier_feedback import Feedback, FeedbackLog
 from luthier_feedback.improvement import watching
+from luthier_feedback.improvement.evaluating import Evaluation
 from luthier_feedback.improvement.outcome import Against, Outcome
 from luthier_feedback.improvement.place import directory_for
 from luthier_feedback.improvement.round import Wanted
@@ -99,6 +100,36 @@ def test_rounds_begin_at_their_times_whatever_becomes_of_one(project, rounds):
     assert len(watched(project)) == 6
 
 
+def test_evaluations_have_times_of_their_own_and_come_before_rounds(project, rounds, monkeypatch):
+    clock, told, evaluated = Clock(naps=5), [], []
+    results = iter(
+        [Evaluation("evaluated", "as good", 1), InputError("no"), Evaluation("worse", "the champion fell", 1)]
+    )
+
+    def evaluate(wanted: Wanted) -> Evaluation:
+        evaluated.append((clock.now, len(clock.began)))
+        result = next(results)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(watching, "evaluate", evaluate)
+    rounds(clock, 10.0, 10.0, 10.0)
+    with pytest.raises(KeyboardInterrupt):
+        watch(
+            Wanted(Path("recipe.yaml")),
+            Schedule(100.0, evaluate_every=80.0),
+            told.append,
+            clock=clock,
+            sleep=clock.sleep,
+        )
+    assert clock.began == [0.0, 100.0, 200.0]
+    assert evaluated == [(0.0, 0), (80.0, 1), (160.0, 2)]
+    kept = watched(project)
+    assert [each["state"] for each in kept] == ["evaluated", "refused", "failed", "refused", "worse", "refused"]
+    assert "evaluation: the champion fell" in told[4]
+
+
 def test_a_round_waits_for_enough_feedback(project, rounds):
     clock, told = Clock(naps=1), []
     rounds(clock, 0.0)
@@ -127,6 +158,15 @@ def test_what_is_wrong_from_the_beginning_ends_it(project):
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("12h", 43200), (" 1d ", 86400)])
 def test_intervals_are_read(text, seconds):
     assert read_interval(text) == seconds
+
+
+def test_an_evaluation_needs_a_champion_and_its_interval_is_read(project):
+    waits = CliRunner().invoke(app, ["watch", "recipe.yaml", "--once", "--min-feedback", "9", "--evaluate-every", "1d"])
+    assert waits.exit_code == 0, waits.output
+    assert "evaluation: there is no champion 'shouts' to evaluate" in waits.stdout
+    wrong = CliRunner().invoke(app, ["watch", "recipe.yaml", "--once", "--evaluate-every", "often"])
+    assert wrong.exit_code == 1
+    assert "--evaluate-every: 'often' is no time" in wrong.stderr
 
 
 @pytest.mark.parametrize("text", ["", "d", "1", "0m", "-1d", "1.5h", "1w", "400d", "\u0661d"])

@@ -75,9 +75,11 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _fingerprint(*, log: str | None, **_: object) -> str:
+def _fingerprint(*, log: str | None, held_out_since: str | None, **_: object) -> str:
+    from luthier_feedback.frames import read_time
     from luthier_feedback.log import FeedbackLog
 
+    read_time(held_out_since)
     with FeedbackLog(log, mode="read") as opened:
         return opened.trainable()
 
@@ -89,6 +91,7 @@ def feedback(
     kind: Literal["corrections", "votes", "pairs"] = "corrections",
     log: str | None = None,
     held_out: Annotated[float, Interval(ge=0, lt=1)] = 0.2,
+    held_out_since: str | None = None,
     reviewed: bool = False,
     max_daily_per_source: Annotated[int, Ge(1)] = 200,
     max_daily_per_person: Annotated[int, Ge(1)] = 50,
@@ -121,6 +124,8 @@ def feedback(
         log: the log, as a path from the working directory or a URL; LUTHIER_FEEDBACK, else `feedback/feedback.db`, if
             not given.
         held_out: the share of prompts that is held out.
+        held_out_since: of that share only what came at this time or later, as `2026-01-31` or with a time (UTC); the
+            rest of it is left out. So a validator measures how a model does on what people say of late.
         reviewed: take only what a reviewer accepted or edited.
         max_daily_per_source: more unreviewed rows of one source on one day (UTC) are a flood.
         max_daily_per_person: more unreviewed rows of one person of a source on one day are a flood.
@@ -129,11 +134,12 @@ def feedback(
     Raises:
         InputError: if there is no log, or no row of it makes such a document; it says why.
     """
-    from luthier_feedback.frames import read_feedback_documents
+    from luthier_feedback.frames import read_feedback_documents, read_time
     from luthier_feedback.quarantine import Rules
 
     rules = Rules(reviewed, max_daily_per_source, max_daily_per_person)
-    return read_feedback_documents(ctx, log, kind, rules, held_out=held_out, max_per_source=max_per_source)
+    since = read_time(held_out_since)
+    return read_feedback_documents(ctx, log, kind, rules, held_out=held_out, since=since, max_per_source=max_per_source)
 
 
 @hookimpl

@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from luthier_feedback.prompts import as_messages, as_text, digest, group_of, key_of
@@ -56,6 +57,10 @@ class Document:
         place = int.from_bytes(hashlib.sha256(f"held-out\0{self.group}".encode()).digest()[:8], "big")
         return place / 2**64 < share
 
+    def came_since(self, time: datetime) -> bool:
+        """Whether anybody said it at that time or later."""
+        return any(row.time >= time for row in self.rows)
+
 
 Made = tuple[list[Document], dict[str, str]]
 """Documents, and of each row that is in none of them why not, by its id."""
@@ -84,6 +89,13 @@ def cap(documents: Sequence[Document], limit: int | None) -> tuple[list[Document
         ranked = sorted(those, key=lambda each: (not each.reviewed, each.digest))
         kept |= {id(document) for document in ranked[:limit]}
     return [each for each in documents if id(each) in kept], [each for each in documents if id(each) not in kept]
+
+
+def recent(documents: Sequence[Document], held_out: float, since: datetime) -> tuple[list[Document], list[Document]]:
+    """All documents but those of the share that is held out which nobody said since a time; and these."""
+    old = [each.is_held_out(held_out) and not each.came_since(since) for each in documents]
+    parted = list(zip(documents, old, strict=True))
+    return [each for each, is_old in parted if not is_old], [each for each, is_old in parted if is_old]
 
 
 def _corrections(rows: Sequence[Row]) -> Made:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from luthier import Context, InputError
-from luthier_feedback.documents import Document, Kind, Made, cap, make_documents
+from luthier_feedback.documents import Document, Kind, Made, cap, make_documents, recent
 from luthier_feedback.log import FeedbackLog
 from luthier_feedback.quarantine import Rules, release
 
@@ -20,7 +20,14 @@ ROWS_A_FRAME = 10_000
 
 
 def read_feedback_documents(
-    ctx: Context, log: str | None, kind: Kind, rules: Rules, *, held_out: float, max_per_source: int | None
+    ctx: Context,
+    log: str | None,
+    kind: Kind,
+    rules: Rules,
+    *,
+    held_out: float,
+    since: datetime | None,
+    max_per_source: int | None,
 ) -> Iterator[pl.DataFrame]:
     """Frames of documents; see `luthier_feedback.feedback`.
 
@@ -30,6 +37,9 @@ def read_feedback_documents(
     with FeedbackLog(log, mode="read") as opened:
         place = opened.place
         documents, reasons = _select(opened, kind, rules, max_per_source)
+    if since is not None:
+        documents, old = recent(documents, held_out, since)
+        reasons |= {row.id: f"held out, and from before {since:%Y-%m-%d %H:%M}" for each in old for row in each.rows}
     _note(ctx, documents, reasons, held_out)
     if not documents:
         raise _nothing(place, kind, reasons)
@@ -46,6 +56,35 @@ def usable_rows(log: str | None, kind: Kind, rules: Rules, max_per_source: int |
     with FeedbackLog(log, mode="read") as opened:
         documents, _ = _select(opened, kind, rules, max_per_source)
     return {row.id for document in documents for row in document.rows}
+
+
+def count_held_out(
+    log: str | None, kind: Kind, rules: Rules, max_per_source: int | None, *, held_out: float, since: datetime
+) -> int:
+    """How many documents that the source would make now are held out, and came since a time.
+
+    Raises:
+        InputError: if there is no log.
+    """
+    with FeedbackLog(log, mode="read") as opened:
+        documents, _ = _select(opened, kind, rules, max_per_source)
+    return sum(each.is_held_out(held_out) and each.came_since(since) for each in documents)
+
+
+def read_time(text: str | None) -> datetime | None:
+    """The time that `held_out_since` gives, in UTC where it names no zone.
+
+    Raises:
+        InputError: if it is none.
+    """
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"held_out_since: {text!r} is no time"
+        raise InputError(message, "Write it as in ISO 8601: 2026-01-31, or 2026-01-31T12:00:00+00:00.") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _select(log: FeedbackLog, kind: Kind, rules: Rules, max_per_source: int | None) -> Made:

@@ -84,12 +84,22 @@ def _outcome(run: Run) -> str:
     if run.state in ("interrupted", "running"):
         done = sum(step.state == "done" for step in run.steps)
         return f"The run was not finished: {done} of {len(run.steps)} steps are done."
+    if run.data.evaluates:
+        return _evaluated(run, refused, passed)
     if refused:
         return f"{refused} of {len(run.gates)} gates refused it: nothing may ship."
     if run.gates:
         told = "Its gate passed." if passed == 1 else f"All {passed} gates passed." if passed else ""
         return f"{told} {_skipped(skipped)}".strip()
     return "No gate was set." if any(step.stage == "validate" for step in run.steps) else "Nothing was validated."
+
+
+def _evaluated(run: Run, worse: int, held: int) -> str:
+    """What measuring a champion again came to."""
+    champion = f"The champion of {displayable(run.data.recipe)}, measured again"
+    if worse:
+        return f"{champion}, is worse in {worse} of {worse + held} metrics than when it was promoted."
+    return f"{champion}, is not surely worse in any of {held} metrics than when it was promoted."
 
 
 def _skipped(number: int) -> str:

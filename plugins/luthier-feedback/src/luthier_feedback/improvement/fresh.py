@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from luthier import Run
-from luthier_feedback.frames import usable_rows
+from luthier_feedback.frames import count_held_out, usable_rows
 from luthier_feedback.quarantine import Rules
 from luthier_feedback.seen import rows_used
 
@@ -20,9 +21,31 @@ def usable_now(steps: Iterable[Any]) -> set[str]:
     found: set[str] = set()
     for step in steps:
         config = step.config
-        rules = Rules(config["reviewed"], config["max_daily_per_source"], config["max_daily_per_person"])
-        found |= usable_rows(config["log"], config["kind"], rules, config["max_per_source"])
+        found |= usable_rows(config["log"], config["kind"], _rules(config), config["max_per_source"])
     return found
+
+
+def held_out_since(steps: Iterable[Any], time: datetime) -> int:
+    """How many documents of the recipe's `feedback` steps are held out now, and came since a time.
+
+    Raises:
+        InputError: if there is no log.
+    """
+    return sum(
+        count_held_out(
+            step.config["log"],
+            step.config["kind"],
+            _rules(step.config),
+            step.config["max_per_source"],
+            held_out=step.config["held_out"],
+            since=time,
+        )
+        for step in steps
+    )
+
+
+def _rules(config: Mapping[str, Any]) -> Rules:
+    return Rules(config["reviewed"], config["max_daily_per_source"], config["max_daily_per_person"])
 
 
 def new_since(usable: set[str], run: Run | None) -> set[str] | None:

@@ -17,7 +17,7 @@ from luthier_feedback.improvement.fresh import new_since, usable_now
 from luthier_feedback.improvement.measures import Measure, choose, feedback_steps, gated_measures
 from luthier_feedback.improvement.outcome import Against, Outcome, Verdict, read_json, write_json
 from luthier_feedback.improvement.page import page_path, write_page
-from luthier_feedback.improvement.place import alone, directory_for, home_of, name_of, told_plugins
+from luthier_feedback.improvement.place import alone, champion_of, directory_for, home_of, name_of, told_plugins
 from luthier_feedback.seen import runs_in
 
 Tell = Callable[[str], None]
@@ -134,7 +134,7 @@ def look(wanted: Wanted) -> Known:
             "Add one: `source: feedback`. Or only run it: luthier run RECIPE",
         )
     name = name_of(wanted.recipe)
-    champion = _champion(name, home)
+    champion = champion_of(name, home)
     measures = gated_measures(planned)
     if not measures:
         raise InputError(f"{wanted.recipe}: no validator has a gate", "Say what a model must keep to: gate: {…}")
@@ -147,15 +147,6 @@ def look(wanted: Wanted) -> Known:
         choose(measures, wanted.metric)
     decided = _last_decided(name, home)
     return Known(name, champion, planned, measures, asked, usable_now(steps), decided)
-
-
-def _champion(name: str, home: Path) -> Champion | None:
-    def damaged(other: str, error: InputError) -> None:
-        # That another recipe's champion is damaged is no matter of this one.
-        if other == name:
-            raise error
-
-    return next((each for each in luthier.list_champions(home=home, damaged=damaged) if each.name == name), None)
 
 
 def _check_tolerances(tolerances: Mapping[str, Tolerance], measures: Sequence[Measure]) -> None:
@@ -220,7 +211,8 @@ def _run(wanted: Wanted, name: str) -> Run:
         )
     except GateRefused:
         # Where nothing ran, it is the newest of the recipe that was refused before.
-        return next(run for run in runs_in(home) if run.id in begun or (not begun and run.data.recipe == name))
+        known = (run for run in runs_in(home) if run.data.recipe == name and not run.data.evaluates)
+        return next(run for run in known if not begun or run.id in begun)
 
 
 def _decide(wanted: Wanted, known: Known, run: Run, rows: dict[str, int | None]) -> Outcome:

@@ -22,9 +22,11 @@ Examples:
 
 \b
   luthier watch recipe.yaml --every 1d --min-feedback 200
+  luthier watch recipe.yaml --every 1d --min-feedback 200 --evaluate-every 6h
   luthier watch recipe.yaml --once --min-feedback 200     # from cron
 
-It ends with Ctrl-C or SIGTERM, between or within rounds; what was finished is kept.
+It ends with Ctrl-C or SIGTERM, between or within rounds; what was finished is kept. Exit code 4, of --once with
+--evaluate-every: the champion is worse than when it was promoted.
 """
 
 app = command_app()
@@ -40,7 +42,17 @@ def watch(
     min_feedback: Annotated[
         int, typer.Option(min=1, metavar="N", help="Do nothing with fewer rows that no round decided on yet.")
     ] = 1,
-    once: Annotated[bool, typer.Option("--once", help="End after one round.")] = False,
+    evaluate_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Measure the champion again, on the frozen test set and on the held-back feedback since it became "
+            "champion, and tell whether it is worse than it was then.  [default: never]",
+        ),
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="End after one round, and one evaluation if --evaluate-every is given.")
+    ] = False,
     metric: MetricOption = None,
     confidence: ConfidenceOption = 0.95,
     tolerance: ToleranceOption = [],  # noqa: B006 - typer copies it
@@ -53,6 +65,7 @@ def watch(
     What becomes of each round is printed, and kept in watch.jsonl with the metrics of champion and challenger. A round
     that fails or is refused ends nothing: the next one comes. One watcher a recipe.
     """
+    from luthier.errors import GateRefused
     from luthier_feedback.improvement.round import Wanted
     from luthier_feedback.improvement.watching import Schedule, read_interval
     from luthier_feedback.improvement.watching import watch as watch_recipe
@@ -69,4 +82,10 @@ def watch(
         device=device,
         display=False,
     )
-    watch_recipe(wanted, Schedule(read_interval(every), min_feedback, once), typer.echo)
+    evaluations = None if evaluate_every is None else read_interval(evaluate_every, "--evaluate-every")
+    schedule = Schedule(read_interval(every), min_feedback, once, evaluations)
+    done = watch_recipe(wanted, schedule, typer.echo)
+    if any(record["state"] == "worse" for record in done):
+        raise GateRefused(
+            "the champion is worse than when it was promoted", "It stays champion. See: luthier registry history"
+        )
