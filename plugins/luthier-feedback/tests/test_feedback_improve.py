@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 import threading
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from filelock import FileLock
@@ -15,7 +18,12 @@ from typer.testing import CliRunner
 import luthier
 from luthier.cli import app
 from luthier_feedback import Feedback, FeedbackLog
+from luthier_feedback.improvement.figure import figure
 from luthier_feedback.improvement.place import directory_for
+from luthier_feedback.improvement.rounds import Happening, Line, Rounds
+
+WATCHED = "  - validate: answers\n    id: watched\n    from: old\n    subjects: [candidate]\n"
+"""A validator without a gate."""
 
 TOYS = Path(__file__).parent / "toys"
 
@@ -155,7 +163,7 @@ def test_a_poisoned_round_is_refused_by_its_gate_and_the_next_honest_one_is_not(
     for word in ("amber", "birch"):
         correct(word, "POISON", 90)
     recipe = Path("recipe.yaml")
-    recipe.write_text(recipe.read_text().replace("at_least: 0.1}", "at_least: 0.8}"))
+    recipe.write_text(recipe.read_text().replace("at_least: 0.1}", "at_least: 0.8}") + WATCHED)
     code, outcome, told = improve()
     assert (code, outcome["verdict"]) == (4, "refused")
     assert "frozen: right is 0; it must be at least 0.8" in told
@@ -165,6 +173,43 @@ def test_a_poisoned_round_is_refused_by_its_gate_and_the_next_honest_one_is_not(
     correct("cedar", "CEDAR")
     code, outcome, _ = improve()
     assert (code, outcome["verdict"]) == (0, "promoted")
+    entries = luthier.find_champion().history()
+    assert [each.event for each in entries] == ["promoted", "refused", "promoted"]
+    page = Path(outcome["page"]).read_text(encoding="utf-8")
+    # `right` and `wrong`, which gates name; held-back feedback is another test set each time, and is not drawn.
+    drawn = re.findall(r'<svg class="curve rounds".*?</svg>', page)
+    [right] = [each for each in drawn if "frozen.right" in each]
+    assert len(drawn) == 2
+    assert "held-back" not in right
+    measured = {
+        (kind, str(entry.number), f"{metrics[step]['right']:.6g}")
+        for entry, kind in zip(entries, ("circle", "path", "circle"), strict=True)
+        for metrics in [luthier.find_run(entry.run).metrics]
+        for step in ("frozen", "watched")
+        if step in metrics
+    }
+    assert len(measured) == 3
+    assert set(re.findall(r"<(circle|path) [^>]*><title>(\d), [a-z ]+: ([\d.]+)</title>", right)) == measured
+    rows = re.findall(r'<td class="n">(\d)</td><th scope="row" class="nowrap(?: refused)?">([a-z ]+)<', page)
+    assert rows == [(str(each.number), each.event) for each in entries]
+
+
+def test_the_figure_connects_champions_and_leaves_out_what_is_not_known():
+    events = ("promoted", "refused", "promoted", "rolled back")
+    happenings = [Happening(n, event, f"run-{n}", "", None, "<why>") for n, event in enumerate(events, 1)]
+    line = Line("<frozen>", "loss", [3.0, 5.0, 2.0, 3.0])
+    drawn = figure(Rounds(happenings, [line, Line("gone", "loss", [None] * 4)], {"loss": "at_most"}), "loss")
+    assert ElementTree.fromstring(drawn).get("aria-label") == (
+        "<frozen>.loss of the champions: 3, 2, 3; gone.loss of the champions: not known"
+    )
+    [connected] = re.findall(r'<path class="line-0" d="([^"]+)"/>', drawn)
+    assert connected.count("L") == 2
+    assert len(re.findall(r"<circle", drawn)) == 3
+    assert len(re.findall(r"cross", drawn)) == 1
+    one = Line("frozen", "loss", [None, None, 2.0, math.nan])
+    assert figure(Rounds(happenings, [one], {"loss": None}), "loss") == ""
+    same = Line("frozen", "loss", [2.0, None, 2.0, 2.0])
+    assert "nan" not in figure(Rounds(happenings, [same], {"loss": None}), "loss")
 
 
 def test_nothing_new_is_said_and_nothing_done(project):

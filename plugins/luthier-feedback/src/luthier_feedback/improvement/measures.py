@@ -69,6 +69,12 @@ def gated_measures(planned: Iterable[Any]) -> list[Measure]:
     return found
 
 
+def frozen_steps(planned: Iterable[Any]) -> list[str]:
+    """The validators' steps, with or without a gate, that measure on data which no feedback enters."""
+    validators = (each.node for each in planned if each.node.task == "validate")
+    return list(dict.fromkeys(node.step.id for node in validators if _data_of(node) == FROZEN))
+
+
 def choose(measures: Sequence[Measure], name: str | None) -> Measure:
     """The metric that the challenger has to be better in: the one of that name, else the first that can be compared.
 

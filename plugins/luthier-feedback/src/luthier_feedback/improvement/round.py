@@ -18,6 +18,7 @@ from luthier_feedback.improvement.measures import Measure, choose, feedback_step
 from luthier_feedback.improvement.outcome import Against, Outcome, Verdict, read_json, write_json
 from luthier_feedback.improvement.page import page_path, write_page
 from luthier_feedback.improvement.place import alone, champion_of, directory_for, home_of, name_of, told_plugins
+from luthier_feedback.improvement.rounds import look_back
 from luthier_feedback.seen import runs_in
 
 Tell = Callable[[str], None]
@@ -244,7 +245,8 @@ def _decide(wanted: Wanted, known: Known, run: Run, rows: dict[str, int | None])
     if not wanted.dry_run and verdict != "unchanged":
         outcome = _carry_out(wanted, known, run, outcome)
     write_json(run, outcome)
-    write_page(run, outcome)
+    home = home_of(wanted.recipe, wanted.home)
+    write_page(run, outcome, look_back(known.name, home, known.planned, known.measures))
     return outcome
 
 
