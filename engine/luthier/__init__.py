@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from luthier.evaluation import evaluate
     from luthier.gates import Bound, Decision, judge, parse_gate
     from luthier.jobs import Job
+    from luthier.locations import fetch
     from luthier.plugins import load_plugins
     from luthier.process_environment import worker_environment
     from luthier.refusals import refuse
@@ -73,6 +74,7 @@ __all__ = [
     "completed",
     "component",
     "evaluate",
+    "fetch",
     "find_champion",
     "find_model",
     "find_run",
@@ -106,6 +108,7 @@ _ENGINE = {
     "Run": "runs",
     "StepResult": "runrecord",
     "evaluate": "evaluation",
+    "fetch": "locations",
     "find_champion": "champions",
     "find_model": "api",
     "find_run": "api",

@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier import Context, InputError, LuthierError, Model, OnnxModel, load_plugins, streaming
+from luthier import Context, InputError, LuthierError, Model, OnnxModel, fetch, load_plugins, streaming
 from luthier.channel import Channel, end_group
 from luthier_serve.scheduler import Scheduler
 
@@ -31,6 +31,7 @@ def load(request: dict[str, Any], room: Path) -> Streaming:
 
     Raises:
         InputError: if the runtime cannot stream, or does not load it.
+        ConfigurationError: if it has no such parameters.
     """
     artifact = KINDS[request["kind"]].at(Path(request["path"]), request["form"], request["hash"])
     registry = load_plugins(local=[Path(path) for path in request["plugins"]])
@@ -48,12 +49,12 @@ def load(request: dict[str, Any], room: Path) -> Streaming:
         checkpoint=room,
         notes=room,
         emit=lambda message: None,
-        fetch=Path,
+        fetch=fetch,
         device=request["device"],
         name=runtime.name,
     )
     inputs = {artifact.kind: artifact, "ctx": ctx}
-    generator = runtime.function(*(inputs[each] for each in runtime.inputs), **runtime.arguments({}))
+    generator = runtime.function(*(inputs[each] for each in runtime.inputs), **runtime.arguments(request["parameters"]))
     return streaming(generator, runtime.name)
 
 
