@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from luthier.gates import Bound, Decision, judge, parse_gate
     from luthier.jobs import Job
     from luthier.loading import load_generator
+    from luthier.locations import fetch
     from luthier.plugins import load_plugins
     from luthier.process_environment import worker_environment
     from luthier.refusals import refuse
@@ -74,6 +75,7 @@ __all__ = [
     "completed",
     "component",
     "evaluate",
+    "fetch",
     "find_champion",
     "find_model",
     "find_run",
@@ -108,6 +110,7 @@ _ENGINE = {
     "Run": "runs",
     "StepResult": "runrecord",
     "evaluate": "evaluation",
+    "fetch": "locations",
     "find_champion": "champions",
     "find_model": "api",
     "find_run": "api",

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from luthier.options import DeviceOption, HomeOption, PluginOption
+
 EXAMPLES = """
 Examples:
 
@@ -89,21 +91,9 @@ def optimize(
     output: Annotated[
         Path, typer.Option(metavar="DIR", help="Gets recipe.yaml, optimize.json and optimize.html.")
     ] = Path("optimized"),
-    device: Annotated[
-        str, typer.Option("--device", metavar="D", help="Where models run: auto, cpu, cuda, cuda:1, mps.")
-    ] = "auto",
-    plugins: Annotated[
-        list[Path],
-        typer.Option(
-            "--plugin",
-            metavar="FILE",
-            help="Load a one-file plugin, besides those in plugins.d/. May be given several times.",
-        ),
-    ] = [],  # noqa: B006
-    home: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The store's directory.  [default: LUTHIER_HOME, else ./.luthier]"),
-    ] = None,
+    device: DeviceOption = "auto",
+    plugins: PluginOption = [],  # noqa: B006
+    home: HomeOption = None,
     retry: Annotated[bool, typer.Option("--retry", help="Try routes again that failed before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print optimize.json.")] = False,
 ) -> None:

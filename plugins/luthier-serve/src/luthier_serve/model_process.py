@@ -31,12 +31,14 @@ def load(request: dict[str, Any], room: Path) -> Streaming:
 
     Raises:
         InputError: if the runtime cannot stream, or does not load it.
+        ConfigurationError: if it has no such parameters.
     """
     artifact = KINDS[request["kind"]].at(Path(request["path"]), request["form"], request["hash"])
     registry = load_plugins(local=[Path(path) for path in request["plugins"]])
     runtime = registry.runtime_for(artifact.kind, artifact.form, request["runtime"])
     registry.check_streams(runtime)
-    return streaming(load_generator(runtime, artifact, room, device=request["device"]), runtime.name)
+    generator = load_generator(runtime, artifact, room, parameters=request["parameters"], device=request["device"])
+    return streaming(generator, runtime.name)
 
 
 def warm(model: Streaming) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from luthier.options import DeviceOption, PluginOption
+
 if TYPE_CHECKING:
     from luthier_feedback.improvement.comparing import Tolerance
 
@@ -41,17 +43,6 @@ ToleranceOption = Annotated[
         metavar="[STEP.METRIC=]AMOUNT",
         help="How much worse a gated metric may be, at the worse end of its interval: 5% of the champion's value, or "
         "0.01 in its unit. May be given several times.  [default: 5%]",
-    ),
-]
-DeviceOption = Annotated[
-    str, typer.Option("--device", metavar="D", help="Where models run: auto, cpu, cuda, cuda:1, mps.")
-]
-PluginOption = Annotated[
-    list[Path],
-    typer.Option(
-        "--plugin",
-        metavar="FILE",
-        help="Load a one-file plugin, besides those in plugins.d/. May be given several times.",
     ),
 ]
 HomeOption = Annotated[

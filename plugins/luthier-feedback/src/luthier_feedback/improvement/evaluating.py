@@ -11,7 +11,7 @@ import luthier
 from luthier import Champion, InputError, Run
 from luthier_feedback.improvement.fresh import held_out_since
 from luthier_feedback.improvement.measures import FROZEN, Measure, feedback_steps, gated_measures
-from luthier_feedback.improvement.place import home_of, name_of
+from luthier_feedback.improvement.place import champion_of, home_of, name_of
 from luthier_feedback.improvement.round import Wanted
 
 
@@ -52,7 +52,7 @@ def evaluate(wanted: Wanted) -> Evaluation:
     home = home_of(wanted.recipe, wanted.home)
     planned = luthier.plan(wanted.recipe, home=home, plugins=wanted.plugins)
     name = name_of(wanted.recipe)
-    champion = next((each for each in luthier.list_champions(home=home) if each.name == name), None)
+    champion = champion_of(name, home)
     if champion is None:
         return Evaluation("waiting", f"there is no champion {name!r} to evaluate")
     # The history tells times to the second, rounded down.

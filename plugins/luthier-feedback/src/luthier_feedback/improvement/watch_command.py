@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
+from luthier.options import DeviceOption, PluginOption
 from luthier_feedback.improvement.commands import (
     ConfidenceOption,
-    DeviceOption,
     HomeOption,
     MetricOption,
-    PluginOption,
     RecipeArgument,
     ToleranceOption,
     command_app,
