@@ -81,5 +81,9 @@ def test_what_nothing_exports_is_refused(registry):
 
 def test_only_and_skip_keep_what_the_others_are_compared_with(registry):
     routes = find_routes(registry, material("causal-lm"), Limits(0.02))
-    assert [route.label for route in chosen_only(routes, ["int8"], [])] == ["genai", "genai > int8"]
+    assert [route.label for route in chosen_only(routes, ["int8"], [])] == [
+        "genai",
+        "genai > int8",
+        "smooth > genai > int8",
+    ]
     assert "int4" not in {name for route in chosen_only(routes, [], ["int4"]) for name in route.names}
