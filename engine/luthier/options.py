@@ -2,7 +2,7 @@
 
 A command group of `luthier_commands` annotates its parameters with them: `home: HomeOption = None`. `PluginOption`
 names one-file plugins, which `luthier.plugin_files` finds; `RuntimeOption` and `SettingsOption` say what loads a model,
-and with which parameters, which `runtime_parameters` reads.
+and with which parameters, which `runtime_parameters` reads. `command_app` is the app of a single command.
 """
 
 from __future__ import annotations
@@ -36,6 +36,18 @@ SettingsOption = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter of the runtime. May be given several times."),
 ]
+
+
+def command_app() -> typer.Typer:
+    """The app of a command that is called by the name of its group alone: `@app.callback()` marks its function."""
+    return typer.Typer(
+        invoke_without_command=True,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        subcommand_metavar="",
+        context_settings={"allow_interspersed_args": True, "help_option_names": ["-h", "--help"]},
+    )
 
 
 def runtime_parameters(settings: Sequence[str]) -> dict[str, Any]:

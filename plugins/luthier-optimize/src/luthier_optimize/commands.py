@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from luthier.options import DeviceOption, HomeOption, PluginOption
+from luthier.options import DeviceOption, HomeOption, PluginOption, command_app
 
 EXAMPLES = """
 Examples:
@@ -28,14 +28,7 @@ Exit codes: 0 a model was chosen, 1 your input, 4 no model keeps to the limits
 """
 UNITS = {"": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 
-app = typer.Typer(
-    invoke_without_command=True,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    subcommand_metavar="",
-    context_settings={"allow_interspersed_args": True, "help_option_names": ["-h", "--help"]},
-)
+app = command_app()
 
 
 @app.callback(epilog=EXAMPLES)

@@ -13,6 +13,7 @@ from luthier.options import (
     PluginOption,
     RuntimeOption,
     SettingsOption,
+    command_app,
     runtime_parameters,
 )
 
@@ -29,14 +30,7 @@ Examples:
 Ctrl-C or SIGTERM ends it: what runs may go on for --drain seconds. Exit codes: 0 ended as told, 1 your input.
 """
 
-app = typer.Typer(
-    invoke_without_command=True,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    subcommand_metavar="",
-    context_settings={"allow_interspersed_args": True, "help_option_names": ["-h", "--help"]},
-)
+app = command_app()
 
 
 @app.callback(epilog=EXAMPLES)

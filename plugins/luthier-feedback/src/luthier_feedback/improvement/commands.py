@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from luthier.options import DeviceOption, PluginOption
+from luthier.options import DeviceOption, PluginOption, command_app
 
 if TYPE_CHECKING:
     from luthier_feedback.improvement.comparing import Tolerance
@@ -54,18 +54,6 @@ HomeOption = Annotated[
 RecipeArgument = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="The recipe; one of its steps is `source: feedback`.")
 ]
-
-
-def command_app() -> typer.Typer:
-    """The app of a command that is called by its name alone."""
-    return typer.Typer(
-        invoke_without_command=True,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        subcommand_metavar="",
-        context_settings={"allow_interspersed_args": True, "help_option_names": ["-h", "--help"]},
-    )
 
 
 app = command_app()

@@ -6,14 +6,13 @@ from typing import Annotated
 
 import typer
 
-from luthier.options import DeviceOption, PluginOption
+from luthier.options import DeviceOption, PluginOption, command_app
 from luthier_feedback.improvement.commands import (
     ConfidenceOption,
     HomeOption,
     MetricOption,
     RecipeArgument,
     ToleranceOption,
-    command_app,
     read_tolerances,
 )
 
