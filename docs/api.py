@@ -11,7 +11,7 @@ from types import ModuleType, UnionType
 from typing import Any
 
 import luthier
-from luthier import artifacts, channel, errors, events, jsonlines, runrecord, suggest, testing, trials
+from luthier import artifacts, channel, errors, events, jsonlines, options, runrecord, suggest, testing, trials
 from luthier.context import Metric
 from luthier.testing import fixtures
 
@@ -46,6 +46,7 @@ def sections() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "`luthier.events`", _defined(events)
     yield "`luthier.errors`", {name: each for name, each in _defined(errors).items() if name not in names}
     yield "`luthier.jsonlines`", _defined(jsonlines)
+    yield "`luthier.options`", _defined(options)
     yield "`luthier.suggest`", _defined(suggest)
     yield "`luthier.testing`", {name: getattr(testing, name) for name in testing.__all__}
     yield "Fixtures of `luthier.testing`", _defined(fixtures)

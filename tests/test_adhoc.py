@@ -331,9 +331,13 @@ def silent(model):
     "Does not stream."
     return Drawing()
 
+def carving(onnx):
+    "Is for exported models."
+    return Drawing()
+
 @hookimpl
 def luthier_runtimes():
-    return [drawing, silent]
+    return [drawing, silent, carving]
 """
 
 
@@ -343,6 +347,7 @@ def luthier_runtimes():
         ("drawing", [], 0, "greedy\n"),
         ("drawing", ["--temperature", "0.5", "--top-p", "0.9", "--seed", "7"], 0, "hello 0.5 0.9 7\n"),
         ("silent", ["--temperature", "0.5"], 1, "These do: drawing."),
+        ("carving", [], 1, "the runtime carving does not load model of the form causal-lm"),
         ("drawing", ["--top-p", "0.9"], 1, "Give --temperature too"),
         ("drawing", ["--temperature", "1", "--top-p", "0"], 1, "top_p is 0.0"),
     ],

@@ -320,9 +320,23 @@ def test_a_pointer_that_is_damaged_is_an_error_and_a_rollback_writes_it_anew(pro
         with pytest.raises(InputError, match="cannot be read"):
             collect(both.store)  # Nobody knows what is to be kept.
         code, said = call("registry", "list")
-        assert (code, "cannot be read" in said) == (0, True)
+        assert (code, "cannot be read" in said) == (1, True)
         assert luthier.rollback("toys", to=1).entry.run == ids["good"]
         assert luthier.find_champion().entry.run == ids["good"]
+
+
+def test_a_champion_that_is_damaged_hides_no_other(project, both, ids):
+    luthier.promote(ids["good"], name="others")
+    (project / ".luthier" / "registry" / "others" / POINTER).write_text("{")
+    with pytest.warns(UserWarning, match=r"'others' cannot be read .*\n.*rollback others --to NUMBER") as told:
+        assert luthier.list_champions() == [both]
+    assert [warning.filename for warning in told] == [__file__]
+    code, said = call("registry", "list")
+    assert (code, "toys" in said, "rollback others --to NUMBER" in said) == (1, True, True)
+    code, said = call("registry", "list", "--json")
+    sound, damaged = json.loads(said)
+    assert (code, sound["name"], damaged["name"]) == (1, "toys", "others")
+    assert "luthier registry rollback others --to NUMBER" in damaged["remedy"]
 
 
 def test_what_a_newer_luthier_wrote_is_left_alone(project, both, ids):

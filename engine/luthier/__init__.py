@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from luthier.evaluation import evaluate
     from luthier.gates import Bound, Decision, judge, parse_gate
     from luthier.jobs import Job
+    from luthier.loading import load_generator
+    from luthier.locations import fetch
     from luthier.plugins import load_plugins
     from luthier.process_environment import worker_environment
     from luthier.refusals import refuse
@@ -73,6 +75,7 @@ __all__ = [
     "completed",
     "component",
     "evaluate",
+    "fetch",
     "find_champion",
     "find_model",
     "find_run",
@@ -80,6 +83,7 @@ __all__ = [
     "hookspec",
     "judge",
     "list_champions",
+    "load_generator",
     "load_plugins",
     "parse_gate",
     "plan",
@@ -106,11 +110,13 @@ _ENGINE = {
     "Run": "runs",
     "StepResult": "runrecord",
     "evaluate": "evaluation",
+    "fetch": "locations",
     "find_champion": "champions",
     "find_model": "api",
     "find_run": "api",
     "judge": "gates",
     "list_champions": "champions",
+    "load_generator": "loading",
     "load_plugins": "plugins",
     "parse_gate": "gates",
     "plan": "api",

@@ -23,7 +23,7 @@ from luthier.pool import Message, Pool
 from luthier.registry import Champions, is_champion
 from luthier.runs import LATEST, find_run
 from luthier.store import Store
-from luthier.streaming import GREEDY, Sampling
+from luthier.streaming import Sampling
 from luthier.suggest import did_you_mean
 
 Listen = Callable[[Message], None]
@@ -283,7 +283,7 @@ def generate(
     runtime: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     max_new_tokens: int = 128,
-    sampling: Sampling = GREEDY,
+    sampling: Sampling = Sampling(),
     local: Sequence[Path] = (),
     device: str = "auto",
 ) -> list[str]:
@@ -300,12 +300,12 @@ def generate(
         device: where the model runs.
 
     Raises:
-        InputError: if there is no such runtime, the environment of its own that its plugin declares is not built, or
-            it cannot sample.
+        InputError: if there is no such runtime, it does not load the model, the environment of its own that its plugin
+            declares is not built, or it cannot sample.
         ConfigurationError: if it has no such parameters.
     """
     registry = load_plugins(local=local)
-    component = registry.runtime(runtime) if runtime else registry.default_runtime(model.kind, model.form)
+    component = registry.runtime_for(model.kind, model.form, runtime)
     config = dict(parameters or {})
     component.configure(config)
     if sampling.temperature:

@@ -246,6 +246,23 @@ class Registry:
         self.runtime(default)  # says how to install it, if that is what is missing
         raise UnknownComponent(f"no installed runtime loads {kind} of the form {form!r}", "See: luthier plugins list")
 
+    def runtime_for(self, kind: str, form: str, name: str | None = None) -> Component:
+        """What loads a model: the runtime of that name, else the default one.
+
+        Raises:
+            UnknownComponent: if there is none, or several may be meant.
+            InputError: if the one of that name does not load such models.
+        """
+        if not name:
+            return self.default_runtime(kind, form)
+        runtime = self.runtime(name)
+        if kind not in runtime.inputs or not runtime.accepts(kind, form):
+            raise InputError(
+                f"the runtime {runtime.name} does not load {kind} of the form {form}",
+                "Leave out --runtime, or see: luthier plugins list",
+            )
+        return runtime
+
     def check_streams(self, runtime: Component) -> None:
         """Refuse a runtime that does not complete token by token.
 

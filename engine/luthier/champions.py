@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -113,18 +114,36 @@ def find_champion(name: str | None = None, *, home: Path | str | None = None) ->
     return champion_in(open_store(Path.cwd(), home), name)
 
 
-def list_champions(*, home: Path | str | None = None) -> list[Champion]:
-    """The champions of all names, sorted.
+def list_champions(
+    *, home: Path | str | None = None, damaged: Callable[[str, InputError], None] | None = None
+) -> list[Champion]:
+    """The champions of all names, sorted. One whose pointer is damaged hides no other.
 
     Args:
         home: the store; `LUTHIER_HOME`, else `.luthier` in the current directory, if None.
-
-    Raises:
-        InputError: if the pointer of one is damaged.
+        damaged: called with the name of each damaged one and the error, which has the remedy; if None, each is a
+            warning of Python's.
     """
-    store = open_store(Path.cwd(), home)
+    return champions_in(open_store(Path.cwd(), home), damaged or _warn_of)
+
+
+def champions_in(store: Store, damaged: Callable[[str, InputError], None]) -> list[Champion]:
+    """The champions of all names in a store; see `list_champions`."""
     registry = Champions(store)
-    return [Champion(name, entry, store) for name in registry.names() if (entry := registry.champion(name))]
+    found = []
+    for name in registry.names():
+        try:
+            entry = registry.champion(name)
+        except InputError as error:
+            damaged(name, error)
+            continue
+        if entry:
+            found.append(Champion(name, entry, store))
+    return found
+
+
+def _warn_of(name: str, error: InputError) -> None:
+    warnings.warn(str(error), stacklevel=4)
 
 
 def champion_in(store: Store, name: str | None = None) -> Champion:

@@ -104,7 +104,8 @@ def component(
             names of your own, for the `check_inputs` of later steps. What takes an artifact of the same kind keeps
             its traits; one that is no longer known becomes None. Of the models that luthier-models makes anew:
             `model_type` and `architecture`, as transformers has them; `positions`; `tokenizer`, its kind;
-            `chat_template`, whether there is one.
+            `chat_template`, whether there is one. Of a quantizer: `prepares`, where it rounds nothing itself, and
+            those after the export lose less for it.
         check_device: for what computes on `ctx.device`: called with its name in the process that is to compute there,
             before the first step of a run for which the user named a device; it raises `InputError` where there is
             none of that name.

@@ -50,9 +50,6 @@ class Sampling:
                 )
 
 
-GREEDY = Sampling()
-
-
 @dataclass(frozen=True)
 class Alternative:
     """A token that might have been written, and the natural-log probability that the model gave it."""
@@ -115,7 +112,7 @@ class Streaming(Protocol):
         prompt: Prompt,
         *,
         max_new_tokens: int = 128,
-        sampling: Sampling = GREEDY,
+        sampling: Sampling = Sampling(),
         alternatives: int = 0,
         schema: str | None = None,
         template: bool = True,

@@ -19,7 +19,7 @@ from openai import OpenAI, OpenAIError
 SECONDS = 300.0
 """For which an answer, and a new champion, is waited for: training has the processors meanwhile."""
 
-PAUSE = 4.0
+PAUSE = 15.0
 """Seconds between the requests of a visitor that has time."""
 
 

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands of the core share; `luthier.options` has those for plugins too."""
 
 from __future__ import annotations
 
@@ -25,26 +25,11 @@ FromOption = Annotated[str | None, typer.Option("--from", metavar="STEP", help="
 ForceOption = Annotated[
     list[str], typer.Option("--force", metavar="STEP", help="Do this step again. May be given several times.")
 ]
-PluginOption = Annotated[
-    list[Path],
-    typer.Option(
-        "--plugin",
-        metavar="FILE",
-        help="Load a one-file plugin, besides those in plugins.d/. May be given several times.",
-    ),
-]
-DeviceOption = Annotated[
-    str, typer.Option("--device", metavar="D", help="Where models run: auto, cpu, cuda, cuda:1, mps.")
-]
 RecipeHomeOption = Annotated[
     Path | None,
     typer.Option(
         "--home", metavar="DIR", help="The store's directory.  [default: LUTHIER_HOME, else .luthier beside the recipe]"
     ),
-]
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", metavar="DIR", help="The store's directory.  [default: LUTHIER_HOME, else ./.luthier]"),
 ]
 FindLinksOption = Annotated[
     list[str],

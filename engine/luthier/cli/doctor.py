@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from luthier.cli._dispatch import Command
-from luthier.cli._options import HomeOption, JsonOption, PluginOption, registry_here, store_here
+from luthier.cli._options import JsonOption, registry_here, store_here
 from luthier.cli._output import format_bytes, print_json, warn
 from luthier.cli._plugin_commands import with_commands
 from luthier.cli._plugin_state import component_problems, environment_problems, environment_state
+from luthier.options import HomeOption, PluginOption
 
 if TYPE_CHECKING:
     from luthier.plugins import Registry

@@ -8,16 +8,15 @@ import typer
 
 from luthier.cli._dispatch import Command
 from luthier.cli._options import (
-    DeviceOption,
     ForceOption,
     JsonOption,
     OverridesOption,
-    PluginOption,
     RecipeArgument,
     RecipeHomeOption,
 )
 from luthier.cli._output import print_json
 from luthier.errors import GateRefused
+from luthier.options import DeviceOption, PluginOption
 
 EXAMPLES = """
 Examples:

@@ -8,9 +8,17 @@ from typing import Annotated
 import typer
 
 from luthier.cli._dispatch import Command
-from luthier.cli._options import DeviceOption, HomeOption, PluginOption, local_files, store_here
+from luthier.cli._options import local_files, store_here
 from luthier.cli._output import print_json
 from luthier.errors import InputError
+from luthier.options import (
+    DeviceOption,
+    HomeOption,
+    PluginOption,
+    RuntimeOption,
+    SettingsOption,
+    runtime_parameters,
+)
 
 EXAMPLES = """
 Examples:
@@ -42,13 +50,8 @@ def generate(
         list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Without one, the prompt is read from stdin.")
     ] = None,
     *,
-    runtime: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What loads the model.  [default: the one for its kind]")
-    ] = None,
-    settings: Annotated[
-        list[str],
-        typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter of the runtime. May be given several times."),
-    ] = [],  # noqa: B006 - typer copies it
+    runtime: RuntimeOption = None,
+    settings: SettingsOption = [],  # noqa: B006 - typer copies it
     max_new_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Stop after so many tokens.")] = 128,
     temperature: Annotated[
         float, typer.Option(min=0.0, metavar="T", help="Draw tokens by their probabilities; 0 takes the most probable.")
@@ -61,7 +64,7 @@ def generate(
     ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the draws.")] = 0,
     device: DeviceOption = "auto",
-    plugins: PluginOption = [],  # noqa: B006 - typer copies it
+    plugins: PluginOption = [],  # noqa: B006
     home: HomeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print prompts and completions as JSON.")] = False,
 ) -> None:
@@ -70,7 +73,6 @@ def generate(
     from luthier.adhoc import find_model
     from luthier.adhoc import generate as complete
     from luthier.streaming import Sampling
-    from luthier.substitution import parse_override
 
     if (top_k or top_p != 1 or seed) and not temperature:
         raise InputError("--top-k, --top-p and --seed are for draws", "Give --temperature too: 0.8, for example.")
@@ -80,7 +82,7 @@ def generate(
         artifact,
         asked,
         runtime=runtime,
-        parameters=dict(map(parse_override, settings)),
+        parameters=runtime_parameters(settings),
         max_new_tokens=max_new_tokens,
         sampling=sampling,
         local=local_files(plugins),

@@ -12,7 +12,7 @@ import typer
 from luthier.cli import _plugin_changes
 from luthier.cli._component import ComponentGroup
 from luthier.cli._dispatch import Command, command_group
-from luthier.cli._options import JsonOption, PluginOption, registry_here
+from luthier.cli._options import JsonOption, registry_here
 from luthier.cli._output import print_json, print_table
 from luthier.cli._plugin_commands import with_commands
 from luthier.cli._plugin_state import (
@@ -24,6 +24,7 @@ from luthier.cli._plugin_state import (
     loaded,
     tell,
 )
+from luthier.options import PluginOption
 
 if TYPE_CHECKING:
     from luthier.components import Component

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from luthier.cli._dispatch import Command
-from luthier.cli._options import PluginOption, registry_here
+from luthier.cli._options import registry_here
 from luthier.cli._output import print_json
 from luthier.errors import InputError
+from luthier.options import PluginOption
 
 STARTER = Path(__file__).with_name("starter.yaml")
 RECIPE_NAME = "recipe.yaml"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from luthier.cli._dispatch import Command, command_group
-from luthier.cli._options import HomeOption, JsonOption, PluginOption, RunArgument, store_here
+from luthier.cli._options import JsonOption, RunArgument, store_here
 from luthier.cli._output import print_json, print_table, warn
 from luthier.errors import InputError
+from luthier.options import HomeOption, PluginOption
 
 if TYPE_CHECKING:
     from luthier.champion_history import HistoryEntry
@@ -56,22 +57,14 @@ Examples:
 
 @app.command("list", cls=Command)
 def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """List the champions."""
-    from luthier.champions import champion_in
-    from luthier.registry import Champions
+    """List the champions. The exit code is 1 where one is damaged; the others are listed all the same."""
+    from luthier.champions import champions_in
 
     store = store_here(home)
-    registry = Champions(store)
-    # One that is damaged must not hide the others.
-    found, damaged = [], []
-    for name in registry.names():
-        try:
-            if registry.champion(name):
-                found.append(champion_in(store, name))
-        except InputError as error:
-            damaged.append((name, error))
+    damaged: list[tuple[str, InputError]] = []
+    found = champions_in(store, lambda name, error: damaged.append((name, error)))
     if as_json:
-        errors = [{"name": name, "error": error.message} for name, error in damaged]
+        errors = [{"name": name, "error": error.message, "remedy": error.remedy} for name, error in damaged]
         print_json([*(champion.public() for champion in found), *errors])
     elif found:
         rows = [
@@ -83,6 +76,8 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
         typer.echo(f"no champions in {store.root}; promote one: luthier registry promote latest", err=True)
     for _, problem in () if as_json else damaged:
         warn(problem.message, problem.remedy)
+    if damaged:
+        raise typer.Exit(InputError.exit_code)
 
 
 @app.command(cls=Command)

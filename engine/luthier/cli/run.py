@@ -17,18 +17,17 @@ import typer
 from luthier.cli._dispatch import Command
 from luthier.cli._failures import discard_output
 from luthier.cli._options import (
-    DeviceOption,
     ForceOption,
     FromOption,
     JsonOption,
     OverridesOption,
-    PluginOption,
     RecipeArgument,
     RecipeHomeOption,
     UntilOption,
 )
 from luthier.cli._output import print_json, print_table, warn
 from luthier.errors import GateRefused, InputError, LuthierError
+from luthier.options import DeviceOption, PluginOption
 
 if TYPE_CHECKING:
     from luthier.api import Session

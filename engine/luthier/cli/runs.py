@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from luthier.cli._dispatch import Command, command_group
-from luthier.cli._options import HomeOption, JsonOption, RunArgument, store_here
+from luthier.cli._options import JsonOption, RunArgument, store_here
 from luthier.cli._output import print_json, print_table
 from luthier.errors import InputError
+from luthier.options import HomeOption
 
 if TYPE_CHECKING:
     from luthier.runs import Run

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from luthier.cli._dispatch import Command, command_group
-from luthier.cli._options import HomeOption, JsonOption, store_here
+from luthier.cli._options import JsonOption, store_here
 from luthier.cli._output import format_bytes, print_json, print_table
 from luthier.errors import InputError
+from luthier.options import HomeOption
 
 if TYPE_CHECKING:
     from luthier.store import Store

@@ -15,6 +15,7 @@ PUBLIC_MODULES = frozenset(
         "luthier.events",
         "luthier.hookspecs",
         "luthier.jsonlines",
+        "luthier.options",
         "luthier.suggest",
         "luthier.testing",
     }

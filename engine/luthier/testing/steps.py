@@ -9,7 +9,7 @@ from typing import Any
 
 from luthier.artifacts import Artifact, Dataset
 from luthier.components import Component
-from luthier.streaming import GREEDY
+from luthier.streaming import Sampling
 
 SEED = 7
 PROMPTS = ("Name a river.", "Say it in one line: two words", "")
@@ -57,7 +57,7 @@ def step_requests(
     if component.stage.gives is None:
         runtime = {"name": component.name, "config": dict(configuration)}
         subject = next(iter(records.values()))
-        asked = {"prompts": list(PROMPTS), "max_new_tokens": 8, "sampling": asdict(GREEDY)}
+        asked = {"prompts": list(PROMPTS), "max_new_tokens": 8, "sampling": asdict(Sampling())}
         return [{**common, "task": "generate", "runtime": runtime, "subject": subject, **asked}]
     return [{**common, "task": "directory", "inputs": records}]
 

@@ -328,3 +328,14 @@ def test_watch_measures_the_champion_again_and_tells_when_it_is_worse(project):
     # A round learns it, and is compared as if nobody had looked.
     code, outcome, _ = improve()
     assert (code, outcome["verdict"], outcome["rows"]["new"]) == (0, "promoted", 30)
+
+
+def test_a_damaged_pointer_matters_to_its_own_recipe_alone(project):
+    registry = Path(".luthier/registry")
+    (registry / "others").mkdir()
+    (registry / "others" / "champion.json").write_text("{")
+    code, outcome, _ = improve()
+    assert (code, outcome["verdict"], outcome["champion"]["number"]) == (0, "unchanged", 1)
+    (registry / "shouts" / "champion.json").write_text("{")
+    code, _, told = improve()
+    assert (code, "the pointer of the champion 'shouts' cannot be read" in told) == (1, True)

@@ -25,6 +25,8 @@ def test_every_route_that_the_plugins_give_is_tried(searched):
         "plain > rounded",
         "plain > rounded grid=coarse",
         "plain padding=none > picky",
+        "steady > plain > rounded",
+        "steady > plain padding=none > picky",
         "careful max_kl=0.05 > plain",
         "deaf",
     }
@@ -36,6 +38,7 @@ def test_every_route_that_the_plugins_give_is_tried(searched):
             assert list(each["task"]) == ["vowels"]  # what the recipe's own gate asks for
     assert "vowels" in searched.out
     assert searched.route("plain")["mean_kl"] == pytest.approx(0, abs=1e-9)
+    assert searched.route("steady > plain > rounded")["mean_kl"] < searched.route("plain > rounded")["mean_kl"]
     assert searched.route("plain > rounded")["top1"] > searched.route("plain > rounded grid=coarse")["top1"]
 
 
@@ -43,6 +46,7 @@ def test_what_fails_or_cannot_help_is_listed_with_its_reason_and_the_rest_goes_o
     reasons = {each["label"]: (each["error"], each["left_out"]) for each in searched.outcome["tried"] if each["error"]}
     assert reasons["plain > broken"] == ("broken: this processor has no such kernel", False)
     assert reasons["plain > broken kind=b"] == ("plain > broken failed", True)
+    assert reasons["steady > plain > broken"] == ("plain > broken failed", True)
     assert "it ends every completion at once" in reasons["plain > mute"][0]
     assert searched.route("plain > mute")["mean_kl"] > 1
     assert reasons["odd"][1]

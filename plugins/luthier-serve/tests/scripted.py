@@ -83,9 +83,12 @@ class Model:
 
 
 @component(streams=True)
-def scripted(model):
-    """Writes what the prompt says."""
-    return Model(model.path)
+def scripted(model, *, greeting: str = ""):
+    """Writes what the prompt says; another greeting than the model's, if one is given."""
+    loaded = Model(model.path)
+    if greeting:
+        loaded.settings["greeting"] = greeting
+    return loaded
 
 
 @component()

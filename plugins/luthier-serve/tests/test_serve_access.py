@@ -95,8 +95,18 @@ def test_a_token_may_come_from_a_file_and_be_left_out_on_this_machine(start, tmp
     server = start("--token-file", str(tmp_path / "token"), token=token)
     assert server.http.get("/v1/models").status_code == 200
     open_to_all = start("--no-token", "--host", "localhost")
+    assert open_to_all.url.startswith("http://localhost:")
     assert httpx2.get(f"{open_to_all.url}/v1/models").status_code == 200
     assert httpx2.get(f"{open_to_all.url}/v1/models", headers={"host": "evil.org"}).status_code == 403
+
+
+def test_a_server_that_listens_everywhere_prints_an_address_that_answers(start):
+    server = start("--host", "0.0.0.0", "--allow-host", "localhost", "--allow-host", "models.example.org")
+    assert server.url.startswith("http://localhost:")
+    assert server.http.get("/healthz").status_code == server.http.get("/v1/models").status_code == 200
+    # Programs on this machine ask by its names, such as one that looks whether it is well; nobody by what is no name.
+    for asked, status in (("127.0.0.1", 200), ("models.example.org", 200), ("0.0.0.0", 403)):
+        assert server.http.get("/healthz", headers={"host": asked}).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -107,9 +117,13 @@ def test_a_token_may_come_from_a_file_and_be_left_out_on_this_machine(start, tmp
         (["--token-file", "absent"], "the token cannot be read"),
         (["--token-file", "short"], "at least 16"),
         (["--no-token", "--token-file", "short"], "contradict each other"),
+        (["--allow-host", "https://models.example.org"], "is no host's name"),
+        (["--allow-host", "models.example.org:443"], "without scheme, port and path"),
         (["--allow-origin", "app.example.org"], "is no origin"),
         (["--host", "192.0.2.1"], "192.0.2.1:8000 cannot be listened at"),
         (["--runtime", "greedy-only", "--port", "0"], "greedy-only does not write token by token"),
+        (["--set", "greetings=x", "--port", "0"], "runtime:scripted: greetings: "),
+        (["--set", "greeting"], "there is no KEY=VALUE in it"),
         (["--runtime", "absent", "--port", "0"], "no runtime component is called 'absent'"),
     ],
 )

@@ -26,8 +26,14 @@ def test_a_new_champion_takes_over_without_a_lost_request(luthier_project, start
         recipe = luthier_project.recipe(RECIPE.format(greeting=greeting, damaged=str(damaged).lower()))
         return luthier.promote(luthier_project.run(recipe, plugins=[SCRIPTED]))
 
+    before = promoted("before")
     first = promoted("first")
-    server = start("--home", str(luthier_project.path / ".luthier"), model="champion")
+    places = ("--home", str(luthier_project.path / ".luthier"), "--feedback", str(luthier_project.path / "feedback.db"))
+    server = start(*places, model="champion")
+    # Feedback may be about an answer of before the server was started.
+    for model, status in ((before.hash, 201), (first.hash, 201), ("0" * 64, 404)):
+        row = {"prompt": "greet", "answer": "before", "vote": 1, "model": model}
+        assert server.http.post("/v1/feedback", json=row).status_code == status
     answer = server.chat("greet")
     assert (answer.choices[0].message.content, answer.system_fingerprint) == ("first", first.hash)
     long = server.chat("count 200", stream=True)

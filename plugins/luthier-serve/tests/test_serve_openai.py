@@ -164,3 +164,8 @@ def test_several_models_are_served_by_their_names(start, tmp_path):
     for name in names:
         answer = server.openai.chat.completions.create(model=name, messages=[{"role": "user", "content": "greet"}])
         assert answer.choices[0].message.content == name
+
+
+def test_a_parameter_of_the_runtime_is_set(start):
+    server = start("--set", "greeting=ahoy")
+    assert server.chat("greet").choices[0].message.content == "ahoy"

@@ -16,12 +16,12 @@ class FeedbackError(InputError):
     """Feedback could not be kept."""
 
     status = 400
-    type = "invalid_request_error"
 
     def to_json(self) -> dict[str, Any]:
         """The body of a response, in the form that OpenAI's API gives its errors."""
         text = f"{self.message}. {self.remedy}" if self.remedy else self.message
-        return {"error": {"message": text, "type": self.type, "code": self.status}}
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {"error": {"message": text, "type": kind, "code": self.status}}
 
 
 class InvalidFeedback(FeedbackError):
@@ -63,7 +63,6 @@ class LogUnavailable(FeedbackError):
     """
 
     status = 503
-    type = "server_error"
 
     def __init__(self, message: str, remedy: str, reason: Reason) -> None:
         super().__init__(message, remedy)

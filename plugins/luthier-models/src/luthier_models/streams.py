@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 # The logits of 128 positions with a vocabulary of 50,000 take 25 MB, those of a whole context of 8,192 would take
 # 1.6 GB. And other completions wait for as long as one chunk takes.
 CHUNK = 128
-GREEDY = Sampling()
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ class SessionStreaming(ABC):
         prompt: Prompt,
         *,
         max_new_tokens: int = 128,
-        sampling: Sampling = GREEDY,
+        sampling: Sampling = Sampling(),
         alternatives: int = 0,
         schema: str | None = None,
         template: bool = True,

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from luthier.options import DeviceOption, HomeOption, PluginOption, command_app
+
 EXAMPLES = """
 Examples:
 
@@ -26,14 +28,7 @@ Exit codes: 0 a model was chosen, 1 your input, 4 no model keeps to the limits
 """
 UNITS = {"": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 
-app = typer.Typer(
-    invoke_without_command=True,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    subcommand_metavar="",
-    context_settings={"allow_interspersed_args": True, "help_option_names": ["-h", "--help"]},
-)
+app = command_app()
 
 
 @app.callback(epilog=EXAMPLES)
@@ -89,21 +84,9 @@ def optimize(
     output: Annotated[
         Path, typer.Option(metavar="DIR", help="Gets recipe.yaml, optimize.json and optimize.html.")
     ] = Path("optimized"),
-    device: Annotated[
-        str, typer.Option("--device", metavar="D", help="Where models run: auto, cpu, cuda, cuda:1, mps.")
-    ] = "auto",
-    plugins: Annotated[
-        list[Path],
-        typer.Option(
-            "--plugin",
-            metavar="FILE",
-            help="Load a one-file plugin, besides those in plugins.d/. May be given several times.",
-        ),
-    ] = [],  # noqa: B006
-    home: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The store's directory.  [default: LUTHIER_HOME, else ./.luthier]"),
-    ] = None,
+    device: DeviceOption = "auto",
+    plugins: PluginOption = [],  # noqa: B006
+    home: HomeOption = None,
     retry: Annotated[bool, typer.Option("--retry", help="Try routes again that failed before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print optimize.json.")] = False,
 ) -> None:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier import Context, InputError, Model, OnnxModel, load_plugins
+from luthier import InputError, Model, OnnxModel, load_generator, load_plugins
 
 if TYPE_CHECKING:
     from luthier import Generator, Prompt
@@ -61,23 +61,12 @@ def measure(request: dict[str, Any], room: Path) -> dict[str, float]:
 
 def load(request: dict[str, Any], room: Path) -> tuple[Generator, float]:
     """The model, loaded by the runtime that is the default for its form, and the seconds that took."""
-    kind = {"model": Model, "onnx": OnnxModel}[request["kind"]]
-    artifact = kind.at(Path(request["path"]), request["form"], request["hash"])
+    kinds: dict[str, type[Model | OnnxModel]] = {"model": Model, "onnx": OnnxModel}
+    artifact = kinds[request["kind"]].at(Path(request["path"]), request["form"], request["hash"])
     registry = load_plugins(local=[Path(path) for path in request["plugins"]])
-    runtime = registry.default_runtime(artifact.kind, artifact.form)
-    ctx = Context(
-        seed=0,
-        output=room,
-        checkpoint=room,
-        notes=room,
-        emit=lambda message: None,
-        fetch=Path,
-        device=request["device"],
-        name=runtime.name,
-    )
-    inputs = {artifact.kind: artifact, "ctx": ctx}
+    runtime = registry.runtime_for(artifact.kind, artifact.form)
     began = time.perf_counter()
-    generator = runtime.function(*(inputs[name] for name in runtime.inputs), **runtime.arguments({}))
+    generator = load_generator(runtime, artifact, room, device=request["device"])
     return generator, time.perf_counter() - began
 
 

@@ -1,8 +1,9 @@
 """The routes from a model to one that ships: what the installed plugins give, found by stages, forms and settings.
 
 No component is named here. An exporter is a route of its own; so is each quantizer that takes what the model is,
-before an exporter, and each that takes what an exporter gives, after it. Components of one of these stages that a
-plugin adds are taken up without a change.
+before an exporter, and each that takes what an exporter gives, after it. One that rounds nothing itself and says so by
+a trait, `prepares`, comes before each of the latter. Components of one of these stages that a plugin adds are taken up
+without a change.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from luthier_optimize.steps import Step
 BUDGET_OF_LOSS = "max_kl"
 BUDGETS_OF_SIZE = ("max_megabytes",)
 """Settings that luthier-quantize and luthier-prune have for a budget; a component of another plugin may have them."""
+PREPARES = "prepares"
+"""The trait of a quantizer whose model is as large as before, and loses less by those that come after it."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class Route:
         return tuple(stop.component.name for stop in self.stops if stop.component.kind == "model")
 
     @property
+    def is_prepared(self) -> bool:
+        """Whether it begins with what only prepares the model for what comes after."""
+        return _prepares(self.stops[0])
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of its components."""
         return tuple(stop.component.name for stop in self.stops)
@@ -118,7 +126,8 @@ def find_routes(registry: Registry, material: Material, limits: Limits) -> list[
     """The routes without pruning: exported, and quantized before or after.
 
     One setting is changed at a time: where an exporter has other choices, each is a route of its own, and quantizers
-    are tried with its defaults; with its other choices only where they do not take those.
+    are tried with its defaults; with its other choices only where they do not take those. What prepares a model comes
+    before the quantizers as they are without settings.
 
     Raises:
         InputError: if no installed exporter takes such a model.
@@ -158,8 +167,11 @@ def _through(exporter: Component, registry: Registry, material: Material, limits
     if not stops:
         return
     export, form = stops[0], forms[0]
-    for before in _stops(registry, "quantize", "model", material.form, limits):
-        yield _judged(Route((before, export), form), material)
+    befores = list(_stops(registry, "quantize", "model", material.form, limits))
+    for before in befores:
+        if not _prepares(before):
+            yield _judged(Route((before, export), form), material)
+    preparations = [stop for stop in befores if _prepares(stop) and not stop.settings]
     for after in _stops(registry, "quantize", "onnx", form, limits):
         given = after.component.form(after.settings, [form]) or form
         others = [other for other, same in zip(stops[1:], forms[1:], strict=True) if same == form]
@@ -170,6 +182,18 @@ def _through(exporter: Component, registry: Registry, material: Material, limits
             tuple(_judged(Route((other, after), given), material) for other in others),
         )
         yield _judged(route, material)
+        if not after.settings:
+            yield from (_judged(_after(stop, route), material) for stop in preparations)
+
+
+def _after(preparation: Stop, route: Route) -> Route:
+    """A route, and what it becomes with other settings of its exporter, with a preparation before it."""
+    others = tuple(_after(preparation, other) for other in route.others)
+    return replace(route, stops=(preparation, *route.stops), others=others)
+
+
+def _prepares(stop: Stop) -> bool:
+    return bool(stop.component.traits(stop.settings).get(PREPARES))
 
 
 def _stops(registry: Registry, stage: str, kind: str, form: str, limits: Limits) -> Iterator[Stop]:

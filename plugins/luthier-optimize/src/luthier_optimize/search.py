@@ -134,7 +134,7 @@ class Search:
 
     def _left_out(self, route: Route) -> Tried | None:
         """A route through components that failed with their defaults, or whose beginning changes nothing at its end."""
-        failed = self._failed.get(route.names)
+        failed = self._failed.get(route.names) or (self._failed.get(route.names[1:]) if route.is_prepared else None)
         reason = f"{failed} failed" if failed else self._pointless.get((route.before_export, route.rest))
         return Tried(route.label, form=route.form, error=reason, left_out=True) if reason else None
 
@@ -145,7 +145,12 @@ class Search:
                 self._failed.setdefault(route.names, route.label)
             return
         self._sizes[route.label] = tried.bytes
-        if route.before_export and tried.bytes >= NO_SMALLER * self._sizes.get(route.rest, tried.bytes + 1):
+        # What prepares a model for others makes it better, not smaller.
+        if (
+            route.before_export
+            and not route.is_prepared
+            and tried.bytes >= NO_SMALLER * self._sizes.get(route.rest, tried.bytes + 1)
+        ):
             told = f"as large as {route.rest} without {route.before_export[0]}"
             self._pointless[route.before_export, route.rest] = told
             tried.error, tried.left_out = told, True

@@ -125,7 +125,12 @@ def awq(
     quantize_by_awq(model, data, ctx, integers)
 
 
-@component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check_device=check_device)
+def prepares(**_: object) -> dict[str, Any]:
+    """That a model has the size that it had, and loses less by the quantizers that come after."""
+    return {"prepares": True}
+
+
+@component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check_device=check_device, traits=prepares)
 def smooth(
     model: Model,
     data: Dataset,

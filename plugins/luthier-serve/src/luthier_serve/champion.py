@@ -28,6 +28,15 @@ def spec_of(champion: Champion, like: ModelSpec) -> ModelSpec:
     return replace(like, path=str(model.path.absolute()), kind=model.kind, form=model.form, hash=champion.hash)
 
 
+def was_champion(champion: Champion, hash: str) -> bool:
+    """Whether a model was ever champion of the name, also before this server was started.
+
+    Raises:
+        InputError: if the history is damaged.
+    """
+    return any(entry.artifact == hash for entry in champion.history())
+
+
 class Follower:
     """Lets a served model be the champion of a name, whichever that is.
 

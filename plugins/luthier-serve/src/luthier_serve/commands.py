@@ -7,6 +7,16 @@ from typing import Annotated
 
 import typer
 
+from luthier.options import (
+    DeviceOption,
+    HomeOption,
+    PluginOption,
+    RuntimeOption,
+    SettingsOption,
+    command_app,
+    runtime_parameters,
+)
+
 EXAMPLES = """
 Examples:
 
@@ -14,19 +24,13 @@ Examples:
   luthier serve latest
   luthier serve champion --port 8000
   luthier serve champion latest --token-file token.txt
+  luthier serve latest --set adapter=none
   luthier serve latest --host 0.0.0.0 --allow-host models.example.org --token-file token.txt
 
 Ctrl-C or SIGTERM ends it: what runs may go on for --drain seconds. Exit codes: 0 ended as told, 1 your input.
 """
 
-app = typer.Typer(
-    invoke_without_command=True,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    subcommand_metavar="",
-    context_settings={"allow_interspersed_args": True, "help_option_names": ["-h", "--help"]},
-)
+app = command_app()
 
 
 @app.callback(epilog=EXAMPLES)
@@ -85,27 +89,14 @@ def serve(
             "[default: LUTHIER_FEEDBACK, else feedback/feedback.db]",
         ),
     ] = "",
-    runtime: Annotated[
-        str, typer.Option(metavar="NAME", help="What loads the models.  [default: the one for their kind]")
-    ] = "",
-    device: Annotated[
-        str, typer.Option("--device", metavar="D", help="Where models run: auto, cpu, cuda, cuda:1, mps.")
-    ] = "auto",
+    runtime: RuntimeOption = None,
+    settings: SettingsOption = [],  # noqa: B006
+    device: DeviceOption = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Of each model's process.  [default: all cores]")
     ] = None,
-    plugins: Annotated[
-        list[Path],
-        typer.Option(
-            "--plugin",
-            metavar="FILE",
-            help="Load a one-file plugin, besides those in plugins.d/. May be given several times.",
-        ),
-    ] = [],  # noqa: B006
-    home: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The store's directory.  [default: LUTHIER_HOME, else ./.luthier]"),
-    ] = None,
+    plugins: PluginOption = [],  # noqa: B006
+    home: HomeOption = None,
     log_prompts: Annotated[
         bool, typer.Option("--log-prompts", help="Write prompts and completions to the log; without it, never.")
     ] = False,
@@ -129,7 +120,13 @@ def serve(
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     access, new_token = access_for(host, token_file, no_token=no_token, names=allow_host, origins=allow_origin)
     found = find_models(
-        models, home=home, runtime=runtime, device=device, plugins=plugin_files(Path.cwd(), plugins), threads=threads
+        models,
+        home=home,
+        runtime=runtime,
+        parameters=runtime_parameters(settings),
+        device=device,
+        plugins=plugin_files(Path.cwd(), plugins),
+        threads=threads,
     )
     limits = Limits(
         parallel=parallel,

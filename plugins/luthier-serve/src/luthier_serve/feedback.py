@@ -12,7 +12,6 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from luthier import InputError
-from luthier_serve.serving import Serving
 
 if TYPE_CHECKING:
     from luthier_feedback import FeedbackLog
@@ -55,12 +54,12 @@ class Keeper:
 
     Args:
         where: the log's file or URL; None for its default place.
-        serving: the models whose answers feedback is about.
+        knows: whether a model's hash is one whose answers feedback may be about.
     """
 
-    def __init__(self, where: str | None, serving: Serving) -> None:
+    def __init__(self, where: str | None, knows: Callable[[str], bool]) -> None:
         self._where = where
-        self._serving = serving
+        self._knows = knows
         self._log: FeedbackLog | None = None
         self._opening = threading.Lock()
 
@@ -69,7 +68,7 @@ class Keeper:
         from luthier_feedback import post
 
         def work(log: FeedbackLog) -> Reply:
-            receipt = post(log, body, knows=self._serving.knows)
+            receipt = post(log, body, knows=self._knows)
             return receipt.status, receipt.to_json()
 
         return self._use(work)
@@ -108,7 +107,7 @@ class Keeper:
         except FeedbackError as error:
             return error.status, error.to_json()
         except InputError as error:
-            # The place of the log is at fault, not who posts.
+            # The place of the log, or the history of the champions, is at fault, not who posts.
             told = {"message": error.message, "type": "server_error", "param": None, "code": "log_unavailable"}
             return 503, {"error": told}
 

@@ -30,6 +30,7 @@ class Access:
 
     Attributes:
         token: that every request carries as `Authorization: Bearer …`; empty for none.
+        name: that clients are told to ask by, as it stands in an address.
         hosts: names by which the server may be asked, in small letters: a page elsewhere that has its own name lead
             to this machine (DNS rebinding) names another one.
         origins: of pages on other hosts whose scripts may ask, such as `https://app.example.org`.
@@ -37,6 +38,7 @@ class Access:
     """
 
     token: str
+    name: str
     hosts: Collection[str]
     origins: Collection[str] = ()
     open_paths: Collection[str] = ("/", "/healthz")

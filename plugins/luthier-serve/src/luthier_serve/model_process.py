@@ -16,14 +16,14 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier import Context, InputError, LuthierError, Model, OnnxModel, load_plugins, streaming
+from luthier import LuthierError, Model, OnnxModel, load_generator, load_plugins, streaming
 from luthier.channel import Channel, end_group
 from luthier_serve.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from luthier import Streaming
 
-KINDS = {"model": Model, "onnx": OnnxModel}
+KINDS: dict[str, type[Model | OnnxModel]] = {"model": Model, "onnx": OnnxModel}
 
 
 def load(request: dict[str, Any], room: Path) -> Streaming:
@@ -31,29 +31,13 @@ def load(request: dict[str, Any], room: Path) -> Streaming:
 
     Raises:
         InputError: if the runtime cannot stream, or does not load it.
+        ConfigurationError: if it has no such parameters.
     """
     artifact = KINDS[request["kind"]].at(Path(request["path"]), request["form"], request["hash"])
     registry = load_plugins(local=[Path(path) for path in request["plugins"]])
-    name = request["runtime"]
-    runtime = registry.runtime(name) if name else registry.default_runtime(artifact.kind, artifact.form)
+    runtime = registry.runtime_for(artifact.kind, artifact.form, request["runtime"])
     registry.check_streams(runtime)
-    if artifact.kind not in runtime.inputs or not runtime.accepts(artifact.kind, artifact.form):
-        raise InputError(
-            f"the runtime {runtime.name} does not load {artifact.kind} of the form {artifact.form}",
-            "Leave out --runtime, or see: luthier plugins list",
-        )
-    ctx = Context(
-        seed=0,
-        output=room,
-        checkpoint=room,
-        notes=room,
-        emit=lambda message: None,
-        fetch=Path,
-        device=request["device"],
-        name=runtime.name,
-    )
-    inputs = {artifact.kind: artifact, "ctx": ctx}
-    generator = runtime.function(*(inputs[each] for each in runtime.inputs), **runtime.arguments({}))
+    generator = load_generator(runtime, artifact, room, parameters=request["parameters"], device=request["device"])
     return streaming(generator, runtime.name)
 
 

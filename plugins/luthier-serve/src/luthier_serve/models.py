@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from luthier import Champion, InputError, find_champion, find_model
 from luthier_serve.champion import spec_of
@@ -28,7 +29,14 @@ class Found:
 
 
 def find_models(
-    names: Sequence[str], *, home: Path | None, runtime: str, device: str, plugins: Sequence[Path], threads: int | None
+    names: Sequence[str],
+    *,
+    home: Path | None,
+    runtime: str | None,
+    parameters: Mapping[str, Any],
+    device: str,
+    plugins: Sequence[Path],
+    threads: int | None,
 ) -> dict[str, Found]:
     """The models, by the names that clients know them by.
 
@@ -41,6 +49,7 @@ def find_models(
         form="",
         hash="",
         runtime=runtime,
+        parameters=parameters,
         device=device,
         plugins=tuple(str(path.absolute()) for path in plugins),
         threads=threads or cores(),

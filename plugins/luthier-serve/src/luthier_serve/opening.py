@@ -34,15 +34,28 @@ def access_for(
             "a server that listens everywhere answers for the names that it is told",
             "Name those that clients use: --allow-host models.example.org",
         )
-    hosts = {found for name in (*names, host) if (found := host_of(f"[{name}]" if ":" in name else name))}
-    if loopback:
-        hosts |= set(LOOPBACK_NAMES)
+    # An address that stands for all of a machine's is none that clients can ask.
+    asked_by = [_checked(name) for name in (names if host in EVERYWHERE else (host, *names))]
+    hosts = {*asked_by, *(LOOPBACK_NAMES if loopback or host in EVERYWHERE else ())}
     for origin in origins:
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}":
             raise InputError(f"{origin!r} is no origin", "Write scheme, name and port: https://app.example.org")
     new = "" if no_token or token_file else secrets.token_urlsafe(32)
-    return Access(_read(token_file) if token_file else new, hosts, tuple(origins)), new
+    token = _read(token_file) if token_file else new
+    return Access(token, _in_address(asked_by[0]), hosts, tuple(origins)), new
+
+
+def _checked(host: str) -> str:
+    found = host_of(_in_address(host))
+    if not found or found != host.lower().strip("[]"):
+        raise InputError(f"{host!r} is no host's name", "Write it without scheme, port and path: models.example.org")
+    return found
+
+
+def _in_address(host: str) -> str:
+    """A host as it stands in an address: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _read(path: Path) -> str:

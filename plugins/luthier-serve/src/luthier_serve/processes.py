@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from luthier import InputError, LuthierError, worker_environment
@@ -28,7 +28,8 @@ class ModelSpec:
 
     Attributes:
         path, kind, form, hash: of the artifact.
-        runtime: its name; empty for the default one.
+        runtime: its name; None for the default one.
+        parameters: of the runtime, as JSON values.
         device: where the model runs.
         plugins: one-file plugins.
         threads: of the process.
@@ -38,7 +39,8 @@ class ModelSpec:
     kind: str
     form: str
     hash: str
-    runtime: str = ""
+    runtime: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     device: str = "auto"
     plugins: tuple[str, ...] = ()
     threads: int = 1

@@ -15,7 +15,7 @@ import uvicorn
 
 from luthier import InputError
 from luthier_serve.app import create_app
-from luthier_serve.champion import Follower
+from luthier_serve.champion import Follower, was_champion
 from luthier_serve.feedback import Keeper
 from luthier_serve.guard import Access
 from luthier_serve.limits import Limits
@@ -70,13 +70,18 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
     metrics = Metrics()
     served = [Served(name, settings.limits, metrics) for name in settings.models]
     serving = Serving(served)
+    champions = {name: each.champion for name, each in settings.models.items() if each.champion is not None}
+
+    def knows(hash: str) -> bool:
+        return serving.knows(hash) or any(was_champion(each, hash) for each in champions.values())
+
     # Before the models are loaded, which takes longer.
     with _listening(settings.host, settings.port) as listener:
         try:
             for model in served:
                 await model.use(settings.models[model.name].spec)
             desk = Desk(serving, settings.limits, metrics, settings.log_prompts)
-            keeper = None if settings.feedback is None else Keeper(settings.feedback or None, serving)
+            keeper = None if settings.feedback is None else Keeper(settings.feedback or None, knows)
             config = uvicorn.Config(
                 create_app(desk, settings.access, keeper),
                 log_config=None,
@@ -88,11 +93,10 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
                 limit_concurrency=CONNECTIONS,
                 timeout_graceful_shutdown=int(settings.limits.drain_seconds) + ENDING_SECONDS,
             )
-            started(_address(listener))
+            started(f"http://{settings.access.name}:{listener.getsockname()[1]}")
             followers = [
-                asyncio.create_task(Follower(model, champion, metrics).follow())
-                for model in served
-                if (champion := settings.models[model.name].champion) is not None
+                asyncio.create_task(Follower(serving.models[name], champion, metrics).follow())
+                for name, champion in champions.items()
             ]
             try:
                 await _Server(config, serving, settings.limits.drain_seconds).serve(sockets=[listener])
@@ -160,8 +164,3 @@ def _listening(host: str, port: int) -> socket.socket:
             f"{host}:{port} cannot be listened at: {error.strerror or error}", "Choose another --host or --port."
         ) from error
     return listener
-
-
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from luthier.options import DeviceOption, PluginOption, command_app
+
 if TYPE_CHECKING:
     from luthier_feedback.improvement.comparing import Tolerance
 
@@ -43,17 +45,6 @@ ToleranceOption = Annotated[
         "0.01 in its unit. May be given several times.  [default: 5%]",
     ),
 ]
-DeviceOption = Annotated[
-    str, typer.Option("--device", metavar="D", help="Where models run: auto, cpu, cuda, cuda:1, mps.")
-]
-PluginOption = Annotated[
-    list[Path],
-    typer.Option(
-        "--plugin",
-        metavar="FILE",
-        help="Load a one-file plugin, besides those in plugins.d/. May be given several times.",
-    ),
-]
 HomeOption = Annotated[
     Path | None,
     typer.Option(
@@ -63,18 +54,6 @@ HomeOption = Annotated[
 RecipeArgument = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="The recipe; one of its steps is `source: feedback`.")
 ]
-
-
-def command_app() -> typer.Typer:
-    """The app of a command that is called by its name alone."""
-    return typer.Typer(
-        invoke_without_command=True,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        subcommand_metavar="",
-        context_settings={"allow_interspersed_args": True, "help_option_names": ["-h", "--help"]},
-    )
 
 
 app = command_app()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import luthier
 from luthier import Champion, InputError, Run
 from luthier_feedback.improvement.fresh import held_out_since
 from luthier_feedback.improvement.measures import FROZEN, Measure, feedback_steps, gated_measures
-from luthier_feedback.improvement.place import home_of, name_of
+from luthier_feedback.improvement.place import champion_of, home_of, name_of
 from luthier_feedback.improvement.round import Wanted
 
 
@@ -52,12 +52,13 @@ def evaluate(wanted: Wanted) -> Evaluation:
     home = home_of(wanted.recipe, wanted.home)
     planned = luthier.plan(wanted.recipe, home=home, plugins=wanted.plugins)
     name = name_of(wanted.recipe)
-    champion = next((each for each in luthier.list_champions(home=home) if each.name == name), None)
+    champion = champion_of(name, home)
     if champion is None:
         return Evaluation("waiting", f"there is no champion {name!r} to evaluate")
-    since = champion.entry.time
+    # The history tells times to the second, rounded down.
+    since = datetime.fromisoformat(champion.entry.time) + timedelta(seconds=1)
     steps = feedback_steps(planned)
-    count = held_out_since(steps, datetime.fromisoformat(since))
+    count = held_out_since(steps, since)
     only = _measuring(gated_measures(planned), feedback=count > 0)
     if not only:
         return Evaluation(
@@ -67,7 +68,7 @@ def evaluate(wanted: Wanted) -> Evaluation:
         wanted.recipe,
         only=only,
         confidence=wanted.confidence,
-        overrides={f"{step.id}.held_out_since": since for step in steps},
+        overrides={f"{step.id}.held_out_since": since.isoformat() for step in steps},
         home=home,
         plugins=wanted.plugins,
         device=wanted.device,

@@ -1,4 +1,4 @@
-"""Where things are on this machine: the store, the recipe's name, and the locks of a recipe's rounds."""
+"""Where things are on this machine: the store, the recipe's name and champion, and the locks of a recipe's rounds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
+import luthier
 from luthier import InputError
 
 DIRECTORY = "improve"
@@ -27,6 +28,20 @@ def home_of(recipe: Path, home: Path | None) -> Path:
 def name_of(recipe: Path) -> str:
     """The name of a recipe that `luthier.plan` has accepted."""
     return str(YAML(typ="safe", pure=True).load(recipe.read_text(encoding="utf-8-sig"))["name"])
+
+
+def champion_of(name: str, home: Path) -> luthier.Champion | None:
+    """The champion of a name; None where there is none.
+
+    Raises:
+        InputError: if its pointer is damaged; that another one's is matters to nobody here.
+    """
+
+    def damaged(other: str, error: InputError) -> None:
+        if other == name:
+            raise error
+
+    return next((each for each in luthier.list_champions(home=home, damaged=damaged) if each.name == name), None)
 
 
 def told_plugins(recipe: Path, named: Sequence[Path]) -> list[Path]:

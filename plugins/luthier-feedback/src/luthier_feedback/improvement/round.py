@@ -17,7 +17,7 @@ from luthier_feedback.improvement.fresh import new_since, usable_now
 from luthier_feedback.improvement.measures import Measure, choose, feedback_steps, gated_measures
 from luthier_feedback.improvement.outcome import Against, Outcome, Verdict, read_json, write_json
 from luthier_feedback.improvement.page import page_path, write_page
-from luthier_feedback.improvement.place import alone, directory_for, home_of, name_of, told_plugins
+from luthier_feedback.improvement.place import alone, champion_of, directory_for, home_of, name_of, told_plugins
 from luthier_feedback.improvement.rounds import look_back
 from luthier_feedback.seen import runs_in
 
@@ -135,7 +135,7 @@ def look(wanted: Wanted) -> Known:
             "Add one: `source: feedback`. Or only run it: luthier run RECIPE",
         )
     name = name_of(wanted.recipe)
-    champion = next((each for each in luthier.list_champions(home=home) if each.name == name), None)
+    champion = champion_of(name, home)
     measures = gated_measures(planned)
     if not measures:
         raise InputError(f"{wanted.recipe}: no validator has a gate", "Say what a model must keep to: gate: {…}")

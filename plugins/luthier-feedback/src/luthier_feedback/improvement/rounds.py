@@ -13,6 +13,7 @@ from typing import Any
 import luthier
 from luthier import HistoryEntry, InputError
 from luthier_feedback.improvement.measures import Measure, Relation, frozen_steps
+from luthier_feedback.improvement.place import champion_of
 
 OF_A_MODEL = ("promoted", "refused", "rolled back")
 """The events of a history that are of a model."""
@@ -91,7 +92,7 @@ def look_back(name: str, home: Path, planned: Iterable[Any], measures: Sequence[
         planned: the recipe's plan.
         measures: the metrics of its gates.
     """
-    champion = next((each for each in luthier.list_champions(home=home) if each.name == name), None)
+    champion = champion_of(name, home)
     entries = [each for each in (champion.history() if champion else []) if each.event in OF_A_MODEL]
     measured = {run: _metrics(run, home) for run in dict.fromkeys(entry.run for entry in entries)}
     better: dict[str, Relation | None] = {}

@@ -6,15 +6,13 @@ from typing import Annotated
 
 import typer
 
+from luthier.options import DeviceOption, PluginOption, command_app
 from luthier_feedback.improvement.commands import (
     ConfidenceOption,
-    DeviceOption,
     HomeOption,
     MetricOption,
-    PluginOption,
     RecipeArgument,
     ToleranceOption,
-    command_app,
     read_tolerances,
 )
 
