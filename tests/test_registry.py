@@ -295,7 +295,7 @@ def test_a_name_can_be_given_up(both, ids):
 
 def test_a_clock_that_is_set_back_changes_no_order(project, ids, monkeypatch):
     times = iter(["2026-01-03T00:00:00+00:00", "2026-01-02T00:00:00+00:00", "2026-01-01T00:00:00+00:00"])
-    monkeypatch.setattr("luthier.champions.now", lambda: next(times))
+    monkeypatch.setattr("luthier.entries.now", lambda: next(times))
     luthier.promote(ids["good"])
     luthier.promote(ids["other"], force=True, why="x")
     assert luthier.find_champion().entry.run == ids["other"]

@@ -18,8 +18,8 @@ MEASURES = ("load_seconds", "first_token_ms", "prefill", "decode", "peak_megabyt
 
 def test_every_route_that_the_plugins_give_is_tried(searched):
     assert searched.code == 0, searched.err
-    labels = {each["label"] for each in searched.outcome["tried"] if not each["error"]}
-    assert labels == {
+    errors = {each["label"]: each["error"] for each in searched.outcome["tried"]}
+    gone = (
         "plain",
         "plain padding=none",
         "plain > rounded",
@@ -29,7 +29,9 @@ def test_every_route_that_the_plugins_give_is_tried(searched):
         "steady > plain padding=none > picky",
         "careful max_kl=0.05 > plain",
         "deaf",
-    }
+    )
+    assert {label: errors.get(label) for label in gone} == dict.fromkeys(gone, "")
+    assert [label for label, error in errors.items() if not error and label not in gone] == []
     for each in (searched.outcome["baseline"], *searched.outcome["tried"]):
         if not each["error"]:
             assert all(each["times"][name] > 0 for name in MEASURES)
