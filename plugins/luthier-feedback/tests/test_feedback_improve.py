@@ -196,7 +196,7 @@ def test_a_poisoned_round_is_refused_by_its_gate_and_the_next_honest_one_is_not(
 
 def test_the_figure_connects_champions_and_leaves_out_what_is_not_known():
     events = ("promoted", "refused", "promoted", "rolled back")
-    happenings = [Happening(n, event, f"run-{n}", "", None, "<why>") for n, event in enumerate(events, 1)]
+    happenings = [Happening(n, event, f"run-{n}", None, "<why>") for n, event in enumerate(events, 1)]
     line = Line("<frozen>", "loss", [3.0, 5.0, 2.0, 3.0])
     drawn = figure(Rounds(happenings, [line, Line("gone", "loss", [None] * 4)], {"loss": "at_most"}), "loss")
     assert ElementTree.fromstring(drawn).get("aria-label") == (

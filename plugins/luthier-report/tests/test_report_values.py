@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier_report._curve import draw, learning_curve, moving_average, quality_by_size, ticks
+from luthier_report._axes import ticks
+from luthier_report._curve import draw, learning_curve, moving_average, quality_by_size
 from luthier_report._diff import Piece, differences, differences_of_cut
 from luthier_report._generations import choose
 from luthier_report._values import cell, clip, displayable, duration, moment, number, signed, size

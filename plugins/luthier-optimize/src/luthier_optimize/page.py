@@ -12,11 +12,10 @@ from luthier_optimize.choosing import OBJECTIVES, keeps_to
 from luthier_optimize.outcome import Outcome
 from luthier_optimize.routes import Limits
 from luthier_optimize.terminal import cells, ranked, summary
-from luthier_report.pages import number, template_environment, ticks, write
+from luthier_report.pages import Axes, number, path, template_environment, ticks, write
 
 FILE = "optimize.html"
-WIDTH, HEIGHT = 720, 400
-LEFT, RIGHT, TOP, BOTTOM = 56, 32, 28, 48
+AXES = Axes(height=400, right=32, top=28, bottom=48)
 LEAST_KL = 1e-5
 """What a divergence of less is drawn as, on a logarithmic axis."""
 LABEL = 14
@@ -83,46 +82,33 @@ def figure(outcome: Outcome) -> str:
     high = max(high, low + 1)
 
     def x_of(value: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (value - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
+        return AXES.x((value - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]))
 
     def y_of(value: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (math.log10(value) - low) / (high - low)
+        return AXES.y((math.log10(value) - low) / (high - low))
 
-    parts = [_line(y_of(10.0**power), _power(power)) for power in range(low, high + 1)]
-    parts += [_mark(x_of(tick), number(tick)) for tick in x_ticks]
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 8}">{escape(objective.title)}</text>')
-    parts.append(f'<text x="{LEFT}" y="{TOP - 10}">mean KL, nats a token</text>')
+    parts = [AXES.line(y_of(10.0**power), _power(power)) for power in range(low, high + 1)]
+    parts += [AXES.mark(x_of(tick), number(tick)) for tick in x_ticks]
+    parts.append(AXES.title(objective.title))
+    parts.append(f'<text x="{AXES.left}" y="{AXES.top - 10}">mean KL, nats a token</text>')
     if limit:
         y = f"{y_of(limit):.1f}"
-        parts.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<line class="limit" x1="{AXES.x(0)}" x2="{AXES.x(1)}" y1="{y}" y2="{y}"/>')
     places = {each.label: (x_of(x), y_of(y)) for x, y, each in points}
     front = sorted(places[label] for label in outcome.front if label in places)
     if len(front) > 1:
-        parts.append(f'<path d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in front)}"/>')
+        parts.append(f'<path d="{path(front)}"/>')
     parts += [_point(outcome, label, x, y) for label, (x, y) in places.items()]
     parts += _numbers(
         {rank: places[each.label] for rank, each in enumerate(ranked(outcome), 1) if each.label in places}
     )
     caption = f"{len(points)} models by {objective.title} and mean KL; on the Pareto front: {', '.join(outcome.front)}"
-    return (
-        f'<svg class="curve front" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(caption)}">'
-        f"{''.join(parts)}</svg>"
-    )
+    return AXES.svg("curve front", caption, parts)
 
 
 def _power(power: int) -> str:
     """A power of ten for people."""
     return number(10.0**power) if power >= -3 else f"1e{power}".replace("-", "\N{MINUS SIGN}")
-
-
-def _line(y: float, text: str) -> str:
-    line = f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-    return f'{line}<text class="tick-y" x="{LEFT - 8}" y="{y + 4:.1f}">{text}</text>'
-
-
-def _mark(x: float, text: str) -> str:
-    return f'<text class="tick-x" x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}">{text}</text>'
 
 
 def _point(outcome: Outcome, label: str, x: float, y: float) -> str:

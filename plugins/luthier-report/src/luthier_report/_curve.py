@@ -7,30 +7,24 @@ The one is drawn from a tuner's tables `learning-curve` and `validation-losses`,
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import polars as pl
 
+from luthier_report._axes import Axes, Point, end, path, ticks
 from luthier_report._values import displayable, number
 
 LEARNING_CURVE = "learning-curve"
 VALIDATION_LOSSES = "validation-losses"
 QUALITY_BY_SIZE = "quality-by-size"
-WIDTH, HEIGHT = 720, 320
-LEFT, RIGHT, TOP, BOTTOM = 56, 64, 16, 44
+AXES = Axes()
 SMOOTH_FROM = 40
 """Points from which a curve is drawn faint, with its moving average on top."""
-FLAT = 1e-9
-"""Values whose difference is no more than this part of them are drawn as one."""
 
 _X = ("step", "steps", "update", "iteration", "examples", "epoch")
 _GROUP = ("split", "series", "kind")
 _VALIDATION = ("valid", "eval", "test", "held")
-
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -40,6 +34,11 @@ class Series:
     title: str
     held_out: bool
     points: list[Point]
+
+    @property
+    def kind(self) -> str:
+        """Its class, by which the style colours it."""
+        return "held-out" if self.held_out else "training"
 
 
 @dataclass(frozen=True)
@@ -121,33 +120,17 @@ def draw(series: Sequence[Series], axis: str, caption: str) -> str:
     low_y, high_y = y_ticks[0], y_ticks[-1]
 
     def place(point: Point) -> Point:
-        x = LEFT + (WIDTH - LEFT - RIGHT) * (point[0] - low_x) / ((high_x - low_x) or 1)
-        y = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (point[1] - low_y) / (high_y - low_y)
-        return x, y
+        across = (point[0] - low_x) / ((high_x - low_x) or 1)
+        return AXES.x(across), AXES.y((point[1] - low_y) / (high_y - low_y))
 
-    parts = [_grid(place((low_x, tick))[1], tick) for tick in y_ticks]
-    parts += [_mark(place((tick, low_y))[0], tick) for tick in x_ticks if low_x <= tick <= high_x]
-    parts.append(f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">{escape(axis)}</text>')
+    parts = [AXES.line(place((low_x, tick))[1], number(tick)) for tick in y_ticks]
+    parts += [AXES.mark(place((tick, low_y))[0], number(tick)) for tick in x_ticks if low_x <= tick <= high_x]
+    parts.append(AXES.title(axis))
     for one in sorted(series, key=lambda one: one.held_out):
         parts += _line(one, [place(point) for point in one.points])
-        parts.append(_end(one, place(one.points[-1])))
+        parts.append(end(place(one.points[-1]), one.kind, number(one.points[-1][1])))
     ends = "; ".join(f"{one.title} from {number(one.points[0][1])} to {number(one.points[-1][1])}" for one in series)
-    return (
-        f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(caption)}: '
-        f'{escape(ends)}">{"".join(parts)}</svg>'
-    )
-
-
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers, evenly apart, from at or below `low` to at or above `high`."""
-    if high - low <= max(FLAT * max(abs(low), abs(high)), sys.float_info.min):
-        half = max(abs(low), 1e-9) / 2
-        low, high = low - half, low + half
-    rough = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
+    return AXES.svg("curve", f"{caption}: {ends}", parts)
 
 
 def moving_average(points: Sequence[Point]) -> list[Point]:
@@ -161,36 +144,12 @@ def moving_average(points: Sequence[Point]) -> list[Point]:
 
 
 def _line(series: Series, points: Sequence[Point]) -> list[str]:
-    kind = "held-out" if series.held_out else "training"
-    many = len(points) >= SMOOTH_FROM
-    parts = []
-    if many and not series.held_out:
-        parts = [
-            f'<path class="{kind} faint" d="{_path(points)}"/>',
-            f'<path class="{kind}" d="{_path(moving_average(points))}"/>',
-        ]
+    kind = series.kind
+    if len(points) >= SMOOTH_FROM and not series.held_out:
+        smooth = path(moving_average(points))
+        parts = [f'<path class="{kind} faint" d="{path(points)}"/>', f'<path class="{kind}" d="{smooth}"/>']
     else:
-        parts = [f'<path class="{kind}" d="{_path(points)}"/>']
+        parts = [f'<path class="{kind}" d="{path(points)}"/>']
     if series.held_out or len(points) == 1:
         parts += [f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x, y in points]
     return parts
-
-
-def _path(points: Sequence[Point]) -> str:
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-
-
-def _grid(y: float, tick: float) -> str:
-    line = f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-    return f'{line}<text class="tick-y" x="{LEFT - 8}" y="{y + 4:.1f}">{number(tick)}</text>'
-
-
-def _mark(x: float, tick: float) -> str:
-    return f'<text class="tick-x" x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}">{number(tick)}</text>'
-
-
-def _end(series: Series, place: Point) -> str:
-    kind = "held-out" if series.held_out else "training"
-    return (
-        f'<text class="end {kind}" x="{place[0] + 8:.1f}" y="{place[1] + 4:.1f}">{number(series.points[-1][1])}</text>'
-    )

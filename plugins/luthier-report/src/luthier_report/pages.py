@@ -1,4 +1,4 @@
-"""What other plugins' pages share with the report: templates, style, numbers, and the writing of the file.
+"""What other plugins' pages share with the report: templates, style, numbers, axes, and the writing of the file.
 
 A template begins with `{% include 'luthier_report/head.html' %}`, which lets a page load and run nothing, and goes on
 with its title; it takes the style in with `{% include 'luthier_report/report.css' %}`.
@@ -15,10 +15,10 @@ import jinja2
 from luthier import InputError
 from luthier.errors import is_full_disk
 from luthier_report import _values
-from luthier_report._curve import ticks
+from luthier_report._axes import Axes, end, path, ticks
 from luthier_report._values import number
 
-__all__ = ["number", "template_environment", "ticks", "write"]
+__all__ = ["Axes", "end", "number", "path", "template_environment", "ticks", "write"]
 
 FILTERS = (
     "number",

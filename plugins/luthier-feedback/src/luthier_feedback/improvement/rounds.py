@@ -47,7 +47,6 @@ class Happening:
         number: of the entry.
         event: `promoted`, `refused` or `rolled back`.
         run: whose model it is.
-        time: when, in UTC.
         rows: of feedback that could be learnt from then; None where `improve` did not decide it.
         why: the reason, as the history has it.
     """
@@ -55,7 +54,6 @@ class Happening:
     number: int
     event: str
     run: str
-    time: str
     rows: int | None
     why: str
 
@@ -117,4 +115,4 @@ def _metrics(run: str, home: Path) -> dict[str, dict[str, float]]:
 def _happening(entry: HistoryEntry) -> Happening:
     rows = entry.decision.get("rows")
     usable = rows.get("usable") if isinstance(rows, dict) else None
-    return Happening(entry.number, entry.event, entry.run, entry.time, usable, entry.why)
+    return Happening(entry.number, entry.event, entry.run, usable, entry.why)
