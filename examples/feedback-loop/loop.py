@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -215,7 +216,8 @@ def main() -> int:
     began = time.monotonic()
     first = begin(work)
     pairs = known_pairs(first)
-    with Server(work) as server, Visitors(server, [pairs.pop().prompt for _ in range(VISITORS)]) as visitors:
+    prompts = [pairs.pop().prompt for _ in range(VISITORS)]
+    with closing(Server(work)) as server, closing(Visitors(server, prompts)) as visitors:
         loop = Loop(work, server, visitors, pairs)
         loop.begin()
         loop.people(options.rounds[0])

@@ -11,8 +11,6 @@ import time
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from openai import OpenAI, OpenAIError
 
@@ -32,7 +30,7 @@ def environment() -> dict[str, str]:
 
 
 class Server:
-    """Serves the champion of the store in a directory, until the block ends.
+    """Serves the champion of the store in a directory, until it is closed.
 
     Attributes:
         url, token: what clients need.
@@ -72,19 +70,15 @@ class Server:
         )
         return told.choices[0].message.content or "", str(told.system_fingerprint)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End it."""
         self._client.close()
         self._process.terminate()
         self._process.wait()
 
 
 class Visitors:
-    """Clients that ask on and on, whatever happens to the champion, and try nothing twice.
+    """Clients that ask on and on until they are closed, whatever happens to the champion, and try nothing twice.
 
     Attributes:
         answered: how many requests were.
@@ -102,6 +96,8 @@ class Visitors:
             threading.Thread(target=self._visit, args=(prompt, seen), daemon=True)
             for prompt, seen in zip(prompts, self._seen, strict=True)
         ]
+        for thread in self._threads:
+            thread.start()
 
     def await_champion(self, hash: str) -> float:
         """Ask without a pause until every visitor was answered by this model; gives the seconds.
@@ -136,14 +132,8 @@ class Visitors:
             seen.append(model)
             self._hurry.wait(PAUSE)
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Let each have its last answer."""
         self._end.set()
         self._hurry.set()
         for thread in self._threads:
