@@ -55,9 +55,17 @@ class WorkerError(LuthierError):
 
 
 class GateRefused(LuthierError):
-    """A gate refused the run: everything was measured and kept, nothing may ship. Exit code 4."""
+    """A gate refused the run: everything was measured and kept, nothing may ship. Exit code 4.
+
+    Attributes:
+        run: the id of the run that was refused, now or before; empty where a command refuses something else.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, remedy: str = "", *, run: str = "") -> None:
+        super().__init__(message, remedy)
+        self.run = run
 
 
 class PartFailed(Exception):

@@ -12,7 +12,7 @@ from luthier.core_stages import CHAMPION
 from luthier.drift import drift_gate
 from luthier.entries import entry_of
 from luthier.errors import GateRefused, InputError
-from luthier.events import Event, Listener
+from luthier.events import Listener
 from luthier.execution import prepare_environments, run_session, run_shown
 from luthier.plans import Node
 from luthier.registry import Champions
@@ -75,20 +75,14 @@ def evaluate(
     champion.model()
     session = _of_champion(opened, champion, only, confidence)
     prepare_environments(session.plan, build=False)
-    begun: list[str] = []
-
-    def note(event: Event) -> None:
-        if event.type == "run_started":
-            begun.append(event.run)  # type: ignore[attr-defined]
-
+    before = session.newest_run()
     do = run_shown if display else run_session
-    heard = [note, listen] if listen else [note]
+    heard = [listen] if listen else []
     try:
-        run: Run | None = do(session, heard, jobs=jobs, step_timeout=step_timeout, device=device)
-    except GateRefused:
-        run = session.newest_run()
-    assert run is not None
-    if run.id in begun:
+        run = do(session, heard, jobs=jobs, step_timeout=step_timeout, device=device)
+    except GateRefused as refusal:
+        run = Run.at(opened.store.runs / refusal.run)
+    if before is None or run.id != before.id:
         _note(champion, run)
     return run
 

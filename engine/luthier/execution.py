@@ -100,6 +100,7 @@ def _raise_if_refused(run: Run) -> None:
         raise GateRefused(
             "\n".join(f"{gate.step}: {gate.reason}" for gate in refused),
             f"Nothing changed since the run {run.id}, which was refused.",
+            run=run.id,
         )
 
 
@@ -111,16 +112,9 @@ def run_shown(session: Session, heard: Sequence[Listener] = (), **options: Any) 
         try:
             run = run_session(session, [*heard, display], **options)
         except (LuthierError, KeyboardInterrupt) as error:
-            ended = _ended_run(session, display.run, error)
+            ended = error.run if isinstance(error, GateRefused) else display.run
             if ended:
-                display.tell_outcome(ended)
+                display.tell_outcome(Run.at(session.store.runs / ended))
             raise
         display.tell_outcome(run)
         return run
-
-
-def _ended_run(session: Session, began: str, error: BaseException) -> Run | None:
-    """The run that an error ended, or that a gate had refused before; None where none began."""
-    if began:
-        return Run.at(session.store.runs / began)
-    return session.newest_run() if isinstance(error, GateRefused) else None

@@ -86,6 +86,7 @@ class Runner:
                 raise GateRefused(
                     "\n".join(f"{gate.step}: {gate.reason}" for gate in refused),
                     "Nothing was promoted. What was measured is in the run's report.",
+                    run=self._run.id,
                 )
             state = "done"
         except LuthierError as error:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import luthier
-from luthier.api import list_runs, open_store
+from luthier.api import open_store
 from luthier.errors import GateRefused
 from luthier.gates import Bound, judge
 
@@ -253,8 +253,8 @@ def finished(recipe: Path) -> luthier.Run:
     """The recipe's run, also where a gate refused it: a disappointing figure is one of the table."""
     try:
         return luthier.run(recipe)
-    except GateRefused:
-        return next(run for run in list_runs(open_store(recipe.parent)) if run.data.recipe_file == str(recipe))
+    except GateRefused as refusal:
+        return luthier.Run.at(open_store(recipe.parent).runs / refusal.run)
 
 
 def cells(row: Row, run: luthier.Run) -> list[str]:

@@ -109,6 +109,7 @@ def run(
     from luthier.display import show
     from luthier.events import RunFinished
     from luthier.lock import check_lock
+    from luthier.runs import Run
 
     session = _open(recipe, overrides=overrides, plugins=plugins, home=home, until=until, start=start, force=force)
     api.prepare_environments(session.plan, build=build_environments, tell=lambda line: typer.echo(line, err=True))
@@ -127,7 +128,7 @@ def run(
         try:
             done = api.run_session(session, [note, watching], jobs=jobs, step_timeout=step_timeout, device=device)
         except GateRefused as error:
-            refusal, done = error, _newest(session, started)
+            refusal, done = error, Run.at(session.store.runs / error.run)
         except (LuthierError, KeyboardInterrupt):
             stack.close()
             if started and not as_json:
@@ -277,15 +278,6 @@ class _EventPrinter:
             self._read = False
             discard_output()
             warn("nobody reads the events any more; the run goes on", "Its events.jsonl has all of them.")
-
-
-def _newest(session: Session, started: Sequence[str]) -> Run:
-    """The run that was refused: the one that started, or the one that had been refused before."""
-    from luthier.runs import find_run
-
-    newest = find_run(session.store, started[0]) if started else session.newest_run()
-    assert newest is not None
-    return newest
 
 
 def _tell_outcome(run: Run, session: Session, *, nothing_to_do: bool) -> None:

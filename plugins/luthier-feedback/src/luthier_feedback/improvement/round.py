@@ -116,7 +116,7 @@ def improve(wanted: Wanted, tell: Tell = lambda line: None) -> Outcome:
         nothing = _nothing_to_decide(wanted, known)
         if nothing:
             return replace(_outcome(wanted, known, "unchanged", [nothing], rows), number=known.against.number)
-        run = _run(wanted, known.name)
+        run = _run(wanted)
         return _decide(wanted, known, run, rows)
 
 
@@ -192,28 +192,15 @@ def _nothing_to_decide(wanted: Wanted, known: Known) -> str:
     return f"nothing is new since the run {run.id}, which was {decision['verdict']}: {decision['page']}" if same else ""
 
 
-def _run(wanted: Wanted, name: str) -> Run:
+def _run(wanted: Wanted) -> Run:
     """Run the recipe; a run that its gates refused is given too."""
     home = home_of(wanted.recipe, wanted.home)
-    begun: list[str] = []
-
-    def listen(event: Any) -> None:
-        if event.type == "run_started":
-            begun.append(event.run)
-
     try:
         return luthier.run(
-            wanted.recipe,
-            home=home,
-            plugins=wanted.plugins,
-            device=wanted.device,
-            display=wanted.display,
-            listen=listen,
+            wanted.recipe, home=home, plugins=wanted.plugins, device=wanted.device, display=wanted.display
         )
-    except GateRefused:
-        # Where nothing ran, it is the newest of the recipe that was refused before.
-        known = (run for run in runs_in(home) if run.data.recipe == name and not run.data.evaluates)
-        return next(run for run in known if not begun or run.id in begun)
+    except GateRefused as refusal:
+        return luthier.find_run(refusal.run, home=home)
 
 
 def _decide(wanted: Wanted, known: Known, run: Run, rows: dict[str, int | None]) -> Outcome:
