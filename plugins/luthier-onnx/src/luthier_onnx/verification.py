@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from luthier import Context
 
 _COMPARISON = "luthier_onnx.comparison"
+
+_LONGEST_PACKED = 256
+"""Tokens: rounded weights are rounded at every position, so that long texts show nothing that short ones do not."""
 
 
 def verify(model: Path, ctx: Context, form: str, *, lossy: bool = False) -> None:
@@ -53,6 +56,24 @@ def verify_quantized(exported: Path, ctx: Context, form: str) -> None:
     _verify(exported, ctx, form, ["--lossy", "--graphs"])
 
 
+def verify_packed(exported: Path, ctx: Context) -> None:
+    """As `verify_quantized`, for onnxruntime-genai and on shorter texts: in this process, which loads no other model.
+
+    Args:
+        exported: what was quantized, as `export: genai` writes it.
+        ctx: its `output` is emptied if the result is broken.
+
+    Raises:
+        InputError: if what was quantized does not run.
+        PluginError: if the result does not run, or is broken: a mean KL above `comparison.GROSS_KL`.
+    """
+    from luthier_onnx.comparison import examine
+    from luthier_onnx.runtime import GenaiGenerator
+
+    reference = GenaiGenerator(exported)
+    _record(examine(lambda: reference, ctx.output, "genai", lossy=True, longest=_LONGEST_PACKED), ctx)
+
+
 def _verify(model: Path, ctx: Context, form: str, options: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="luthier-") as room:
         result = Path(room) / "result.json"
@@ -73,6 +94,14 @@ def _verify(model: Path, ctx: Context, form: str, options: Sequence[str]) -> Non
             if done.returncode == 0
             else {"metrics": {}, "problem": f"does not run: its process ended with {done.returncode}: {last}"}
         )
+    _record(record, ctx)
+
+
+def _record(record: Mapping[str, Any], ctx: Context) -> None:
+    """Record what was found as metrics, or refuse what was written; see `comparison.examine`."""
+    if not record["problem"]:
+        size = sum(path.stat().st_size for path in ctx.output.rglob("*") if path.is_file())
+        ctx.metric("megabytes", size / 1e6)
     for name, value in record["metrics"].items():
         ctx.metric(name, value)
     if record["problem"]:
@@ -82,5 +111,3 @@ def _verify(model: Path, ctx: Context, form: str, options: Sequence[str]) -> Non
             f"the model that was written {record['problem']}",
             "Nothing was kept. Try another exporter or precision, and report this with the model's name.",
         )
-    size = sum(path.stat().st_size for path in ctx.output.rglob("*") if path.is_file())
-    ctx.metric("megabytes", size / 1e6)
