@@ -203,10 +203,10 @@ def test_a_poisoned_round_is_refused_by_its_gate_and_the_next_honest_one_is_not(
 
 
 def test_the_figure_connects_champions_and_leaves_out_what_is_not_known():
-    events = ("promoted", "refused", "promoted", "rolled back")
+    events = ("promoted", "refused", "promoted", "rolled back", "evaluated")
     happenings = [Happening(n, event, f"run-{n}", None, "<why>") for n, event in enumerate(events, 1)]
-    line = Line("<frozen>", "loss", [3.0, 5.0, 2.0, 3.0])
-    drawn = figure(Rounds(happenings, [line, Line("gone", "loss", [None] * 4)], {"loss": "at_most"}), "loss")
+    line = Line("<frozen>", "loss", [3.0, 5.0, 2.0, 3.0, 3.5])
+    drawn = figure(Rounds(happenings, [line, Line("gone", "loss", [None] * 5)], {"loss": "at_most"}), "loss")
     assert ElementTree.fromstring(drawn).get("aria-label") == (
         "<frozen>.loss of the champions: 3, 2, 3; gone.loss of the champions: not known"
     )
@@ -214,10 +214,19 @@ def test_the_figure_connects_champions_and_leaves_out_what_is_not_known():
     assert connected.count("L") == 2
     assert len(re.findall(r"<circle", drawn)) == 3
     assert len(re.findall(r"cross", drawn)) == 1
-    one = Line("frozen", "loss", [None, None, 2.0, math.nan])
+    assert re.findall(r'"line-0 diamond" [^>]*><title>(.*?)<', drawn) == ["5, evaluated: 3.5"]
+    one = Line("frozen", "loss", [None, None, 2.0, math.nan, None])
     assert figure(Rounds(happenings, [one], {"loss": None}), "loss") == ""
-    same = Line("frozen", "loss", [2.0, None, 2.0, 2.0])
+    same = Line("frozen", "loss", [2.0, None, 2.0, 2.0, 2.0])
     assert "nan" not in figure(Rounds(happenings, [same], {"loss": None}), "loss")
+    zeros = figure(Rounds(happenings, [Line("frozen", "loss", [0.0] * 5)], {"loss": None}), "loss")
+    assert re.findall(r'class="tick-y"[^>]*>([^<]+)<', zeros) == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+    many = [Happening(n, "evaluated", f"run-{n}", None, "") for n in range(1, 202)]
+    labels = re.findall(
+        r'class="tick-x"[^>]*>(\d+)<',
+        figure(Rounds(many, [Line("frozen", "loss", [2.0] * 201)], {"loss": None}), "loss"),
+    )
+    assert labels == [str(each) for each in range(1, 202, 11)]
 
 
 def test_a_model_that_was_rolled_back_from_is_not_promoted_again_but_by_hand(project):
@@ -371,9 +380,14 @@ def test_watch_measures_the_champion_again_and_tells_when_it_is_worse(project):
     assert (run.state, run.data.evaluates) == ("refused", champion.entry.run)
     assert luthier.find_champion() == champion
     assert [entry.event for entry in champion.history()] == ["promoted", "evaluated", "evaluated"]
-    # A round learns it, and is compared as if nobody had looked.
+    # A round learns it, and is compared as if nobody had looked; its page shows both evaluations too.
     code, outcome, _ = improve()
     assert (code, outcome["verdict"], outcome["rows"]["new"]) == (0, "promoted", 30)
+    page = Path(outcome["page"]).read_text(encoding="utf-8")
+    [right] = [each for each in re.findall(r'<svg class="curve rounds".*?</svg>', page) if "frozen.right" in each]
+    value = f"{found['champion']['frozen.right']:.6g}"
+    told = re.findall(r'diamond" [^>]*><title>([^<]+)<', right)
+    assert told == [f"{number}, evaluated: {value}" for number in (2, 3)]
 
 
 def test_a_damaged_pointer_matters_to_its_own_recipe_alone(project):

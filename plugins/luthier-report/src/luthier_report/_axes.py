@@ -25,7 +25,7 @@ class Axes:
 
     width: int = 720
     height: int = 320
-    left: int = 72
+    left: int = 80
     right: int = 64
     top: int = 16
     bottom: int = 44
