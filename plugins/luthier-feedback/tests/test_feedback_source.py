@@ -182,17 +182,15 @@ def test_a_persons_flood_does_not_hold_what_others_of_the_source_say(fill, read)
 
 
 def test_a_persons_flood_from_many_sources_is_one_and_does_not_hold_what_others_of_them_say(fill, read):
-    for number in range(40):
-        fill(*POISON[25 * number : 25 * (number + 1)], source=f"app-{number}", person="mallory")
-        fill({"correction": f"Honest {number}", "prompt": f"Asked {number}?"}, source=f"app-{number}", person="alice")
+    honest = [{"correction": f"Honest {number}", "prompt": f"Asked {number}?"} for number in range(40)]
+    fill(*(row | {"source": f"app-{number % 40}"} for number, row in enumerate(POISON)), person="mallory")
+    fill(*(row | {"source": f"app-{number}"} for number, row in enumerate(honest)), person="alice")
     assert sorted(read()["completion"]) == sorted(f"Honest {number}" for number in range(40))
 
 
 @pytest.mark.parametrize("rows_each", [1, 50])
 def test_a_sources_flood_under_many_names_is_one(fill, read, rows_each):
-    for number in range(1000 // rows_each):
-        start = number * rows_each
-        fill(*POISON[start : start + rows_each], source="flood", person=f"name-{number}")
+    fill(*(row | {"person": f"name-{number // rows_each}"} for number, row in enumerate(POISON)), source="flood")
     fill({"correction": "Paris"}, source="honest")
     assert read()["completion"].to_list() == ["Paris"]
 
