@@ -339,6 +339,14 @@ def test_what_is_given_for_nothing_is_refused(check: Check, settings: str, says:
     assert says in told(result)
 
 
+def test_what_is_slow_is_marked_and_what_is_not_there_is_told(check: Check) -> None:
+    chosen = "clean:tidy/killed or clean:tidy/killde or clean:tidy/worker"
+    settings = "slow={'clean:tidy/killed', 'clean:tidy/killde'}"
+    result = check(GOOD, "-m", "not slow", "-k", chosen, settings=settings)
+    result.assert_outcomes(passed=1, failed=1, deselected=42)
+    assert "slow names the test 'clean:tidy/killde', did you mean 'clean:tidy/killed'?" in told(result)
+
+
 def test_what_a_new_plugin_skips_says_why_in_the_quietest_run(pytester: pytest.Pytester) -> None:
     write(Naming.of("acme"), find_stage("clean"), pytester.path)
     (pytester.path / "acme" / "pyproject.toml").replace(pytester.path / "pyproject.toml")

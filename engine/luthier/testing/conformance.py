@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ def conformance(
     samples: Samples | None = None,
     configurations: Configurations | None = None,
     own_environment: bool = False,
+    slow: Collection[str] = (),
 ) -> Callable[..., None]:
     """Make the tests that a plugin must pass, one for each check and component.
 
@@ -50,6 +51,7 @@ def conformance(
         configurations: what to configure a component with, by its name: `{"length": {"min_words": 3}}`.
         own_environment: also build an environment with nothing but the distribution's requirements, and run
             each component there. Slow: those tests have the mark `slow`.
+        slow: tests that get the mark `slow` too, by what pytest shows in brackets: `{"tune:long/killed"}`.
 
     Raises:
         InputError: if pytest is not installed.
@@ -62,8 +64,12 @@ def conformance(
     registry = _load(plugin)
     shops: dict[str, Workshop] = {}
     cases = dict(_cases(registry, plugin, own_environment=own_environment))
-    slow = {name for name in cases if name.endswith("/own-environment")}
-    parameters = [pytest.param(name, marks=pytest.mark.slow if name in slow else (), id=name) for name in cases]
+    marked = {name for name in cases if name in slow or name.endswith("/own-environment")}
+    if registry.components:
+        for name in sorted(set(slow) - set(cases)):
+            hint = did_you_mean(name, list(cases)) or "which is not there."
+            cases[name] = partial(_refuse, f"slow names the test {name!r}, {hint}")
+    parameters = [pytest.param(name, marks=pytest.mark.slow if name in marked else (), id=name) for name in cases]
 
     @pytest.mark.parametrize("check", parameters)
     def test_conformance(check: str, request: pytest.FixtureRequest) -> None:
@@ -135,7 +141,7 @@ def _cases(
 
     absent = _absence(plugin)
     if absent:
-        yield "hooks", lambda shop: _refuse(absent)
+        yield "hooks", partial(_refuse, absent)
         return
     for check in PLUGIN_CHECKS:
         # A one-file plugin declares no libraries.
@@ -162,7 +168,7 @@ def _absence(plugin: str | Path) -> str:
     return f"no plugin is called {plugin!r}; {hint} Installed: {', '.join(names) or 'none'}."
 
 
-def _refuse(why: str) -> None:
+def _refuse(why: str, shop: Workshop) -> None:
     from luthier.testing.verdicts import BrokenRuleError
 
     raise BrokenRuleError(why)

@@ -21,4 +21,4 @@ def luthier_samples(tiny_llama: Path, recurrent: Any, tmp_path_factory: pytest.T
     return {"model": model, "onnx": [OnnxModel.at(ctx.output, "genai"), OnnxModel.at(recurrent.onnx, "decoder")]}
 
 
-test_conformance = conformance("onnx")
+test_conformance = conformance("onnx", slow={"export:dynamo/killed", "export:genai/killed"})

@@ -23,4 +23,4 @@ def built(environment: Path) -> None:
     """The plugin's environment is there."""
 
 
-test_conformance = conformance("optimum")
+test_conformance = conformance("optimum", slow={"export:optimum/killed"})

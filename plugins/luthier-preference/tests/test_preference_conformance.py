@@ -16,4 +16,4 @@ def luthier_samples(tiny: Model) -> dict[str, Any]:
 
 
 SHORT = {"max_steps": 2, "rank": 2, "max_length": 128, "valid_examples": 4, "checkpoint_minutes": 0.0}
-test_conformance = conformance("preference", configurations={"dpo": SHORT, "kto": SHORT})
+test_conformance = conformance("preference", configurations={"dpo": SHORT, "kto": SHORT}, slow={"tune:dpo/killed"})

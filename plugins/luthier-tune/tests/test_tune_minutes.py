@@ -65,7 +65,7 @@ def test_minutes_are_honoured(tmp_path, tiny, examples, clock, tuner, options):
     assert ctx.metrics["steps"].value > 10
 
 
-@pytest.mark.parametrize("tuner", ["lora", "distill"])
+@pytest.mark.parametrize("tuner", ["lora", pytest.param("distill", marks=pytest.mark.slow)])
 def test_minutes_are_honoured_with_an_encoder_decoder(tmp_path, t5, examples, clock, tuner):
     component = getattr(luthier_tune, tuner)
     models = [t5, t5] if tuner == "distill" else [t5]
