@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import luthier
 from luthier.cli import app
-from luthier_feedback import Feedback, FeedbackLog
+from luthier_feedback import Feedback, FeedbackLog, runs_that_saw
 from luthier_feedback.improvement.figure import figure
 from luthier_feedback.improvement.place import directory_for
 from luthier_feedback.improvement.rounds import Happening, Line, Rounds
@@ -84,6 +84,11 @@ def test_without_a_champion_the_gates_alone_decide(first, project):
     assert (champion.hash, champion.entry.run) == (outcome["model"], outcome["run"])
     assert champion.entry.decision["gates"] == outcome["gates"]
     assert [gate["verdict"] for gate in outcome["gates"]] == ["passed"] * 3
+    # Who purges a person is told of the model that learnt from them, and not of the one that it began as.
+    with FeedbackLog() as log:
+        [seen] = runs_that_saw([row.id for row in log.rows()])
+    assert (seen.run, seen.trained + seen.held_out) == (outcome["run"], 30)
+    assert seen.models == (("majority", outcome["model"]),)
 
 
 def test_a_better_model_is_promoted_by_what_was_measured_of_both(project):
