@@ -195,8 +195,9 @@ def test_a_poisoned_round_is_refused_by_its_gate_and_the_next_honest_one_is_not(
     }
     assert len(measured) == 3
     assert set(re.findall(r"<(circle|path) [^>]*><title>(\d), [a-z ]+: ([\d.]+)</title>", right)) == measured
-    rows = re.findall(r'<td class="n">(\d)</td><th scope="row" class="nowrap(?: refused)?">([a-z ]+)<', page)
+    rows = re.findall(r'<td class="n">(\d)</td><th scope="row" class="what(?: refused)?">([a-z ]+)<', page)
     assert rows == [(str(each.number), each.event) for each in entries]
+    assert '<small class="why">frozen: right is 0; it must be at least 0.8' in page
 
 
 def test_the_figure_connects_champions_and_leaves_out_what_is_not_known():
