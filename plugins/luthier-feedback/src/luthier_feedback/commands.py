@@ -245,6 +245,6 @@ def purge(
         typer.echo("no run saw them, of those in " + (", ".join(map(str, homes)) or "LUTHIER_HOME, else ./.luthier"))
     if seen:
         typer.echo(
-            "Their datasets and models are still in the store: remove runs/RUN, let champions that are not to come back "
-            "go (`luthier registry forget`), then `luthier store gc`."
+            "Their datasets and models are still in the store: remove runs/RUN, let earlier champions go "
+            "(`luthier registry forget`), then `luthier store gc`."
         )
