@@ -126,8 +126,7 @@ class Bench:
         outcome = Outcome(f"{variant.label}: {what}", value, target, at_most)
         self.outcomes.append(outcome)
         reached = "yes" if outcome.reached else "no"
-        bound = f"at {'most' if at_most else 'least'} {target:g}"
-        row = [outcome.name, f"{value:.3g}", bound, reached, today()]
+        row = [outcome.name, outcome.shown, outcome.bound, reached, today()]
         self.targets.write([row], "The targets that Luthier has set itself, on an idle machine.")
 
     def loss(self) -> None:
