@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import luthier
 from luthier.cli import app
-from luthier_feedback import Feedback, FeedbackLog
+from luthier_feedback import Feedback, FeedbackLog, runs_that_saw
 from luthier_feedback.improvement.figure import figure
 from luthier_feedback.improvement.place import directory_for
 from luthier_feedback.improvement.rounds import Happening, Line, Rounds
@@ -84,6 +84,11 @@ def test_without_a_champion_the_gates_alone_decide(first, project):
     assert (champion.hash, champion.entry.run) == (outcome["model"], outcome["run"])
     assert champion.entry.decision["gates"] == outcome["gates"]
     assert [gate["verdict"] for gate in outcome["gates"]] == ["passed"] * 3
+    # Who purges a person is told of the model that learnt from them, and not of the one that it began as.
+    with FeedbackLog() as log:
+        [seen] = runs_that_saw([row.id for row in log.rows()])
+    assert (seen.run, seen.trained + seen.held_out) == (outcome["run"], 30)
+    assert seen.models == (("majority", outcome["model"]),)
 
 
 def test_a_better_model_is_promoted_by_what_was_measured_of_both(project):
@@ -190,8 +195,9 @@ def test_a_poisoned_round_is_refused_by_its_gate_and_the_next_honest_one_is_not(
     }
     assert len(measured) == 3
     assert set(re.findall(r"<(circle|path) [^>]*><title>(\d), [a-z ]+: ([\d.]+)</title>", right)) == measured
-    rows = re.findall(r'<td class="n">(\d)</td><th scope="row" class="nowrap(?: refused)?">([a-z ]+)<', page)
+    rows = re.findall(r'<td class="n">(\d)</td><th scope="row" class="what(?: refused)?">([a-z ]+)<', page)
     assert rows == [(str(each.number), each.event) for each in entries]
+    assert '<small class="why">frozen: right is 0; it must be at least 0.8' in page
 
 
 def test_the_figure_connects_champions_and_leaves_out_what_is_not_known():

@@ -375,6 +375,10 @@ def test_a_narrow_window_needs_no_scrolling_sideways(page):
     for view in ("Chat", "Feedback", "Review", "Compare"):
         page.get_by_role("button", name=view).click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 320, view
+    page.get_by_role("button", name="Keyboard shortcuts").click()
+    expect(page.get_by_role("heading", name="Keyboard")).to_be_in_viewport()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
 
 
 def test_without_feedback_there_is_the_chat_alone(browser, start):

@@ -89,7 +89,7 @@ class Client:
             "answer": answer,
             "vote": vote,
             "correction": correction,
-            "tags": list(tags),
+            "tags": tags if isinstance(tags, str) else list(tags),  # a text is no list of its letters
             "source": self._source,
             **fields,
         }
