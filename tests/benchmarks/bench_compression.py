@@ -216,7 +216,7 @@ class Bench:
         for threads in self.options.threads:
             trial = Trial(prompts, long_prompt, NEW_TOKENS, self.options.rounds, threads, "cpu", [], libraries)
             read = bandwidth(threads)
-            print(f"{threads} threads read {read / 1e9:.1f} GB/s", flush=True)
+            print(f"threads: {threads}, which read {read / 1e9:.1f} GB/s", flush=True)
             baseline = tried(BASELINE, run)
             timed = {each: Tried(**vars(model)) for each, model in models.items()}
             kept = self.options.home / "bench-compression" / f"{names}-{threads}"
@@ -242,7 +242,7 @@ class Bench:
             self.speeds.write([row], caption, order=[(*key, str(n)) for key in order() for n in (1, 2)])
             print(" ".join(row), flush=True)
         decode = {variant: model.ratios["decode"] for variant, model in timed.items() if model.ratios}
-        said = f"decode on {threads} threads to"
+        said = f"decode on {threads} {'thread' if threads == 1 else 'threads'} to"
         if INT8 in decode:
             self.judge(INT8, f"{said} transformers in float32", decode[INT8], 3.5)
         for ours, theirs, least in ((INT8, Q8_0, 1.0), (INT4, Q4_K_M, 1.2)):

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from luthier_onnx.runtime import read_genai_config
+
 WEIGHTS = (".data", ".onnx", ".onnx_adapter", ".gguf", ".safetensors")
 CACHED = 64
 """Tokens before the one that is profiled."""
@@ -48,9 +50,9 @@ def profile(directory: Path) -> tuple[float, list[tuple[str, float]]]:
         options.profile_file_prefix = str(Path(scratch) / "profile")
         session = ort.InferenceSession(directory / "model.onnx", options, providers=["CPUExecutionProvider"])
         feeds: dict[str, Any] = {"input_ids": np.array([[1]]), "attention_mask": np.ones((1, CACHED + 1), np.int64)}
-        for given in session.get_inputs():
-            if given.name not in feeds:
-                feeds[given.name] = np.zeros((1, given.shape[1], CACHED, given.shape[3]), np.float32)
+        decoder = read_genai_config(directory)["model"]["decoder"]
+        cache = np.zeros((1, decoder["num_key_value_heads"], CACHED, decoder["head_size"]), np.float32)
+        feeds |= {given.name: cache for given in session.get_inputs() if given.name not in feeds}
         for _ in range(RUNS):
             session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
