@@ -118,7 +118,9 @@ def test_what_is_refused_is_not_sent_again(server, client):
         client.send("Capital?", "Nice", correction="c" * 10_000_000)
     with pytest.raises(InvalidFeedback):
         client.send("Capital?", "Nice")
-    assert server.requests == 4  # those two were not sent
+    with pytest.raises(InvalidFeedback, match="tags"):
+        client.send("Capital?", "Nice", tags="geography")
+    assert server.requests == 4  # those three were not sent
 
 
 def test_a_redirect_is_not_followed(server, client):

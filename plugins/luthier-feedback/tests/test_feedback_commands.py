@@ -50,6 +50,7 @@ def test_rows_are_listed_and_counted_and_terminals_are_safe(log, body, call):
     counts = json.loads(call("stats", "--json").output)
     assert counts["total"] == {"rows": 2, "corrections": 1, "may be learnt from": 1}
     assert counts["vote"] == {"-1": 1, "1": 1}
+    assert counts["model"]["none"] == 2
     assert re.search(r"^source +web +1$", call("stats").output, re.MULTILINE)
 
 

@@ -139,7 +139,7 @@ def test_bad_feedback_is_refused_in_words_and_never_repeated(tmp_path, body, bad
         with pytest.raises(error, match=told) as caught:
             post(log, bad if isinstance(bad, bytes) else body(**bad))
         answer = caught.value.to_json()["error"]
-        assert (answer["code"], answer["type"]) == (caught.value.status, "invalid_request_error")
+        assert (answer["code"], answer["type"]) == (caught.value.code, "invalid_request_error")
         assert len(answer["message"]) < 1000
         assert list(log.rows()) == []
 

@@ -108,20 +108,33 @@ def test_messages_may_have_parts_and_a_developer(server):
         ({"n": 100}, "n"),
         ({"max_tokens": 10**9}, "max_tokens"),
         ({"stop": ["a"] * 5}, "stop"),
-        ({"stop": [""]}, "stop"),
+        ({"stop": [""]}, "stop.0"),
         ({"seed": 2**70}, "seed"),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ({"top_logprobs": 50, "logprobs": True}, "top_logprobs"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
         ({"extra_body": {"typical_p": 0.2}}, "typical_p"),
     ],
 )
 def test_what_is_beyond_a_bound_is_refused_and_named(server, wrong, param):
+    asked = {"model": "toy", "messages": [{"role": "user", "content": "count 1"}], **wrong}
     with pytest.raises(openai.BadRequestError) as told:
-        server.chat("count 1", **wrong)
-    assert told.value.param.startswith(param)
+        server.openai.chat.completions.create(**asked)
+    assert told.value.param == param
+    assert param in told.value.message
     assert told.value.type == "invalid_request_error"
+
+
+def test_what_is_not_understood_is_refused_unless_it_asks_for_nothing(server):
+    for wrong in ({"presence_penalty": 1}, {"logit_bias": {"5": 1}}, {"store": True}, {"extra_body": {"min_p": 0.1}}):
+        with pytest.raises(openai.BadRequestError, match="is not understood by this server; leave it out"):
+            server.chat("count 1", **wrong)
+    nothing = {"presence_penalty": 0.0, "frequency_penalty": 0, "logit_bias": {}, "store": False, "tools": []}
+    assert server.chat("count 1", **nothing).choices[0].message.content == "0 "
+    with pytest.raises(openai.BadRequestError, match="echo is not understood"):
+        server.openai.completions.create(model="toy", prompt="count 1", echo=True)
 
 
 def test_what_the_model_refuses_is_the_clients_error_before_and_not_in_a_stream(server):
@@ -147,11 +160,31 @@ def test_a_bug_of_the_runtime_ends_one_completion_and_quotes_nothing(server):
     assert "very-private" not in server.log
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b'"a"', b"\xff", b"[" * 100_000, b'{"model": "toy", "messages": []}'])
-def test_what_is_no_request_is_refused(server, body):
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"{", "the body is no JSON: Expecting property name"),
+        (b"[]", "the body is no JSON object"),
+        (b'"a"', "the body is no JSON object"),
+        (b"\xff", "the body is no JSON: it is not UTF-8"),
+        (b"[" * 100_000, "the body is no JSON: it is nested too deeply"),
+        (b'{"model": "toy", "messages": []}', "messages: List should have at least 1 item"),
+    ],
+)
+def test_what_is_no_request_is_refused(server, body, told):
     answer = server.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"]
+    assert answer.json()["error"]["message"].startswith(told)
+
+
+def test_a_body_without_its_type_and_a_route_that_is_not_there_are_told(server):
+    answer = server.http.post("/v1/chat/completions", content=b'{"model": "toy"}')
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+    assert "`Content-Type: application/json`" in answer.json()["error"]["message"]
+    for method, path, status in (("POST", "/chat/completions", 404), ("GET", "/v1/completions", 405)):
+        answer = server.http.request(method, path)
+        assert answer.status_code == status
+        assert f"there is no {method} {path} here; OpenAI's API is below /v1" in answer.json()["error"]["message"]
 
 
 def test_several_models_are_served_by_their_names(start, tmp_path):

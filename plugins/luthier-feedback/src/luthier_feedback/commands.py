@@ -237,11 +237,14 @@ def purge(
         if each.trained is None:
             what = "used feedback, but its record is no longer in the store: nobody can tell which rows"
         else:
-            what = f"trained on {each.trained:,} of them, held out {each.held_out:,}"
+            what = f"{each.trained:,} of them to train on, {each.held_out:,} held out"
         typer.echo(f"run {each.run} ({each.recipe}): {what}")
         for step, artifact in each.models:
             typer.echo(f"  model {artifact[:12]} of {step}")
     if ids and not seen:
         typer.echo("no run saw them, of those in " + (", ".join(map(str, homes)) or "LUTHIER_HOME, else ./.luthier"))
     if seen:
-        typer.echo("Their datasets and models are still in the store: remove runs/RUN, then `luthier store gc`.")
+        typer.echo(
+            "Their datasets and models are still in the store: remove runs/RUN, let earlier champions go "
+            "(`luthier registry forget`), then `luthier store gc`."
+        )

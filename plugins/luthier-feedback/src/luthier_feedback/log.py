@@ -189,7 +189,9 @@ class FeedbackLog:
         with self._transaction() as connection:
             for name in ("vote", "state", "source", "model"):
                 query = select(ROWS.c[name], func.count()).group_by(ROWS.c[name]).order_by(func.count().desc())
-                found[name] = {str(value): count for value, count in connection.execute(query)}
+                found[name] = {
+                    "none" if value is None else str(value): count for value, count in connection.execute(query)
+                }
             for name, condition in (
                 ("rows", true()),
                 ("corrections", ROWS.c.correction.is_not(None)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier import InputError, Run, find_run
+from luthier import InputError, Run, StepResult, find_run
 from luthier_feedback.frames import TABLE
 
 
@@ -18,9 +18,9 @@ class Seen:
     Attributes:
         run: its id.
         recipe: the name of its recipe.
-        trained, held_out: how many of the rows it was trained on and tested on; None where its record is no longer
+        trained, held_out: how many of the rows it read to train on and to test on; None where its record is no longer
             in the store, so that nobody can tell.
-        models: the hashes of the models that it made, with the steps that did.
+        models: the hashes of the models that it made of feedback, with the steps that did: none of those before.
     """
 
     run: str
@@ -53,7 +53,7 @@ def rows_used(run: Run) -> dict[str, str] | None:
     """
     used: dict[str, str] = {}
     for step in run.steps:
-        if (step.stage, step.component) != ("source", "feedback") or step.state != "done":
+        if not _reads_feedback(step) or step.state != "done":
             continue
         report = run.report(step.id)
         if report is None or TABLE not in report.tables():
@@ -79,10 +79,27 @@ def runs_in(home: Path | None) -> Iterator[Run]:
 
 def _look(run: Run, wanted: set[str]) -> Seen | None:
     used = rows_used(run)
-    models = tuple((step.id, step.artifact) for step in run.steps if step.kind in ("model", "onnx") and step.artifact)
+    models = tuple(_models(run))
     if used is None:
         return Seen(run.id, run.data.recipe, None, None, models)
     uses = [used[each] for each in wanted & used.keys()]
     if not uses:
         return None
     return Seen(run.id, run.data.recipe, uses.count("train"), uses.count("held-out"), models)
+
+
+def _reads_feedback(step: StepResult) -> bool:
+    return (step.stage, step.component) == ("source", "feedback")
+
+
+def _models(run: Run) -> Iterator[tuple[str, str]]:
+    """The models that a run made of what its `feedback` steps gave, at first hand or through other steps."""
+    reached: set[str] = set()
+    for step in run.steps:
+        made_of = [node.ingredients["inputs"] for node in step.nodes if "inputs" in node.ingredients]
+        inputs = {artifact for each in made_of for artifact in each.values()}
+        # Where nothing says what a step was made of, it may have been that.
+        if _reads_feedback(step) or not made_of or inputs & reached:
+            reached.add(step.artifact)
+            if step.kind in ("model", "onnx") and step.artifact:
+                yield step.id, step.artifact

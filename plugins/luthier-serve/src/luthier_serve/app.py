@@ -6,6 +6,7 @@ import logging
 import mimetypes
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from luthier_serve.feedback import Keeper, feedback_routes
 from luthier_serve.guard import Access, Guard
 from luthier_serve.metrics import Metrics
 from luthier_serve.routes import Desk, openai_routes
+from luthier_serve.wire import NOT_UNDERSTOOD
 
 STATIC = Path(__file__).parent / "static"
 
@@ -127,20 +129,38 @@ async def _api_error(_request: Request, error: Any) -> Response:
     return JSONResponse(error.body, error.status_code, error.headers)
 
 
-async def _http_error(_request: Request, error: Any) -> Response:
-    found = ApiError(error.status_code, "not_found" if error.status_code == 404 else "http_error", str(error.detail))
+_UNREADABLE: Mapping[type[BaseException], str] = {UnicodeDecodeError: "not UTF-8", RecursionError: "nested too deeply"}
+
+
+async def _http_error(request: Request, error: Any) -> Response:
+    """What the framework refuses before a route sees it: a body that cannot be read, or a route that is not there."""
+    unreadable = _UNREADABLE.get(type(error.__cause__))
+    if unreadable is not None:
+        found = ApiError(400, "invalid_json", f"the body is no JSON: it is {unreadable}")
+    elif error.status_code in (404, 405):
+        told = f"there is no {request.method} {request.url.path} here; OpenAI's API is below /v1, as /v1/models"
+        found = ApiError(error.status_code, "not_found", told)
+    else:
+        found = ApiError(error.status_code, "http_error", str(error.detail))
     return JSONResponse(found.body, found.status_code, error.headers)
 
 
-async def _wrong_body(_request: Request, error: Any) -> Response:
-    """What is wrong with a body, without its values: they may be a prompt."""
+async def _wrong_body(request: Request, error: Any) -> Response:
+    """What is wrong with a body or a query, without its values: they may be a prompt."""
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part != "body"]
-    param = ".".join(place) or None
+    # Behind "body" or "query".
+    param = ".".join(map(str, first["loc"][1:])) or None
     if first["type"] == "json_invalid":
         found = ApiError(400, "invalid_json", f"the body is no JSON: {first['ctx']['error']}")
-    elif first["type"] == "extra_forbidden":
-        found = ApiError(400, "unknown_parameter", f"{param} is not understood by this server", param=param)
+    elif first["type"] == "model_attributes_type" and "json" not in request.headers.get("content-type", ""):
+        told = "send the body as JSON, with the header `Content-Type: application/json`"
+        found = ApiError(415, "unsupported_media_type", told)
+    elif first["type"] == "model_attributes_type" and param is None:
+        found = ApiError(400, "invalid_json", "the body is no JSON object")
+    elif first["type"] in ("extra_forbidden", NOT_UNDERSTOOD):
+        told = f"{param} is not understood by this server; leave it out"
+        found = ApiError(400, "unknown_parameter", told, param=param)
     else:
-        found = ApiError(400, "invalid_request", ": ".join(filter(None, (param, first["msg"]))), param=param)
+        told = first["msg"].removeprefix("Value error, ")
+        found = ApiError(400, "invalid_request", ": ".join(filter(None, (param, told))), param=param)
     return JSONResponse(found.body, found.status_code)

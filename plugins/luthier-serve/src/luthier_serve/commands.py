@@ -38,8 +38,9 @@ def serve(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL|RUN...",
-            help="A model's directory or location (`hf:…`), a run, RUN:STEP, or a step of the latest run.",
+            metavar="MODEL|RUN|champion...",
+            help="A model's directory or location (`hf:…`), a run, RUN:STEP, a step of the latest run, or `champion` "
+            "(`champion:NAME` of several), which the server follows.",
         ),
     ],
     *,

@@ -89,7 +89,7 @@ def ask(request: ChatRequest | CompletionRequest, limits: Limits) -> Asked:
         wanted_tokens = request.max_completion_tokens or request.max_tokens
         alternatives = request.top_logprobs or 0
     else:
-        given, wanted_tokens, alternatives = list(request.prompts), request.max_tokens, request.logprobs or 0
+        given, wanted_tokens, alternatives = list(request.prompt), request.max_tokens, request.logprobs or 0
     tokens = wanted_tokens or limits.new_tokens
     choices = request.n or 1
     _bound("max_tokens", tokens, limits.new_tokens)
@@ -99,7 +99,7 @@ def ask(request: ChatRequest | CompletionRequest, limits: Limits) -> Asked:
     whole = {
         "max_new_tokens": tokens,
         "alternatives": alternatives,
-        "stop": request.stops,
+        "stop": request.stop or [],
         "schema": schema_of(request.response_format),
         "template": isinstance(request, ChatRequest),
     }

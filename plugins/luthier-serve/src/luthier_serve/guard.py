@@ -115,7 +115,8 @@ class Guard:
         if not length.isdigit() or len(length) > 18:
             raise ApiError(400, "invalid_length", "the content-length is no number of bytes")
         if int(length) > self._body_bytes:
-            raise ApiError(413, "request_too_large", f"a request may have {self._body_bytes} bytes")
+            told = f"a request may have {self._body_bytes:,} bytes; see --max-request"
+            raise ApiError(413, "request_too_large", told)
 
 
 def host_of(header: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from luthier_serve.limits import (
     MAX_MESSAGES,
@@ -19,6 +20,26 @@ Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Name = Annotated[str, Field(max_length=256)]
 
 
+NOT_UNDERSTOOD = "not_understood"
+"""The type of the error of a field that is known, and asks for what is not done here."""
+
+
+def _listed(given: object) -> object:
+    """One text as a list of it: a union's errors would be told of each of its types."""
+    return [given] if isinstance(given, str) else given
+
+
+def _neutral(given: Any) -> Any:
+    """Let what clients send by default through, which asks for nothing."""
+    if given in (None, 0, "", [], {}):
+        return given
+    raise PydanticCustomError(NOT_UNDERSTOOD, "it asks for something")
+
+
+Unused = Annotated[Any, AfterValidator(_neutral)]
+"""A field whose meaning is not understood: it may stand there with its default."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -30,17 +51,21 @@ class TextPart(_Strict):
     text: str
 
 
+def _parts(given: object) -> object:
+    return [{"type": "text", "text": given}] if isinstance(given, str) else given
+
+
 class ChatMessage(_Strict):
     """A message; `developer` is what `system` was called before."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Annotated[list[TextPart], BeforeValidator(_parts)]
     name: Name | None = None
 
     @property
     def text(self) -> str:
         """All of it."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return "".join(part.text for part in self.content)
 
 
 class StreamOptions(_Strict):
@@ -82,19 +107,14 @@ class _Completing(_Strict):
     top_k: Annotated[int, Field(ge=0, le=MAX_TOP_K)] | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    stop: Annotated[list[Stop] | None, BeforeValidator(_listed), Field(max_length=MAX_STOPS)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
-    frequency_penalty: Literal[0] | None = None
-    presence_penalty: Literal[0] | None = None
-    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    frequency_penalty: Unused = None
+    presence_penalty: Unused = None
+    logit_bias: Unused = None
     user: Name | None = None
-
-    @property
-    def stops(self) -> list[str]:
-        """The stop strings."""
-        return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
     @model_validator(mode="after")
     def _streams_where_it_has_options(self) -> _Completing:
@@ -110,10 +130,10 @@ class ChatRequest(_Completing):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tools: Unused = None
     modalities: list[Literal["text"]] | None = None
     metadata: dict[str, str] | None = None
-    store: Literal[False] | None = None
+    store: Unused = None
     service_tier: Name | None = None
     parallel_tool_calls: bool | None = None
 
@@ -127,13 +147,8 @@ class ChatRequest(_Completing):
 class CompletionRequest(_Completing):
     """`POST /v1/completions`: the prompt is continued as it stands, without the model's chat template."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1)]
+    prompt: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    echo: Literal[False] | None = None
-    suffix: Literal[""] | None = None
+    echo: Unused = None
+    suffix: Unused = None
     best_of: Literal[1] | None = None
-
-    @property
-    def prompts(self) -> list[str]:
-        """The prompts."""
-        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
