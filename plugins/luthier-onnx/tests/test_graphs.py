@@ -112,6 +112,18 @@ def test_a_graph_that_is_cut_off_is_refused(tmp_path, part):
         check_graphs(cut.parent)
 
 
+def test_an_operator_without_a_kernel_is_named(tmp_path):
+    from luthier_onnx.binding import Graph
+
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.INT16, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="act")], "g", [x], [y])
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+    with pytest.raises(InputError, match=r"Could not find an implementation for Relu.*'act'") as caught:
+        Graph(path)
+    assert "has no kernel for it" in caught.value.remedy
+
+
 def test_a_directory_without_graphs_is_refused(tmp_path):
     with pytest.raises(InputError, match="has no ONNX graph"):
         graph_files(tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from luthier import InputError
-from luthier_onnx.graphs import weight_files
+from luthier_onnx.graphs import refused_remedy, weight_files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,7 +85,7 @@ def _load(path: Path, options: Any) -> Any:
     except Exception as error:
         # onnxruntime's exceptions share no base class of their own.
         raise InputError(
-            f"{path} cannot be loaded by onnxruntime {ort.__version__}: {error}", "Export the model again."
+            f"{path} cannot be loaded by onnxruntime {ort.__version__}: {error}", refused_remedy(error)
         ) from error
 
 

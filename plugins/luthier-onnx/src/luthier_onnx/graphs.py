@@ -55,6 +55,16 @@ def copy_companions(source: Path, target: Path) -> None:
         shutil.copyfile(path, place)
 
 
+def refused_remedy(error: Exception) -> str:
+    """What to do where ONNX Runtime refuses a graph that is whole, by what it says."""
+    if "Could not find an implementation" in str(error):
+        return (
+            "ONNX Runtime's CPU provider has no kernel for it on this machine: export the model in float32, quantize "
+            "it in another way, or upgrade onnxruntime."
+        )
+    return "Export the model again, with the installed version."
+
+
 def weight_files(graph: Path) -> list[Path]:
     """The files beside a graph that hold its weights, by name; none where it holds them itself.
 

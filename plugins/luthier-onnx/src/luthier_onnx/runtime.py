@@ -15,6 +15,7 @@ from luthier_models.one_by_one import OneByOneGenerator, threads_from_environmen
 from luthier_models.prompts import PromptEncoder
 from luthier_onnx.adapters import ADAPTER, Adapters, adapter_file
 from luthier_onnx.genai_checks import check_genai
+from luthier_onnx.graphs import refused_remedy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -141,6 +142,5 @@ def load_model(directory: Path, *, threads: int | None = None) -> Any:
         return og.Model(config)
     except RuntimeError as error:
         raise InputError(
-            f"{directory} cannot be loaded by onnxruntime-genai {og.__version__}: {error}",
-            "Export the model again with the installed version.",
+            f"{directory} cannot be loaded by onnxruntime-genai {og.__version__}: {error}", refused_remedy(error)
         ) from error

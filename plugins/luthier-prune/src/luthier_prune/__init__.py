@@ -12,6 +12,7 @@ from annotated_types import Ge, MinLen
 
 from luthier import component, hookimpl
 from luthier_models.devices import check_device
+from luthier_prune.layouts import check_family
 from luthier_prune.options import BY_DIVERGENCE, FORMS, Pruning, check_target, check_vocabulary, check_weights
 
 if TYPE_CHECKING:
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
 
 @component(
-    needs={"model": {"causal-lm"}, "data": FORMS}, check=check_target, check_device=check_device, search=BY_DIVERGENCE
+    needs={"model": {"causal-lm"}, "data": FORMS},
+    check=check_target,
+    check_inputs=check_family,
+    check_device=check_device,
+    search=BY_DIVERGENCE,
 )
 def layers(model: Model, data: Dataset, ctx: Context, *, pruning: Pruning = Pruning()) -> None:
     """Remove whole layers: those that change the hidden states of the calibration examples least.
@@ -40,7 +45,11 @@ def layers(model: Model, data: Dataset, ctx: Context, *, pruning: Pruning = Prun
 
 
 @component(
-    needs={"model": {"causal-lm"}, "data": FORMS}, check=check_target, check_device=check_device, search=BY_DIVERGENCE
+    needs={"model": {"causal-lm"}, "data": FORMS},
+    check=check_target,
+    check_inputs=check_family,
+    check_device=check_device,
+    search=BY_DIVERGENCE,
 )
 def width(
     model: Model,
@@ -113,7 +122,11 @@ def vocabulary(
 
 
 @component(
-    needs={"model": {"causal-lm"}, "data": FORMS}, check=check_weights, check_device=check_device, search=BY_DIVERGENCE
+    needs={"model": {"causal-lm"}, "data": FORMS},
+    check=check_weights,
+    check_inputs=check_family,
+    check_device=check_device,
+    search=BY_DIVERGENCE,
 )
 def weights(
     model: Model,

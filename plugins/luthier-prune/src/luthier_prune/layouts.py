@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+    from luthier import Known
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -56,6 +58,17 @@ LAYOUTS: Mapping[str, Layout] = {
 """By transformers' `model_type`."""
 
 
+def check_family(_configuration: Mapping[str, Any], *, model: Known, **_others: Known) -> None:
+    """Refuse a family that is not known here, where it is known what the model will be.
+
+    Raises:
+        InputError: naming those that are.
+    """
+    family = model.traits.get("model_type")
+    if family is not None:
+        _layout(family)
+
+
 def layout_of(model: PreTrainedModel) -> Layout:
     """The layout of a model.
 
@@ -63,16 +76,21 @@ def layout_of(model: PreTrainedModel) -> Layout:
         InputError: if its family is not known here, with those that are.
     """
     config: Any = model.config
-    layout = LAYOUTS.get(config.model_type)
-    if layout is None:
-        raise InputError(
-            f"the layers of a {config.model_type} model cannot be pruned",
-            f"Models of these families can be: {', '.join(LAYOUTS)}. The vocabulary of any decoder can "
-            "(`prune: vocabulary`).",
-        )
+    layout = _layout(config.model_type)
     if getattr(config, "scale_attn_by_inverse_layer_idx", False):
         raise InputError(
             "this GPT-2 scales the attention of a layer by its number, so layers cannot move",
             "Use a model without `scale_attn_by_inverse_layer_idx`.",
+        )
+    return layout
+
+
+def _layout(family: str) -> Layout:
+    layout = LAYOUTS.get(family)
+    if layout is None:
+        raise InputError(
+            f"the layers of a {family} model cannot be pruned",
+            f"Models of these families can be: {', '.join(LAYOUTS)}. The vocabulary of any decoder can "
+            "(`prune: vocabulary`).",
         )
     return layout
