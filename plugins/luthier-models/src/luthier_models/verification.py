@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,22 @@ def verify_written(module: str, model: Path, ctx: Context, *options: str) -> Non
     Raises:
         PluginError: if there is one, or the process does not end well; with the numbers.
     """
-    record = compared(module, [str(model), str(ctx.output)], options, ctx)
+    judge_written(compared(module, [str(model), str(ctx.output)], options, ctx), ctx)
+
+
+def judge_written(record: Mapping[str, Any], ctx: Context) -> None:
+    """Record what was found of the model in `ctx.output`, and `megabytes`; or refuse it.
+
+    Args:
+        record: `metrics`, a `problem` and perhaps a `warning`, as above.
+        ctx: its `output` is emptied if there is a problem.
+
+    Raises:
+        PluginError: if there is one; with the numbers.
+    """
+    if not record["problem"]:
+        size = sum(path.stat().st_size for path in ctx.output.rglob("*") if path.is_file())
+        ctx.metric("megabytes", size / 1e6)
     for name, value in record["metrics"].items():
         ctx.metric(name, value)
     if record["problem"]:
@@ -45,8 +60,6 @@ def verify_written(module: str, model: Path, ctx: Context, *options: str) -> Non
         )
     if record.get("warning"):
         ctx.log.warning("%s", record["warning"])
-    size = sum(path.stat().st_size for path in ctx.output.rglob("*") if path.is_file())
-    ctx.metric("megabytes", size / 1e6)
 
 
 def compared(module: str, both: Sequence[str], options: Sequence[str], ctx: Context) -> dict[str, Any]:
