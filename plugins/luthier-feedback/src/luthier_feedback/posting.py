@@ -55,7 +55,7 @@ def post(
         LogUnavailable: (503) if the log is locked, full, gone, damaged or unreachable. Nothing was acknowledged.
     """
     posted = read_posted(body if isinstance(body, bytes) else _as_bytes(body))
-    several = (posted,) if isinstance(posted, Feedback) else posted
+    several = [posted] if isinstance(posted, Feedback) else posted
     for model in {each.model for each in several if each.model is not None}:
         if knows is not None and not knows(model):
             raise UnknownModel(

@@ -177,10 +177,10 @@ class Row(Kept):
 
 Read = TypeVar("Read")
 
-_TOGETHER = TypeAdapter(Annotated[tuple[Feedback, ...], Field(min_length=1, max_length=MAX_TOGETHER)])
+_TOGETHER = TypeAdapter(Annotated[list[Feedback], Field(min_length=1, max_length=MAX_TOGETHER)])
 
 
-def read_posted(body: bytes) -> Feedback | tuple[Feedback, ...]:
+def read_posted(body: bytes) -> Feedback | list[Feedback]:
     """What was posted: feedback, or a list of what belongs together.
 
     Args:
