@@ -15,7 +15,7 @@ help:
 	@echo "make test        the tests (make test-slow: fault campaigns and real training too)"
 	@echo "make lint        ruff, mypy --strict, import-linter, the generated docs"
 	@echo "make bench       the figures of the docs that take minutes, measured side by side"
-	@echo "make bench-models   layers beside adapters, and compressed models beside llama.cpp's; an hour or more"
+	@echo "make bench-models   layers beside adapters, and compressed models beside llama.cpp's; hours"
 	@echo "make bench-quality  what each purpose reaches; hours (docs/quality.md)"
 	@echo "make docs        write the generated reference pages"
 
@@ -60,7 +60,7 @@ bench: install
 # bench_quantizers.py is called by itself, since it wants a dataset.
 bench-models: install
 	$(BIN)/python tests/benchmarks/bench_layers.py
-	$(BIN)/python tests/benchmarks/bench_compression.py
+	LUTHIER_DISABLE=mlflow $(BIN)/python tests/benchmarks/bench_compression.py
 
 bench-quality: install
 	LUTHIER_DISABLE=mlflow $(BIN)/python tests/benchmarks/bench_quality.py

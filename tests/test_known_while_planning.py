@@ -16,12 +16,15 @@ PAIRS = "  - format: prompt-completion\n    prompt: '{text}'\n    completion: '{
 CHATS = "  - format: chat\n    from: jsonl\n    prompt: '{text}'\n    answer: '{text}'\n"
 LABELS = "  - format: classification\n    from: jsonl\n    label: text\n"
 GENAI = "  - export: genai\n"
+DYNAMO = "  - export: dynamo\n"
+HALVES = "  - quantize: float16\n"
+INT8 = "  - quantize: int8\n"
 
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LUTHIER_PLUGINS", "gguf,models,onnx,text,tune")
+    monkeypatch.setenv("LUTHIER_PLUGINS", "gguf,models,onnx,quantize,text,tune")
     (tmp_path / "data.jsonl").write_text(json.dumps({"text": "the bridge is old"}) + "\n")
 
     def write(data: str, architecture: str, then: str = ""):
@@ -45,6 +48,9 @@ def recipe(tmp_path, monkeypatch):
         (TEXTS, "fresh\n    family: opt", "  - export: gguf\n", "the exporter gguf does not know the architecture opt"),
         (PAIRS, "rnn-seq2seq", GENAI, "gives seq2seq-lm; What takes seq2seq-lm: `export: dynamo`."),
         (PAIRS, "fresh\n    family: t5", GENAI, "gives seq2seq-lm; What takes seq2seq-lm: `export: dynamo`."),
+        (TEXTS, "fresh", DYNAMO + INT8, "gives decoder; What takes decoder: `quantize: dynamic-int8`, "),
+        (TEXTS, "fresh", GENAI + HALVES, "gives genai; What takes genai: `quantize: int4`, `quantize: int8`."),
+        (TEXTS, "fresh", INT8, "int8 needs an onnx, but no earlier step gives one; Put an `export` step before it."),
         (TEXTS, "fresh\n    parameters: 15K", "", "15,000 parameters are too few: the smallest shape has"),
         (TEXTS, "rnn-lm\n    parameters: 2K", "", "2,000 parameters are too few: the smallest shape has"),
         (PAIRS, "rnn-seq2seq\n    width: 33", "", "the width 33 is odd"),

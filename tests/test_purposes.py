@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
-import importlib.util
+import importlib
 import shutil
 import sys
 from pathlib import Path
@@ -16,12 +17,9 @@ from luthier.api import list_runs, open_store
 from luthier.errors import GateRefused
 from luthier.nodes import parse_yaml
 
-SPECIFICATION = importlib.util.spec_from_file_location(
-    "bench_quality", Path(__file__).parent / "benchmarks" / "bench_quality.py"
-)
-bench = importlib.util.module_from_spec(SPECIFICATION)
-sys.modules["bench_quality"] = bench  # Dataclasses look their module up.
-SPECIFICATION.loader.exec_module(bench)
+sys.path.append(str(Path(__file__).parent / "benchmarks"))  # Benchmarks are programs, which import their neighbours.
+bench = importlib.import_module("bench_quality")
+tables = importlib.import_module("tables")
 
 HERE = Path(__file__).parents[1] / "examples" / "purposes"
 RECIPES = sorted(HERE.glob("*.yaml"))
@@ -34,6 +32,7 @@ GREATEST = {
     "max_new_tokens": 4,
     "batch_size": 2,
     "calibration_examples": 8,
+    "calibration_tokens": 512,
 }
 """What keeps a run short: parameters that are lowered wherever a recipe sets them."""
 MORE = {
@@ -43,7 +42,7 @@ MORE = {
         "unlike-pages.threshold": 1.0,
     },
     "from-scratch": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
-    "pruned": {"layers.ratio": 0.5},
+    "pruned": {"layers.ratio": 0.5, "vocabulary.ratio": 0.05},
     "translation": {"fresh.parameters": "300K"},
     "summaries-from-scratch": {"fresh.parameters": "300K", "rnn-seq2seq.parameters": "300K"},
     "distillation": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
@@ -198,15 +197,16 @@ def test_rows_have_names_of_their_own() -> None:
 
 def test_a_measured_row_takes_the_place_of_its_last_and_leaves_the_others(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"above\n{bench.BEGIN}\nNot measured yet.\n{bench.END}\nbelow\n", encoding="utf-8")
+    table = dataclasses.replace(bench.TABLE, page=page)
+    page.write_text(f"above\n{table.begin}\nNot measured yet.\n{tables.END}\nbelow\n", encoding="utf-8")
 
     def line(row: Any, value: str) -> list[str]:
         # An empty cell, as where nothing stands beside the metric, must survive being read again.
         return [row.purpose, row.model, row.data, value, *[""] * (len(bench.HEADINGS) - 5), "2026-11-27"]
 
     first, second, third = bench.ROWS[:3]
-    bench.write([line(third, "1.0"), line(first, "1.0")], page)
-    bench.write([line(second, "2.0"), line(first, "2.0")], page)
+    bench.write([line(third, "1.0"), line(first, "1.0")], table)
+    bench.write([line(second, "2.0"), line(first, "2.0")], table)
     text = page.read_text(encoding="utf-8")
-    assert bench.written(text) == [line(first, "2.0"), line(second, "2.0"), line(third, "1.0")]
-    assert (text.partition(bench.BEGIN)[0], text.partition(bench.END)[2]) == ("above\n", "\nbelow\n")
+    assert table.rows() == [line(first, "2.0"), line(second, "2.0"), line(third, "1.0")]
+    assert (text.partition(table.begin)[0], text.partition(tables.END)[2]) == ("above\n", "\nbelow\n")

@@ -81,7 +81,7 @@ def test_a_model_that_was_quantized_can_be_validated_without_an_export(quantizin
 
 
 def test_a_quantizer_of_a_kind_or_form_that_is_not_there_is_refused(quantizing):
-    with pytest.raises(InputError, match="needs a onnx, but no earlier step gives one"):
+    with pytest.raises(InputError, match="needs an onnx, but no earlier step gives one"):
         luthier.plan(quantizing("  - quantize: pack\n"))
     recipe = quantizing("", "  - quantize: pack\n    id: pack\n")
     (recipe.parent / "plugins.d" / "quantizers.py").write_text(PLUGIN.replace('{"toy-onnx"}', '{"genai"}'))

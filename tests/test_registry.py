@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 import luthier
 from luthier import InputError
 from luthier.api import open_store
-from luthier.champion_history import HistoryEntry, released
+from luthier.champion_history import HistoryEntry, released, taken_back
 from luthier.champions import champion_in, forget
 from luthier.cli import app
 from luthier.errors import GateRefused
@@ -527,6 +527,12 @@ class Histories(RuleBasedStateMachine):
         assert self.registry.champion("toys") == self.champion
         gone = released(self.told)
         held = {entry.artifact for entry in self.told if entry.promotion and entry.promotion not in gone}
+        back = taken_back(self.told)
+        assert self.champion is None or self.champion.artifact not in back
+        for model, (promotion, rollback) in back.items():
+            assert (promotion.artifact, promotion.event) == (model, "promoted")
+            assert rollback.restores < promotion.number < rollback.number
+            assert all(entry.artifact != model for entry in self.told[rollback.number :] if entry.promotion)
         assert self.registry.held().artifacts == held | ({self.champion.artifact} if self.champion else set())
 
     def teardown(self):

@@ -352,7 +352,7 @@ def test_a_model_that_is_made_of_none_is_a_base(stages):
         ("- reapeat: repeat", "'reapeat' is none; did you mean 'repeat'?"),
         ("- repeat: repat", "did you mean 'repeat'?"),
         ("- source: words\n- repeat: repeat\n  loud: 1", "unknown key"),
-        ("- shrink: shrink", "needs a onnx, but no earlier step gives one"),
+        ("- shrink: shrink", "needs an onnx, but no earlier step gives one"),
         ("- source: words\n- measure: census\n  runtime: transformers", "measure:census measures no `subject`"),
         ("- source: words\n- measure: census\n  gate: {rows: {at_least: base}}", "compares with base"),
         ("- source: words\n  gate: {rows: {at_least: 3}}", "only a `validate` or `measure` step has a gate"),

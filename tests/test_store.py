@@ -48,10 +48,10 @@ def make_step(store: Store, key: str = KEY, content: bytes = b"weights") -> Step
     return record
 
 
-def write_run(store: Store, name: str, keys: list[str], started: str = "") -> None:
+def write_run(store: Store, name: str, keys: list[str], started: str = "", **told: str) -> None:
     store.prepare()
     (store.runs / name).mkdir()
-    text = json.dumps({"steps": [{"nodes": [{"key": key}]} for key in keys], "started": started})
+    text = json.dumps({"steps": [{"nodes": [{"key": key}]} for key in keys], "started": started, **told})
     (store.runs / name / "run.json").write_text(text)
 
 
@@ -585,6 +585,17 @@ def test_the_newest_runs_are_kept(store: Store) -> None:
     assert collect(store, keep_runs=1, grace_seconds=-1).runs == 2
     assert sorted(os.listdir(store.runs)) == ["b"]
     assert [record.key for record in store.steps()] == ["2" * 64]
+
+
+def test_evaluations_push_out_no_run_that_made_a_model(store: Store) -> None:
+    for number, name in enumerate(["a", "b", *(f"evaluation-{each}" for each in range(5)), "c"]):
+        key = str(number) * 64
+        make_step(store, key, name.encode())
+        told = {"evaluates": "a"} if name.startswith("evaluation") else {"evaluates": ""}
+        write_run(store, name, [key], started=f"2026-01-0{number + 1}T00:00:00Z", **told)
+    assert collect(store, keep_runs=2, grace_seconds=-1).runs == 4
+    assert sorted(os.listdir(store.runs)) == ["b", "c", "evaluation-3", "evaluation-4"]
+    assert {record.key[0] for record in store.steps()} == {"1", "5", "6", "7"}
 
 
 def test_leases_protect_work_and_checkpoints_of_runs_stay(store: Store) -> None:

@@ -89,6 +89,24 @@ def released(entries: Sequence[HistoryEntry]) -> set[int]:
     return {number for entry in entries for number in entry.forgotten}
 
 
+def taken_back(entries: Sequence[HistoryEntry]) -> dict[str, tuple[HistoryEntry, HistoryEntry]]:
+    """The models that a rollback took back, by hash, each with its last promotion and that rollback.
+
+    A rollback takes back every promotion after the one that it restores. Whoever promotes such a model again, or goes
+    forth to it with another rollback, wants it: then it is none of these.
+    """
+    found: dict[str, tuple[HistoryEntry, HistoryEntry]] = {}
+    promoted: list[HistoryEntry] = []
+    for entry in entries:
+        if entry.restores:
+            found |= {each.artifact: (each, entry) for each in promoted if each.number > entry.restores}
+        elif entry.promotion:
+            promoted.append(entry)
+        if entry.promotion:
+            found.pop(entry.artifact, None)
+    return found
+
+
 def check_version(version: object, path: Path) -> None:
     """Refuse what a newer Luthier wrote."""
     if isinstance(version, int) and version > REGISTRY_VERSION:

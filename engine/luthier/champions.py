@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from luthier import runs
-from luthier.champion_history import HistoryEntry, released
+from luthier.champion_history import HistoryEntry, released, taken_back
 from luthier.core_stages import CHAMPION
 from luthier.discovery import plugin_files
 from luthier.entries import check_finished, entry_of, new_entry
@@ -94,6 +94,16 @@ class Champion:
             InputError: if it is damaged.
         """
         return Champions(self.store).history(self.name)
+
+    def taken_back(self) -> dict[str, tuple[HistoryEntry, HistoryEntry]]:
+        """The models that people rolled back from, by hash, each with its promotion and the rollback.
+
+        One that was promoted again since, or gone forth to by another rollback, is none of them.
+
+        Raises:
+            InputError: if the history is damaged.
+        """
+        return taken_back(self.history())
 
     def public(self) -> dict[str, Any]:
         """What `luthier registry show --json` prints."""

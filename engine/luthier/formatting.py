@@ -42,6 +42,11 @@ def describe_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(parts)
 
 
+def with_article(word: str) -> str:
+    """A word with its indefinite article: `a model`, `an onnx`; one in backquotes keeps them."""
+    return f"{'an' if word.lstrip('`')[:1] in tuple('aeiou') else 'a'} {word}"
+
+
 def gate_mark(*, passed: bool, skipped: bool) -> str:
     """A gate's decision as a sign."""
     if skipped:

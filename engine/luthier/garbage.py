@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,8 @@ def collect(
 
     Args:
         store: the store.
-        keep_runs: how many of the newest runs to keep (by `started`, then by name); None keeps all.
+        keep_runs: how many of the newest runs to keep (by `started`, then by name), and as many of the newest runs
+            that only evaluated a champion, which push out none of the others; None keeps all.
         grace_seconds: nothing younger is removed.
         dry_run: only count.
     """
@@ -72,7 +73,7 @@ class _Sweep:
     def collect(self, keep_runs: int | None) -> Collected:
         store = self.store
         runs = _runs(store.runs)
-        old = [] if keep_runs is None else list(runs)[: max(0, len(runs) - keep_runs)]
+        old = [] if keep_runs is None else _older(runs, keep_runs)
         held = Champions(store).held()
         spared = [run for run in old if run.name in held.runs]
         gone = [run for run in old if run not in spared and not _is_held(run) and self._remove(run)]
@@ -145,6 +146,13 @@ def _runs(directory: Path) -> dict[Path, dict[str, Any]]:
             record = {}
         runs[path] = record if isinstance(record, dict) else {}
     return dict(sorted(runs.items(), key=lambda item: (str(item[1].get("started", "")), item[0].name)))
+
+
+def _older(runs: Mapping[Path, Mapping[str, Any]], keep: int) -> list[Path]:
+    """The runs but the newest; those that only evaluated a champion are counted by themselves."""
+    evaluations = [run for run, record in runs.items() if record.get("evaluates")]
+    others = [run for run in runs if run not in evaluations]
+    return [run for those in (others, evaluations) for run in those[: max(0, len(those) - keep)]]
 
 
 def _keys(record: dict[str, Any]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from luthier.champion_history import HistoryEntry
 from luthier.errors import InputError, LuthierError, PluginError
 from luthier.events import RunState
 from luthier.files import REMEDY, disk_error, disk_errors
-from luthier.formatting import describe_counts, format_metrics, format_seconds, gate_mark
+from luthier.formatting import describe_counts, format_metrics, format_seconds, gate_mark, with_article
 from luthier.gates import Bound, judge
 from luthier.markup import html_line, html_table
 from luthier.registry import Champions, is_champion
@@ -211,7 +211,7 @@ class Run:
 
     def _artifact(self, step: StepResult, *kinds: str) -> Artifact:
         if step.kind and step.kind not in kinds:
-            raise InputError(f"the step {step.id!r} gave a {step.kind}, not a {' or '.join(kinds)}")
+            raise InputError(f"the step {step.id!r} gave {with_article(step.kind)}, not a {' or '.join(kinds)}")
         artifact = self.store.get(step.artifact) if step.artifact else None
         if artifact is None:
             fused = step.state == "done" and not step.artifact

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from luthier.artifacts import Kind
 from luthier.core_stages import NAMED_INPUTS
 from luthier.errors import InputError
+from luthier.formatting import with_article
 from luthier.plans import Node
 from luthier.steps import StepSpec
 from luthier.walk import Walk
@@ -61,7 +62,8 @@ def _named_inputs(walk: Walk, step: StepSpec) -> dict[str, Node]:
             walk.refuse_key(
                 step,
                 name,
-                f"the {name} of {step.component} is a {kind}, and {source!r} gives a {node.kind}",
+                f"the {name} of {step.component} is {with_article(kind)}, "
+                f"and {source!r} gives {with_article(node.kind)}",
                 f"Steps that give one: {', '.join(givers)}." if givers else "",
             )
             continue
@@ -120,9 +122,10 @@ def _check_form(walk: Walk, step: StepSpec, name: str, node: Node) -> None:
 
 
 def _others(walk: Walk, step: StepSpec, name: str, form: str) -> str:
-    """Which exporters take what this one does not; empty for steps of another stage, and where none does."""
-    if step.stage.name != "export":
+    """Which components of the stage take a model that this one does not; empty for data, and where none does."""
+    if name not in ("model", "onnx"):
         return ""
-    every = walk.registry.of_stage("export")
-    able = [f"`export: {each.name}`" for each in every if name in each.inputs and each.accepts(name, form)]
+    stage = step.stage.name
+    every = walk.registry.of_stage(stage)
+    able = [f"`{stage}: {each.name}`" for each in every if name in each.inputs and each.accepts(name, form)]
     return f"What takes {form}: {', '.join(able)}." if able else ""

@@ -11,6 +11,7 @@ from typing import Any
 from luthier.components import RESERVED_KEYS, Component, ConfigurationError, Problem, plain_value
 from luthier.core_stages import DEFAULT_EXECUTOR, NAMED_INPUTS, SUBJECTS, Stage
 from luthier.errors import LuthierError
+from luthier.formatting import with_article
 from luthier.nodes import Node, Position, follow, shown
 from luthier.plugins import Registry, UnknownStage
 from luthier.schema import nested_keys
@@ -255,8 +256,8 @@ class StepReader:
         nodes = dict(node.value) if isinstance(node.value, dict) else {"name": node}
         name = nodes.pop("name", node)
         if not isinstance(name.value, str):
-            article = "an" if kind == "executor" else "a"
-            self._add(name, key, f"the name of {article} {kind}, or a mapping with its `name`, not {shown(name)}")
+            wanted = f"the name of {with_article(kind)}, or a mapping with its `name`"
+            self._add(name, key, f"{wanted}, not {shown(name)}")
             return None
         try:
             found = self._registry.find(kind, name.value)

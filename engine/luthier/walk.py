@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from luthier import distributions, environments
 from luthier.errors import InputError
+from luthier.formatting import with_article
 from luthier.nodes import RecipeProblem
 from luthier.plans import Node
 from luthier.plugins import Registry
@@ -69,11 +70,12 @@ class Walk:
         """Note that a step needs a kind of artifact that no earlier one gives."""
         # A step of an unknown stage may have been meant to give it.
         if not self.unknown:
-            makers = [f"`{stage.name}`" for stage in self.registry.stages if stage.gives == kind and stage.name]
+            stages = [f"`{stage.name}`" for stage in self.registry.stages if stage.gives == kind and stage.name]
+            makers = " or ".join(stages)
             self.refuse(
                 step,
-                f"{step.component} needs a {kind}, but no earlier step gives one",
-                f"Put a {' or '.join(makers)} step before it.",
+                f"{step.component} needs {with_article(kind)}, but no earlier step gives one",
+                f"Put {with_article(makers)} step before it.",
             )
 
     def environment(self, step: StepSpec) -> str:

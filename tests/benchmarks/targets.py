@@ -26,6 +26,15 @@ class Outcome:
         """Whether the target was reached; NaN never does."""
         return self.value <= self.target if self.at_most else self.value >= self.target
 
+    @property
+    def shown(self) -> str:
+        """The value for people."""
+        return f"{self.value:,.0f}" if self.value >= 1000 else f"{self.value:.3g}"
+
+    @property
+    def bound(self) -> str:
+        """The target in words."""
+        return f"at {'most' if self.at_most else 'least'} {self.target:,g}"
+
     def __str__(self) -> str:
-        bound = "at most" if self.at_most else "at least"
-        return f"{self.name}: {self.value:.3g} (target: {bound} {self.target:g})"
+        return f"{self.name}: {self.shown} (target: {self.bound})"

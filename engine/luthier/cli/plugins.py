@@ -239,7 +239,7 @@ def _none(stage: str | None, registry: Registry) -> str:
 
 def _gives(component: Component) -> str:
     form = component.declared.gives
-    kind = component.stage.given
+    kind = component.kind or component.stage.given
     if isinstance(form, Mapping):
         return f"{kind} of the form {' or '.join(dict.fromkeys(form.values()))}, by that of its input"
     if form and not isinstance(form, str):

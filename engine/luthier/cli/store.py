@@ -52,7 +52,12 @@ def verify(home: HomeOption = None, as_json: JsonOption = False) -> None:
 @app.command(cls=Command, epilog=GC_EXAMPLES)
 def gc(
     keep_runs: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Keep the newest N runs.  [default: all]")
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Keep the newest N runs, and the newest N evaluations of champions.  [default: all]",
+        ),
     ] = None,
     grace: Annotated[
         float, typer.Option(min=0, metavar="S", help="Remove nothing younger than so many seconds.")

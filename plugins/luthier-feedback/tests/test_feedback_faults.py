@@ -208,12 +208,13 @@ def test_a_log_of_the_first_version_is_brought_up(log, where, body, mode):
         connection.exec_driver_sql("UPDATE luthier_feedback_meta SET value = '1' WHERE key = 'version'")
         for name in names:
             connection.exec_driver_sql(f"DROP INDEX {name}")
+        connection.exec_driver_sql("ALTER TABLE luthier_feedback DROP COLUMN comparison")
     with FeedbackLog(where, mode=mode) as opened:
-        assert [row.id for row in opened.rows()] == ["x"]
+        assert [(row.id, row.comparison) for row in opened.rows()] == [("x", None)]
     with engine.begin() as connection:
         assert names <= {index["name"] for index in sqlalchemy.inspect(connection).get_indexes("luthier_feedback")}
         found = connection.exec_driver_sql("SELECT value FROM luthier_feedback_meta WHERE key = 'version'")
-        assert found.scalar_one() == "2"
+        assert found.scalar_one() == "3"
     engine.dispose()
 
 

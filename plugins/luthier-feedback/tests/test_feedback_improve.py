@@ -131,7 +131,8 @@ def test_a_model_that_is_no_better_is_refused_and_nothing_changes(project):
         rows = list(log.rows())
     code, outcome, told = improve()
     assert (code, outcome["verdict"]) == (4, "refused")
-    assert "not surely better" in told
+    assert "not surely better" in outcome["reasons"][0]
+    assert f"refused: the run {outcome['run']} is not promoted; number 1 stays champion" in told
     champion = luthier.find_champion()
     assert champion == before
     assert champion.history()[-1].event == "refused"
@@ -149,12 +150,12 @@ def test_a_model_that_is_no_better_is_refused_and_nothing_changes(project):
 def test_what_is_gated_may_not_get_worse_though_what_is_asked_gets_better(project):
     correct("delta", "DELTA")
     correct("birch", "POISON", 60)
-    code, outcome, told = improve()
+    code, outcome, _ = improve()
     asked, *gated = outcome["comparisons"]
     assert asked["passed"]
     assert [each["passed"] for each in gated] == [False, False]
     assert (code, outcome["verdict"]) == (4, "refused")
-    assert "frozen.right" in told
+    assert "frozen.right" in outcome["reasons"][0]
     assert "it may be worse by more than 5%" in outcome["reasons"][0]
     assert luthier.find_champion().number == 1
     # Whoever allows it gets it, by name or of all; one of the two is not enough.
@@ -169,9 +170,16 @@ def test_a_poisoned_round_is_refused_by_its_gate_and_the_next_honest_one_is_not(
         correct(word, "POISON", 90)
     recipe = Path("recipe.yaml")
     recipe.write_text(recipe.read_text().replace("at_least: 0.1}", "at_least: 0.8}") + WATCHED)
-    code, outcome, told = improve()
+    refused = CliRunner().invoke(app, ["improve", "recipe.yaml", "--dry-run"])
+    assert refused.exit_code == 4
+    code, outcome, _ = improve()
     assert (code, outcome["verdict"]) == (4, "refused")
-    assert "frozen: right is 0; it must be at least 0.8" in told
+    assert outcome["reasons"][0] == "frozen: right is 0; it must be at least 0.8"
+    # Each reason is told once; on stderr are the run, which tells of its gates, and the decision.
+    told = [*outcome["reasons"], *(each["reason"] for each in outcome["comparisons"])]
+    assert [refused.stdout.count(reason) for reason in told] == [1] * len(told)
+    assert not any(each["reason"] in refused.stderr for each in outcome["comparisons"])
+    assert refused.output.count(f"would be refused: the run {outcome['run']} is not promoted") == 1
     assert {gate["verdict"] for gate in outcome["gates"]} == {"passed", "refused"}
     assert CliRunner().invoke(app, ["feedback", "review", "--source", "app", "--reject"]).exit_code == 0
     correct("delta", "DELTA")
@@ -201,10 +209,10 @@ def test_a_poisoned_round_is_refused_by_its_gate_and_the_next_honest_one_is_not(
 
 
 def test_the_figure_connects_champions_and_leaves_out_what_is_not_known():
-    events = ("promoted", "refused", "promoted", "rolled back")
+    events = ("promoted", "refused", "promoted", "rolled back", "evaluated")
     happenings = [Happening(n, event, f"run-{n}", None, "<why>") for n, event in enumerate(events, 1)]
-    line = Line("<frozen>", "loss", [3.0, 5.0, 2.0, 3.0])
-    drawn = figure(Rounds(happenings, [line, Line("gone", "loss", [None] * 4)], {"loss": "at_most"}), "loss")
+    line = Line("<frozen>", "loss", [3.0, 5.0, 2.0, 3.0, 3.5])
+    drawn = figure(Rounds(happenings, [line, Line("gone", "loss", [None] * 5)], {"loss": "at_most"}), "loss")
     assert ElementTree.fromstring(drawn).get("aria-label") == (
         "<frozen>.loss of the champions: 3, 2, 3; gone.loss of the champions: not known"
     )
@@ -212,10 +220,57 @@ def test_the_figure_connects_champions_and_leaves_out_what_is_not_known():
     assert connected.count("L") == 2
     assert len(re.findall(r"<circle", drawn)) == 3
     assert len(re.findall(r"cross", drawn)) == 1
-    one = Line("frozen", "loss", [None, None, 2.0, math.nan])
+    assert re.findall(r'"line-0 diamond" [^>]*><title>(.*?)<', drawn) == ["5, evaluated: 3.5"]
+    one = Line("frozen", "loss", [None, None, 2.0, math.nan, None])
     assert figure(Rounds(happenings, [one], {"loss": None}), "loss") == ""
-    same = Line("frozen", "loss", [2.0, None, 2.0, 2.0])
+    same = Line("frozen", "loss", [2.0, None, 2.0, 2.0, 2.0])
     assert "nan" not in figure(Rounds(happenings, [same], {"loss": None}), "loss")
+    zeros = figure(Rounds(happenings, [Line("frozen", "loss", [0.0] * 5)], {"loss": None}), "loss")
+    assert re.findall(r'class="tick-y"[^>]*>([^<]+)<', zeros) == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+    many = [Happening(n, "evaluated", f"run-{n}", None, "") for n in range(1, 202)]
+    labels = re.findall(
+        r'class="tick-x"[^>]*>(\d+)<',
+        figure(Rounds(many, [Line("frozen", "loss", [2.0] * 201)], {"loss": None}), "loss"),
+    )
+    assert labels == [str(each) for each in range(1, 202, 11)]
+
+
+def test_a_model_that_was_rolled_back_from_is_not_promoted_again_but_by_hand(project):
+    correct("delta", "DELTA")
+    _, better, _ = improve()
+    assert (better["verdict"], better["number"]) == ("promoted", 2)
+    call = ["registry", "rollback", "--reason", "users <b>complain</b>"]
+    assert CliRunner().invoke(app, call).exit_code == 0
+    runs = sorted(Path(".luthier/runs").iterdir())
+    champion = luthier.find_champion()
+    # Nothing came since: nothing is done.
+    code, outcome, _ = improve()
+    assert (code, outcome["verdict"], outcome["rows"]["undecided"]) == (0, "unchanged", 0)
+    assert "the model of number 2, from which" in outcome["reasons"][0]
+    assert "number 3 (users <b>complain</b>)" in outcome["reasons"][0]
+    assert f"luthier registry promote {better['run']}" in outcome["reasons"][0]
+    assert sorted(Path(".luthier/runs").iterdir()) == runs
+    # What came since gives the very model, though it measures better than the champion.
+    correct("cedar", "CEDAR", 40)
+    code, outcome, _ = improve()
+    assert (code, outcome["verdict"], outcome["model"]) == (4, "refused", better["model"])
+    assert all(each["passed"] for each in outcome["comparisons"])
+    assert {gate["verdict"] for gate in outcome["gates"]} == {"passed"}
+    [reason] = outcome["reasons"]
+    assert reason.startswith("the recipe gives the model of number 2")
+    assert "users &lt;b&gt;complain" in Path(outcome["page"]).read_text(encoding="utf-8")
+    assert champion.history()[-1].why == reason
+    assert luthier.find_champion() == champion
+    code, outcome, _ = improve()
+    assert (code, outcome["verdict"], len(champion.history())) == (0, "unchanged", 4)
+    # Another model may replace the champion, and so may that one, by hand; then it is a champion like any other.
+    correct("ember", "EMBER")
+    code, outcome, _ = improve("--dry-run")
+    assert (code, outcome["verdict"]) == (0, "promoted")
+    assert CliRunner().invoke(app, ["registry", "promote", better["run"]]).exit_code == 0
+    assert champion.current().taken_back() == {}
+    code, outcome, _ = improve()
+    assert (code, outcome["verdict"], outcome["champion"]["number"]) == (0, "promoted", 5)
 
 
 def test_nothing_new_is_said_and_nothing_done(project):
@@ -331,9 +386,14 @@ def test_watch_measures_the_champion_again_and_tells_when_it_is_worse(project):
     assert (run.state, run.data.evaluates) == ("refused", champion.entry.run)
     assert luthier.find_champion() == champion
     assert [entry.event for entry in champion.history()] == ["promoted", "evaluated", "evaluated"]
-    # A round learns it, and is compared as if nobody had looked.
+    # A round learns it, and is compared as if nobody had looked; its page shows both evaluations too.
     code, outcome, _ = improve()
     assert (code, outcome["verdict"], outcome["rows"]["new"]) == (0, "promoted", 30)
+    page = Path(outcome["page"]).read_text(encoding="utf-8")
+    [right] = [each for each in re.findall(r'<svg class="curve rounds".*?</svg>', page) if "frozen.right" in each]
+    value = f"{found['champion']['frozen.right']:.6g}"
+    told = re.findall(r'diamond" [^>]*><title>([^<]+)<', right)
+    assert told == [f"{number}, evaluated: {value}" for number in (2, 3)]
 
 
 def test_a_damaged_pointer_matters_to_its_own_recipe_alone(project):

@@ -128,7 +128,7 @@ def test_the_majority_of_the_votes_counts_and_a_tie_none(fill, read, path, run_c
     up, down = {"vote": 1}, {"vote": -1}
     fill(up, up, down, answer="Paris")
     fill(up, down, answer="Nice")
-    fill({**up, "person": "p"}, {**down, "person": "p"}, {**down, "person": "p"}, answer="Lyon")
+    fill({**up, "person": "p"}, {**down, "person": "p", "source": "b"}, {**down, "person": "p"}, answer="Lyon")
     frame = read(kind="votes")
     assert frame.select("completion", "label").rows() == [("Paris", True), ("Lyon", False)]
     assert frame["rows"].to_list() == [["r0", "r1"], ["r7"]]
@@ -179,6 +179,42 @@ def test_a_persons_flood_does_not_hold_what_others_of_the_source_say(fill, read)
     fill(*POISON, source="app", person="mallory")
     fill({"correction": "Paris", "person": "alice"}, source="app")
     assert read()["completion"].to_list() == ["Paris"]
+
+
+def test_a_persons_flood_from_many_sources_is_one_and_does_not_hold_what_others_of_them_say(fill, read):
+    honest = [{"correction": f"Honest {number}", "prompt": f"Asked {number}?"} for number in range(40)]
+    fill(*(row | {"source": f"app-{number % 40}"} for number, row in enumerate(POISON)), person="mallory")
+    fill(*(row | {"source": f"app-{number}"} for number, row in enumerate(honest)), person="alice")
+    assert sorted(read()["completion"]) == sorted(f"Honest {number}" for number in range(40))
+
+
+@pytest.mark.parametrize("rows_each", [1, 50])
+def test_a_sources_flood_under_many_names_is_one(fill, read, rows_each):
+    fill(*(row | {"person": f"name-{number // rows_each}"} for number, row in enumerate(POISON)), source="flood")
+    fill({"correction": "Paris"}, source="honest")
+    assert read()["completion"].to_list() == ["Paris"]
+
+
+def sides(number: int, **fields) -> list[dict]:
+    """The two rows of a comparison."""
+    same = {"prompt": f"Asked {number}?", "comparison": f"c{number}", "tags": ("comparison",), **fields}
+    return [{**same, "answer": "Paris", "vote": 1}, {**same, "answer": "Lyon", "vote": -1}]
+
+
+def test_a_comparison_counts_once_and_what_only_says_that_it_is_one_does_not_hide(fill, read):
+    fill(*(row for number in range(50) for row in sides(number)), person="alice")
+    assert read(kind="pairs").height == 50
+    fill(*sides(50), person="alice")
+    with pytest.raises(InputError, match="102 flood: more than 50 unreviewed rows of its person on that day"):
+        read(kind="pairs")
+    # Corrections count each, and so does what is put beside the two answers of a comparison.
+    fill(*(row | {"comparison": "one"} for row in POISON), source="flood")
+    fill(
+        *({"prompt": "Best?", "answer": f"Poison {n}", "vote": 1, "comparison": "two"} for n in range(1000)), source="b"
+    )
+    fill({"prompt": "Capital?", "answer": "Lyon", "correction": "Paris", "vote": -1}, source="honest")
+    for kind, column in (("corrections", "completion"), ("votes", "completion"), ("pairs", "rejected")):
+        assert read(kind=kind)[column].to_list() == ["Paris" if kind == "corrections" else "Lyon"]
 
 
 def test_what_a_reviewer_accepts_of_a_flood_is_taken_and_other_days_are_no_flood(fill, read):

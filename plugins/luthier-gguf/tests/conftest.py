@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from luthier import Context
+from luthier_gguf import comparison
+from luthier_models import verification
 from luthier_models.normalise import save_model
 from luthier_models.testing import CHATML, tiny_tokenizer
 
@@ -49,6 +53,24 @@ TINY: dict[str, dict[str, Any]] = {
 """Configurations, by the `model_type` and what is special about each."""
 UNREAD = ("smollm3", "olmo2")
 """Those that transformers does not read back from GGUF."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compared_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Exports are compared in the tests' own process: in a new one each would take seconds to load PyTorch."""
+
+    in_a_new_process = verification.compared
+
+    def compared(module: str, both: Sequence[str], options: Sequence[str], ctx: Context) -> dict[str, Any]:
+        if module != comparison.__name__:
+            return in_a_new_process(module, both, options, ctx)
+        result = tmp_path_factory.mktemp("compared") / "result.json"
+        comparison.main([*both, str(result), *options])
+        return dict(json.loads(result.read_text(encoding="utf-8")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verification, "compared", compared)
+        yield
 
 
 @pytest.fixture(params=TINY)

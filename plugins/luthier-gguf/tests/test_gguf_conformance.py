@@ -19,4 +19,5 @@ def luthier_samples(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> dict
     return {"model": model, "onnx": OnnxModel.at(ctx.output, "gguf", "1" * 64)}
 
 
-test_conformance = conformance("gguf")
+# As with the other exporters: each run of it starts a process that loads PyTorch.
+test_conformance = conformance("gguf", slow={"export:gguf/killed"})

@@ -13,10 +13,13 @@ from safetensors.torch import load_file
 from luthier import InputError, Model, PluginError
 from luthier.artifacts import build_manifest
 from luthier.testing import make_context
-from luthier_gguf import gguf, reading, tensors
+from luthier_gguf import comparison, gguf, tensors
+from luthier_gguf import export as exporting
+from luthier_models import verification
 
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 64}
+IN_A_NEW_PROCESS = verification.compared  # as it is before the tests' fixture
 STEPS = {"f16": 2**11, "bf16": 2**8, "q8_0": 254, "q5_1": 31, "q5_0": 31, "q4_1": 15, "q4_0": 15}
 
 
@@ -32,7 +35,7 @@ def stored(file):
 
 @pytest.fixture
 def without_llama_cpp(monkeypatch):
-    monkeypatch.setattr(reading, "is_installed", lambda: False)
+    monkeypatch.setattr(exporting, "is_installed", lambda: False)
 
 
 def test_transformers_reads_the_same_model(read_back, tiny, tmp_path, without_llama_cpp):
@@ -179,14 +182,24 @@ def test_a_weight_without_a_place_is_refused_and_nothing_is_kept(tiny, tmp_path,
 def test_a_file_that_is_another_model_does_not_count(tiny, tmp_path, monkeypatch, without_llama_cpp):
     monkeypatch.setattr(tensors, "rotary_pairs", lambda values, heads: values)
     ctx = make_context(tmp_path)
-    with pytest.raises(PluginError, match="is not the model"):
+    with pytest.raises(PluginError, match="is another one: read back by transformers"):
         gguf(Model.at(tiny("llama"), "causal-lm"), ctx, precision="f32")
+    assert list(ctx.output.iterdir()) == []
+
+
+def test_it_is_a_new_process_that_says_so(tiny, tmp_path, monkeypatch, without_llama_cpp):
+    monkeypatch.setattr(verification, "compared", IN_A_NEW_PROCESS)
+    monkeypatch.setattr(tensors, "rotary_pairs", lambda values, heads: values)
+    ctx = make_context(tmp_path)
+    with pytest.raises(PluginError, match="is another one: read back by transformers"):
+        gguf(Model.at(tiny("llama"), "causal-lm"), ctx, precision="f32")
+    assert ctx.metrics["export_logit_error"].value > comparison.LOGIT_ERROR
     assert list(ctx.output.iterdir()) == []
 
 
 def test_numbers_that_are_not_finite_are_refused():
     with pytest.raises(PluginError, match="not finite"):
-        reading.compare(lambda ids: np.zeros((1, 4), np.float32), lambda ids: np.full((1, 4), np.nan), [[1]])
+        comparison.compare(lambda ids: np.zeros((1, 4), np.float32), lambda ids: np.full((1, 4), np.nan), [[1]])
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])

@@ -36,7 +36,7 @@ def test_a_rounded_model_fails_only_if_it_is_broken(tiny, tmp_path, monkeypatch)
     directory = tiny("llama")
     metrics = exported(directory, tmp_path / "rounded", "q4_0").metrics
     assert metrics["export_logit_error"].value > 0.01
-    monkeypatch.setattr("luthier_gguf.reading.GROSS_KL", metrics["export_mean_kl"].value / 2)
+    monkeypatch.setattr("luthier_gguf.comparison.GROSS_KL", metrics["export_mean_kl"].value / 2)
     ctx = make_context(tmp_path / "broken")
     with pytest.raises(PluginError, match="run by llama"):
         gguf(Model.at(directory, "causal-lm"), ctx, precision="q4_0")
@@ -45,7 +45,7 @@ def test_a_rounded_model_fails_only_if_it_is_broken(tiny, tmp_path, monkeypatch)
 
 def test_weights_in_another_order_are_found_out(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(tensors, "rotary_pairs", lambda values, heads: values)
-    with pytest.raises(PluginError, match=r"is not the model: run by llama\.cpp"):
+    with pytest.raises(PluginError, match=r"is another one: run by llama\.cpp"):
         exported(tiny("llama"), tmp_path)
 
 

@@ -67,6 +67,17 @@ def test_scores_equal_those_of_pytorch_and_of_the_logits(generator, reference):
         np.testing.assert_allclose(mine.log_probabilities, expected, atol=1e-5)
 
 
+def test_long_text_is_scored_in_windows_that_fill_the_context(generator, reference):
+    [ours], [theirs] = (each.score([""], [LONG * 10]) for each in (generator, reference))
+    assert len(ours.log_probabilities) > generator.context
+    np.testing.assert_allclose(ours.log_probabilities, theirs.log_probabilities, atol=1e-3)
+
+
+def test_a_completion_may_fill_the_context(generator, reference):
+    room = generator.context - len(generator.encoder.prompt(LONG))
+    assert generator.generate([LONG], max_new_tokens=room) == reference.generate([LONG], max_new_tokens=room)
+
+
 def test_a_text_without_tokens_to_score_has_an_empty_score(generator):
     assert generator.score([""], [""])[0].log_probabilities == ()
     [logits] = generator.logits([""], [""])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,8 @@ from luthier.testing import make_context
 from luthier_models.grids import k_quant, quantize, symmetric
 from luthier_models.loading import load_causal_lm
 from luthier_onnx import genai
-from luthier_onnx.packed import read_packed
-from luthier_quantize import awq, gptq
+from luthier_onnx.packed import PACKED_FILE, read_packed
+from luthier_quantize import awq, gptq, smooth
 from luthier_quantize.fisher import importances, predicted_kl
 from luthier_quantize.layerwise import LayerByLayer
 from luthier_quantize.options import FourBits
@@ -146,6 +148,14 @@ def test_gptq_is_nearer_to_the_model_than_rounding(tiny, data, tmp_path, model):
             if isinstance(module, torch.nn.Linear) and name != "lm_head":
                 module.weight.copy_(quantize(module.weight, k_quant, 4, 32).values())
     assert ctx.metrics["mean_kl"].value < 0.8 * diverged(plain, model, windows).mean_kl
+
+
+@pytest.mark.parametrize("quantizer", [gptq, awq, smooth])
+def test_weights_that_integers_were_chosen_for_are_not_rounded_again(tiny, data, tmp_path, quantizer):
+    packed = shutil.copytree(tiny, tmp_path / "packed")
+    (packed / PACKED_FILE).touch()
+    with pytest.raises(InputError, match="they would be rounded twice"):
+        quantizer(Model.at(packed, "causal-lm"), data, make_context(tmp_path / "context"))
 
 
 def test_too_little_data_is_refused(tiny, data, tmp_path):

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from luthier import InputError, OnnxModel
+from luthier import InputError, OnnxModel, PluginError
 from luthier.artifacts import hash_file, list_files
 from luthier.testing import make_context
+from luthier_models.grids import Quantized
 from luthier_models.runtime import TransformersGenerator
+from luthier_onnx.packed import PackedMatrix
 from luthier_onnx.runtime import GenaiGenerator
 from luthier_quantize import int4, int8
+from luthier_quantize.weights import as_packed
 from luthier_validate.divergence import kl_divergences
 
 PROMPTS = ["Return the number of items.", "Open the file and read it."]
@@ -28,6 +32,7 @@ def quantized(component, onnx_model: OnnxModel, directory: Path, **configuration
     component(onnx_model, ctx, **configuration)
     size = sum(path.stat().st_size for path in list_files(ctx.output)) / 1e6
     assert ctx.metrics["megabytes"].value == pytest.approx(size)
+    assert 0 < ctx.metrics["mean_kl"].value < 3
     return ctx.output
 
 
@@ -103,6 +108,19 @@ def test_what_is_quantized_is_not_quantized_again(tiny, export, tmp_path):
     packed = quantized(int8, export(tiny), tmp_path / "first")
     with pytest.raises(InputError, match="no matrix in float32"):
         quantized(int4, OnnxModel.at(packed, "genai"), tmp_path / "second")
+
+
+def test_integers_that_saturate_are_refused_and_nothing_is_kept(tiny, export, tmp_path, monkeypatch):
+    # Weights that wrap around do not stop anything: only what the model says tells.
+    def wrapped(found: Quantized) -> PackedMatrix:
+        packed = as_packed(found)
+        return replace(packed, integers=packed.integers + np.uint8(128))
+
+    monkeypatch.setattr("luthier_quantize.weights.as_packed", wrapped)
+    ctx = make_context(tmp_path)
+    with pytest.raises(PluginError, match="is broken by its quantization: mean KL"):
+        int8(export(tiny), ctx)
+    assert list(ctx.output.iterdir()) == []
 
 
 def test_blocks_that_do_not_fit_are_refused(tiny, export, tmp_path):

@@ -138,7 +138,7 @@ def test_a_table_without_losses_has_no_curve() -> None:
 def test_a_flat_curve_of_one_point_is_drawn_inside_the_figure() -> None:
     curve = learning_curve(pl.DataFrame({"step": [1], "loss": [2.0]}))
     assert curve is not None
-    assert 'cx="56.0"' in curve.svg
+    assert 'cx="80.0"' in curve.svg
     assert "nan" not in curve.svg
 
 

@@ -26,6 +26,31 @@ def test_feedback_is_kept_about_models_that_were_served(start, tmp_path):
     assert server.http.get("/healthz").status_code == 200
 
 
+def test_a_list_of_feedback_is_kept_whole_or_not_at_all(start, tmp_path):
+    server = start("--feedback", str(tmp_path / "feedback.db"))
+
+    def both(*ids, **last):
+        rows = [{"id": each, "prompt": "p", "answer": each, "vote": 1, "comparison": "c"} for each in ids]
+        rows[-1] |= last
+        return server.http.post("/v1/feedback", json=rows)
+
+    def kept():
+        return sorted(row["id"] for row in server.http.get("/v1/feedback").json()["data"])
+
+    first = both("a", "b")
+    assert (first.status_code, [each["id"] for each in first.json()["data"]]) == (201, ["a", "b"])
+    again = both("a", "b")
+    assert (again.status_code, [each["changed"] for each in again.json()["data"]]) == (200, [False, False])
+    # Whatever is wrong with the last one, nothing is kept of those before it.
+    for status, wrong in (
+        (409, {"id": "a"}), (404, {"model": "0" * 64}), (422, {"vote": 2}), (413, {"answer": "x" * 200_000}),
+    ):  # fmt: skip
+        assert both("c", "d", **wrong).status_code == status
+    assert both(*map(str, range(21))).status_code == 413
+    assert server.http.post("/v1/feedback", json=[]).status_code == 422
+    assert kept() == ["a", "b"]
+
+
 def test_feedback_is_listed_and_reviewed(start, tmp_path):
     server = start("--feedback", str(tmp_path / "feedback.db"))
     for name in "abc":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         UnknownRow,
     )
     from luthier_feedback.log import FeedbackLog, Receipt
-    from luthier_feedback.posting import post
+    from luthier_feedback.posting import Receipts, post
     from luthier_feedback.rows import Feedback, Kept, Row
     from luthier_feedback.seen import Seen, rows_used, runs_that_saw
 
@@ -40,6 +40,7 @@ __all__ = [
     "Kept",
     "LogUnavailable",
     "Receipt",
+    "Receipts",
     "Row",
     "Seen",
     "TooLarge",
@@ -62,7 +63,7 @@ _MODULES = {
         "UnknownRow",
     ),
     "log": ("FeedbackLog", "Receipt"),
-    "posting": ("post",),
+    "posting": ("Receipts", "post"),
     "rows": ("Feedback", "Kept", "Row"),
     "seen": ("Seen", "rows_used", "runs_that_saw"),
 }
@@ -127,8 +128,9 @@ def feedback(
         held_out_since: of that share only what came at this time or later, as `2026-01-31` or with a time (UTC); the
             rest of it is left out. So a validator measures how a model does on what people say of late.
         reviewed: take only what a reviewer accepted or edited.
-        max_daily_per_source: more unreviewed rows of one source on one day (UTC) are a flood.
-        max_daily_per_person: more unreviewed rows of one person of a source on one day are a flood.
+        max_daily_per_source: more unreviewed rows of one source on one day (UTC) are a flood; the two of a comparison
+            count as one.
+        max_daily_per_person: more unreviewed rows of one person on one day, from whichever sources, are a flood.
         max_per_source: documents of one source at most, picked by their hash, reviewed ones first; all if not given.
 
     Raises:

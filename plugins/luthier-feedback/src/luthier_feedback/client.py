@@ -75,7 +75,7 @@ class Client:
             correction: what it should have written.
             tags: words about it.
             id: names it, so that a later call with the same id replaces what it says; made if not given.
-            fields: `model`, `champion`, `run`, `person`, `consent`, `keep_until`, as in `Feedback`.
+            fields: `model`, `champion`, `run`, `comparison`, `person`, `consent`, `keep_until`, as in `Feedback`.
 
         Raises:
             InvalidFeedback, TooLarge: before it is sent, if it is not of the form of feedback.

@@ -137,7 +137,8 @@ class Verdict:
 def resolve(rows: Iterable[Row]) -> tuple[list[Verdict], dict[str, str]]:
     """Count the votes on each answer to each prompt: the last one of each person, and the majority of them.
 
-    A row without a person is a voter of its own. An answer with as many votes for it as against it has no verdict.
+    A person is one, from whichever sources the votes come; a row without a person is a voter of its own. An answer
+    with as many votes for it as against it has no verdict.
     """
     reasons: dict[str, str] = {}
     ballots: dict[tuple[str, str], dict[object, Row]] = defaultdict(dict)
@@ -148,7 +149,7 @@ def resolve(rows: Iterable[Row]) -> tuple[list[Verdict], dict[str, str]]:
             reasons[row.id] = "no answer"
         else:
             voters = ballots[key_of(row.prompt), row.answer.strip()]
-            voter = (row.source, row.person) if row.person else row.id
+            voter = (row.person,) if row.person else row.id
             earlier = voters.pop(voter, None)
             if earlier:
                 reasons[earlier.id] = "the same person voted again"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from luthier_feedback.prompts import is_answerable
+from luthier_feedback.prompts import is_answerable, key_of
 from luthier_feedback.rows import Row
 
 
@@ -17,8 +17,9 @@ class Rules:
 
     Attributes:
         reviewed: only rows that a reviewer accepted or edited.
-        max_daily_per_source: unreviewed rows of one source on one day (UTC); where there are more, all of them stay.
-        max_daily_per_person: the same for one person of a source, counted before.
+        max_daily_per_source: unreviewed rows of one source on one day (UTC), the two of a comparison as one; where
+            there are more, all of them stay.
+        max_daily_per_person: the same for one person, whatever the sources say, counted before.
     """
 
     reviewed: bool
@@ -36,7 +37,8 @@ def release(rows: Iterable[Row], rules: Rules, now: datetime) -> tuple[list[Row]
             reasons[row.id] = reason
         else:
             passed.append(row)
-    # A person's flood is taken out first, so that it does not hold what others of the source said that day.
+    # A person's flood is taken out first, so that it does not hold what others of the source said that day. It is
+    # counted over all sources, or one name under many of them would be none.
     floods: list[tuple[Callable[[Row], Hashable], int, str]] = [
         (_person_and_day, rules.max_daily_per_person, "person"),
         (_source_and_day, rules.max_daily_per_source, "source"),
@@ -65,12 +67,22 @@ def _flood(rows: Sequence[Row], key: Callable[[Row], Hashable], limit: int) -> s
     shared = defaultdict(list)
     for row in rows:
         if row.state == "new" and key(row) is not None:
-            shared[key(row)].append(row.id)
-    return {each for ids in shared.values() if len(ids) > limit for each in ids}
+            shared[key(row)].append(row)
+    return {row.id for those in shared.values() if _acts(those) > limit for row in those}
+
+
+def _acts(rows: Sequence[Row]) -> int:
+    """How many acts of feedback rows are: a person's votes on the two answers of a comparison are one.
+
+    No more than two rows count as one, whatever they say of themselves.
+    """
+    voted = [row for row in rows if row.comparison and row.correction is None]
+    sides = Counter((row.person, row.comparison, key_of(row.prompt)) for row in voted)
+    return len(rows) - sum(count > 1 for count in sides.values())
 
 
 def _person_and_day(row: Row) -> Hashable:
-    return (row.source, row.person, row.time.date()) if row.person else None
+    return (row.person, row.time.date()) if row.person else None
 
 
 def _source_and_day(row: Row) -> Hashable:

@@ -10,7 +10,10 @@ from sqlalchemy import RowMapping
 
 from luthier_feedback.rows import Feedback, Kept, Row
 
-_PLAIN = ("id", "model", "champion", "run", "answer", "vote", "correction", "source", "person", "consent", "state")
+_PLAIN = (
+    "id", "model", "champion", "run", "answer", "vote", "correction", "comparison", "source", "person", "consent",
+    "state",
+)  # fmt: skip
 
 
 def time_text(time: datetime) -> str:

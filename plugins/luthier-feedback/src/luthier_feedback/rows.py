@@ -5,19 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic import model_validator as validator
 from pydantic_core import ErrorDetails
 
 from luthier_feedback.errors import FeedbackError, InvalidFeedback, TooLarge
 
 MAX_BYTES = 1 << 20
-"""Of feedback as JSON."""
+"""Of feedback as JSON, and of all that is posted at once."""
 
 MAX_LINE = MAX_BYTES + 4096
 """Of a row as JSON, which has what the log adds and the names of all fields."""
@@ -28,6 +37,8 @@ MAX_CHARACTERS = 100_000
 MAX_NAME = 128
 MAX_MESSAGES = 200
 MAX_TAGS = 20
+MAX_TOGETHER = 20
+"""Rows that are posted at once."""
 
 State = Literal["new", "accepted", "rejected", "edited"]
 """What a reviewer said: nothing yet, may be learnt from, must not be, or may with the reviewer's correction."""
@@ -84,6 +95,8 @@ class Feedback(BaseModel):
         vote: 1 for a good answer, -1 for a bad one; None for neither.
         correction: what the model should have written.
         tags: words about it.
+        comparison: names the comparison in which the answer stood beside another one to the same prompt: the votes on
+            both are one act.
         source: the application that it comes from.
         person: who gave it, as a pseudonym; what `purge --person` takes.
         consent: whether models may be trained on it.
@@ -103,6 +116,7 @@ class Feedback(BaseModel):
     vote: Annotated[Literal[-1, 1] | None, BeforeValidator(_whole)] = None
     correction: Text | None = None
     tags: Annotated[tuple[Name, ...], Field(max_length=MAX_TAGS)] = ()
+    comparison: Name | None = None
     source: Name = "api"
     person: Name | None = None
     consent: bool = False
@@ -117,7 +131,8 @@ class Feedback(BaseModel):
     @property
     def subject(self) -> tuple[object, ...]:
         """What it is about: two posts of one id are about the same."""
-        return (self.model, self.champion, self.run, self.prompt, self.answer, self.source, self.person)
+        where = (self.source, self.person, self.comparison)
+        return (self.model, self.champion, self.run, self.prompt, self.answer, *where)
 
     @property
     def judgement(self) -> tuple[object, ...]:
@@ -160,11 +175,28 @@ class Row(Kept):
     revision: int = 1
 
 
-AnyFeedback = TypeVar("AnyFeedback", bound=Feedback)
+Read = TypeVar("Read")
+
+_TOGETHER = TypeAdapter(Annotated[list[Feedback], Field(min_length=1, max_length=MAX_TOGETHER)])
+
+
+def read_posted(body: bytes) -> Feedback | list[Feedback]:
+    """What was posted: feedback, or a list of what belongs together.
+
+    Args:
+        body: JSON, in UTF-8: an object, or an array of some.
+
+    Raises:
+        TooLarge: if it, one of its texts or their number is larger than the limit.
+        InvalidFeedback: if it is no JSON or not of the form of feedback, saying where.
+    """
+    if not body.lstrip().startswith(b"["):
+        return read_feedback(body)
+    return _read(_TOGETHER.validate_json, body, MAX_BYTES)
 
 
 def read_feedback(body: bytes) -> Feedback:
-    """What was posted.
+    """What was posted of one answer.
 
     Args:
         body: JSON, in UTF-8.
@@ -173,7 +205,7 @@ def read_feedback(body: bytes) -> Feedback:
         TooLarge: if it or one of its texts is larger than the limit.
         InvalidFeedback: if it is no JSON or not of the form of feedback, saying where.
     """
-    return _read(Feedback, body, MAX_BYTES)
+    return _read(Feedback.model_validate_json, body, MAX_BYTES)
 
 
 def read_kept(line: bytes) -> Kept:
@@ -183,14 +215,14 @@ def read_kept(line: bytes) -> Kept:
         TooLarge: if it or one of its texts is larger than the limit.
         InvalidFeedback: if it is no JSON or not of the form of a row, saying where.
     """
-    return _read(Kept, line, MAX_LINE)
+    return _read(Kept.model_validate_json, line, MAX_LINE)
 
 
-def _read(form: type[AnyFeedback], body: bytes, limit: int) -> AnyFeedback:
+def _read(parse: Callable[[bytes], Read], body: bytes, limit: int) -> Read:
     if len(body) > limit:
         raise TooLarge(f"the feedback has {len(body):,} bytes; the limit is {limit:,}", "Shorten its texts.")
     with problems_in_words():
-        return form.model_validate_json(body)
+        return parse(body)
 
 
 @contextmanager

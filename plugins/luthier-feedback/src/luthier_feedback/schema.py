@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from luthier.errors import InputError
 
-VERSION = 2
+VERSION = 3
 
 LOCK = 0x6C757468
 """The number of PostgreSQL's lock that whoever makes or changes the tables holds."""
@@ -57,6 +57,7 @@ ROWS = Table(
     Column("vote", SmallInteger),
     Column("correction", Text),
     Column("tags", Text, nullable=False),
+    Column("comparison", String(128)),
     Column("source", String(128), nullable=False),
     Column("person", String(128)),
     Column("consent", Boolean, nullable=False),
@@ -86,7 +87,11 @@ def _index(connection: Connection) -> None:
         index.create(connection, checkfirst=True)
 
 
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _index}
+def _name_comparisons(connection: Connection) -> None:
+    connection.execute(text(f"ALTER TABLE {ROWS.name} ADD COLUMN comparison VARCHAR(128)"))
+
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _index, 2: _name_comparisons}
 """What brings tables of a version to the next one."""
 
 

@@ -1,4 +1,4 @@
-"""The exporter `gguf`: a model directory to one file, which is read back before it counts."""
+"""The exporter `gguf`: a model directory to one file, which a new process reads back before it counts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from transformers import AutoConfig
 
 from luthier import InputError
 from luthier_gguf.families import Family, family_of
-from luthier_gguf.reading import verify
+from luthier_gguf.library import is_installed
 from luthier_gguf.tensors import FILE_TYPES, Weights, weights_of
 from luthier_gguf.vocabulary import write_vocabulary
 from luthier_models.loading import load_causal_lm
 from luthier_models.prompts import PromptEncoder
+from luthier_models.verification import verify_written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     from luthier import Context
 
 FILE = "model.gguf"
+COMPARISON = "luthier_gguf.comparison"
 
 
 def export_gguf(model: Path, ctx: Context, precision: str) -> None:
     """Write the model in `model` to `ctx.output` for llama.cpp.
 
-    Metrics: `megabytes` and, if the file could be verified, `export_mean_kl` and `export_logit_error`.
+    Metrics: `megabytes` and, if the file could be verified, those of `luthier_gguf.comparison`.
 
     Raises:
         InputError: if llama.cpp has no such architecture, setting or tokenizer, or the model cannot be read.
@@ -41,14 +43,13 @@ def export_gguf(model: Path, ctx: Context, precision: str) -> None:
     try:
         write(model, family, encoder, ctx.output, precision)
         ctx.progress(1, 2)
-        verify(model, ctx.output / FILE, encoder, ctx, lossy=precision not in ("f32", "f16"))
+        reader = "llama.cpp" if is_installed() else "transformers"
+        verify_written(COMPARISON, model, ctx, reader, *([] if precision in ("f32", "f16") else ["--lossy"]))
     except BaseException:
         for path in ctx.output.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise
-    size = sum(path.stat().st_size for path in ctx.output.rglob("*") if path.is_file())
-    ctx.metric("megabytes", size / 1e6)
-    ctx.progress(2, 2, megabytes=size / 1e6)
+    ctx.progress(2, 2)
 
 
 def read_family(model: Path) -> Family:

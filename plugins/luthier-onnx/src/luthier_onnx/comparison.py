@@ -15,6 +15,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -261,6 +262,41 @@ def _load_reference(model: Path, form: str, *, graphs: bool) -> Any:
     return TransformersGenerator(model, dtype="float32", batch_size=1)
 
 
+def examine(
+    load_reference: Callable[[], Any],
+    exported: Path,
+    form: str,
+    *,
+    lossy: bool,
+    prefix: str = "",
+    longest: int = LONGEST,
+) -> dict[str, Any]:
+    """Load an exported model, and compare it.
+
+    Args:
+        load_reference: gives what it is compared with, a `TransformersGenerator` or another exported model.
+        exported: the directory of the exported model.
+        form: of it.
+        lossy: whether its numbers were rounded on purpose.
+        prefix: of the names of the metrics.
+        longest: tokens of the longest text at most.
+
+    Returns:
+        The `metrics`, and a `problem`, empty if there is none.
+    """
+    try:
+        # What was written is loaded first: if it does not load, nothing else need be.
+        loaded = list(load_exported(exported, form))
+        reference = load_reference()
+        findings = compare(reference, loaded, held_out_texts(reference.encoder, longest))
+    except (LuthierError, RuntimeError) as error:
+        # What onnxruntime raises while a graph runs is a RuntimeError.
+        return {"metrics": {}, "problem": f"does not run: {error}"}
+    names = ("mean_kl", "logit_error", "top1_agreement", "greedy_agreement")
+    metrics = {f"{prefix}{name}": getattr(findings, name) for name in names}
+    return {"metrics": metrics, "problem": findings.problem(lossy=lossy)}
+
+
 def main() -> None:
     """Compare, and write what was found; see the module."""
     parser = argparse.ArgumentParser()
@@ -270,17 +306,10 @@ def main() -> None:
     parser.add_argument("--lossy", action="store_true")
     parser.add_argument("--graphs", action="store_true")
     given = parser.parse_args()
-    try:
-        exported = list(load_exported(given.exported, given.form))
-        reference = _load_reference(given.model, given.form, graphs=given.graphs)
-        findings = compare(reference, exported, held_out_texts(reference.encoder))
-        problem = findings.problem(lossy=given.lossy)
-        names = ("mean_kl", "logit_error", "top1_agreement", "greedy_agreement")
-        metrics = {f"{'' if given.graphs else 'export_'}{name}": getattr(findings, name) for name in names}
-    except (LuthierError, RuntimeError) as error:
-        # What onnxruntime raises while a graph runs is a RuntimeError.
-        metrics, problem = {}, f"does not run: {error}"
-    given.result.write_text(json.dumps({"metrics": metrics, "problem": problem}), encoding="utf-8")
+    reference = partial(_load_reference, given.model, given.form, graphs=given.graphs)
+    prefix = "" if given.graphs else "export_"
+    record = examine(reference, given.exported, given.form, lossy=given.lossy, prefix=prefix)
+    given.result.write_text(json.dumps(record), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -61,14 +61,16 @@ class GenaiGenerator(OneByOneGenerator):
         return other
 
     def _start(self, max_length: int) -> _GenaiSession:
-        session = _GenaiSession(self._model, max_length)
+        # genai counts a sequence of its maximal length as done, and reads no more; a longer one than the model's
+        # context it refuses, and reads the last chunk of a text that is as long.
+        session = _GenaiSession(self._model, min(max_length + 1, self._context))
         if self._adapter is not None:
             self._adapters.activate(session.generator, self._adapter)
         return session
 
 
 class _GenaiSession:
-    """A greedy generator whose key-value cache has room for `max_length` tokens and no more.
+    """A greedy generator whose key-value cache has room for `max_length` tokens and no more; then it is done.
 
     Attributes:
         generator: onnxruntime-genai's.
@@ -80,8 +82,7 @@ class _GenaiSession:
         parameters.set_search_options(
             batch_size=1,
             do_sample=False,
-            # genai counts a sequence of its maximal length as done, and reads no more.
-            max_length=max_length + 1,
+            max_length=max_length,
             min_length=0,
             no_repeat_ngram_size=0,
             num_beams=1,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from luthier import InputError
 from luthier_models.loading import load_by_config
+from luthier_onnx.packed import PACKED_FILE
 from luthier_onnx.routes import other_routes
 from luthier_onnx.steps import step_modules
 from luthier_onnx.tracing import Unexportable, write_graph
@@ -25,6 +26,11 @@ def export_dynamo(model: Path, ctx: Context) -> None:
         InputError: if the model cannot be loaded, or torch cannot export it.
         PluginError: if what was written does not run, or computes something else.
     """
+    if (model / PACKED_FILE).is_file():
+        ctx.log.warning(
+            "the integers that were chosen for this model are written as the float32 numbers that they stand for, "
+            "which makes nothing smaller: `export: genai` packs them"
+        )
     form = _write_graphs(model, ctx)
     for file in sorted(model.iterdir()):
         if file.is_file() and ".safetensors" not in file.name:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from luthier import PluginError
+from luthier_models.verification import judge_written, verify_written
 
 if TYPE_CHECKING:
     from luthier import Context
 
 _COMPARISON = "luthier_onnx.comparison"
+
+_LONGEST_PACKED = 256
+"""Tokens: rounded weights are rounded at every position, so that long texts show nothing that short ones do not."""
 
 
 def verify(model: Path, ctx: Context, form: str, *, lossy: bool = False) -> None:
@@ -34,7 +31,7 @@ def verify(model: Path, ctx: Context, form: str, *, lossy: bool = False) -> None
     Raises:
         PluginError: if it does not run, or differs too much; with the numbers.
     """
-    _verify(model, ctx, form, ["--lossy"] if lossy else [])
+    verify_written(_COMPARISON, model, ctx, form, *(["--lossy"] if lossy else []))
 
 
 def verify_quantized(exported: Path, ctx: Context, form: str) -> None:
@@ -50,37 +47,22 @@ def verify_quantized(exported: Path, ctx: Context, form: str) -> None:
     Raises:
         PluginError: if it does not run, or is broken: a mean KL above `comparison.GROSS_KL`.
     """
-    _verify(exported, ctx, form, ["--lossy", "--graphs"])
+    verify_written(_COMPARISON, exported, ctx, form, "--lossy", "--graphs")
 
 
-def _verify(model: Path, ctx: Context, form: str, options: Sequence[str]) -> None:
-    with tempfile.TemporaryDirectory(prefix="luthier-") as room:
-        result = Path(room) / "result.json"
-        command = [sys.executable, "-P", "-m", _COMPARISON, str(model), str(ctx.output), str(result), form]
-        done = subprocess.run(
-            [*command, *options],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
-        ctx.log.debug("%s", done.stderr)
-        last = next(iter(reversed(done.stderr.strip().splitlines())), "no message")
-        record: dict[str, Any] = (
-            json.loads(result.read_text(encoding="utf-8"))
-            if done.returncode == 0
-            else {"metrics": {}, "problem": f"does not run: its process ended with {done.returncode}: {last}"}
-        )
-    for name, value in record["metrics"].items():
-        ctx.metric(name, value)
-    if record["problem"]:
-        for path in ctx.output.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        raise PluginError(
-            f"the model that was written {record['problem']}",
-            "Nothing was kept. Try another exporter or precision, and report this with the model's name.",
-        )
-    size = sum(path.stat().st_size for path in ctx.output.rglob("*") if path.is_file())
-    ctx.metric("megabytes", size / 1e6)
+def verify_packed(exported: Path, ctx: Context) -> None:
+    """As `verify_quantized`, for onnxruntime-genai and on shorter texts: in this process, which loads no other model.
+
+    Args:
+        exported: what was quantized, as `export: genai` writes it.
+        ctx: its `output` is emptied if the result is broken.
+
+    Raises:
+        InputError: if what was quantized does not run.
+        PluginError: if the result does not run, or is broken: a mean KL above `comparison.GROSS_KL`.
+    """
+    from luthier_onnx.comparison import examine
+    from luthier_onnx.runtime import GenaiGenerator
+
+    reference = GenaiGenerator(exported)
+    judge_written(examine(lambda: reference, ctx.output, "genai", lossy=True, longest=_LONGEST_PACKED), ctx)

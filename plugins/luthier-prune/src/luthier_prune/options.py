@@ -98,6 +98,6 @@ def check_weights(*, pattern: str, **others: object) -> None:
     given = targets_of(others["ratio"], others["parameters"], others["max_kl"])  # type: ignore[arg-type]
     if given:
         raise InputError(
-            f"the pattern {pattern} sets half of the weights to zero, and `{given[0]}` asks for something else",
-            "Leave out one of them.",
+            f"the pattern {pattern} sets half of the weights to zero, so it is a target, and `{given[0]}` is another",
+            f"Leave out `{given[0]}`, or the pattern.",
         )

@@ -39,7 +39,7 @@ def int8(
     Every matrix is rounded to nearest on a symmetric grid, one scale a block, the embedding too; where it is tied to
     the head, both read one matrix. Products round their inputs to 8 bits as they run, in blocks of the same size;
     where that is most of the loss, `smooth` before the export makes it smaller. No data is needed. The result is
-    loaded and run once before it counts.
+    compared with what it was before it counts; a broken one is refused. Metrics: those of `dynamic-int8`.
 
     Args:
         block_size: so many weights of a row share one scale in float32: blocks of 64 take 8.5 bits a weight.
@@ -64,8 +64,7 @@ def int4(
     """Keep the weights of an exported model in 4 bits, without data; small models lose much by it.
 
     Blocks have a scale in float32 and a zero point of 4 bits. Let a `parity` gate decide whether the result is good
-    enough: with calibration data, `gptq`, `awq` and `mixed` lose less. The result is loaded and run once
-    before it counts.
+    enough: with calibration data, `gptq`, `awq` and `mixed` lose less. Checks and metrics are those of `int8`.
 
     Args:
         method: how scale and zero point of a block are found: `rtn` from its smallest and largest value, `k-quant` by
@@ -188,7 +187,8 @@ def mixed(
     calibration data: from the option's rounding errors, the inputs of the products, and the Fisher information of
     their outputs. The options are 4 bits in blocks of 64 or 32 (4.6 and 5.1 bits a weight), and 8 bits in blocks of 64
     (8.5). Bits go to where a byte saves most. With `max_kl` the choice is set right by what is measured, in at most
-    three rounds, and is the one of the last round. What was chosen, and what each option would have cost, is in the
+    three rounds; the smallest one that was measured to keep to it is taken, and where none does, the last, with a
+    warning. What was chosen, and what each option would have cost, is in the
     table `mixed`; `predicted_kl` stands beside the measured `mean_kl` of the split `valid`.
 
     Args:

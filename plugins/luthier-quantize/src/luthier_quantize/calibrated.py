@@ -14,7 +14,7 @@ from luthier_models.loading import load_causal_lm
 from luthier_models.prompts import PromptEncoder
 from luthier_onnx.packed import BLOCK_SIZES, PackedMatrix, write_packed
 from luthier_quantize.activation_aware import awq
-from luthier_quantize.calibration import Divergence, diverged, read_windows
+from luthier_quantize.calibration import Divergence, diverged, read_windows, refuse_integers
 from luthier_quantize.fisher import Importance, importances
 from luthier_quantize.layerwise import Group, LayerByLayer
 from luthier_quantize.second_order import gptq
@@ -66,9 +66,13 @@ class Calibrated:
         data: examples, with a split `train` to calibrate on and `valid` to measure on.
         ctx: the device, the seed, progress.
         tokens: of calibration data; a fourth as many are measured on.
+
+    Raises:
+        InputError: if the model is quantized already, or there is too little text.
     """
 
     def __init__(self, model: Model, data: Dataset, ctx: Context, tokens: int) -> None:
+        refuse_integers(model.path)
         self._source = model.path
         self._ctx = ctx
         encoder = PromptEncoder.from_directory(model.path)

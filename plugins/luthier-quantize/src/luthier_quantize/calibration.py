@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from luthier import InputError
+from luthier_onnx.packed import PACKED_FILE
 from luthier_tune.examples import encode_split, random_for
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -38,6 +41,19 @@ class Divergence:
     mean_kl: float
     top1: float
     tokens: int
+
+
+def refuse_integers(directory: Path) -> None:
+    """Refuse a model whose weights a quantizer has chosen integers for.
+
+    Raises:
+        InputError: if there are some: they would be rounded again, or lost.
+    """
+    if (directory / PACKED_FILE).is_file():
+        raise InputError(
+            "integers were chosen for this model's weights before, so they would be rounded twice",
+            "Keep one of the `quantize` steps; `smooth` comes before the others.",
+        )
 
 
 def read_windows(

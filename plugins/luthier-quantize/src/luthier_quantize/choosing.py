@@ -74,21 +74,22 @@ def within_loss(parts: Mapping[str, Sequence[Candidate[Kind]]], most: float) -> 
     return choice
 
 
-def within_size(parts: Mapping[str, Sequence[Candidate[Kind]]], most: int) -> Choice[Kind]:
-    """The choice of the least loss in at most `most` bytes.
+def within_size(parts: Mapping[str, Sequence[Candidate[Kind]]], most: int, *, fixed: int = 0) -> Choice[Kind]:
+    """The choice of the least loss in at most `most` bytes, of which `fixed` are taken whatever is chosen.
 
     Raises:
         InputError: if even the smallest takes more.
     """
     best: Choice[Kind] | None = None
     for choice in choices(parts):
-        if size_of(choice) > most:
+        if fixed + size_of(choice) > most:
             break
         best = choice
     if best is None:
+        smallest = fixed + size_of(next(choices(parts)))
         raise InputError(
-            f"the smallest choice takes {size_of(next(choices(parts))) / 1e6:.1f} MB for the matrices, more than the "
-            f"{most / 1e6:.1f} MB that are left for them",
+            f"the smallest choice takes {smallest / 1e6:.4g} MB, {fixed / 1e6:.4g} of them for what is no matrix; "
+            f"`max_megabytes` allows {most / 1e6:.4g}",
             "Raise `max_megabytes`, or prune the model first.",
         )
     return best

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from luthier import Context, Dataset, Model
+    from luthier_quantize.calibration import Divergence
 
 OPTIONS = (Option(4, 64), Option(4, 32), Option(8, 64))
 HEAD = "head"
@@ -56,11 +57,10 @@ def quantize_mixed(model: Model, data: Dataset, ctx: Context, *, budget: Budget,
     importance = calibrated.importances()
     parts = sensitivities(calibrated, importance, ctx)
     predicted = budget.loss
+    kept: Choice[Option] | None = None
     for number in range(_ROUNDS):
         choice = _choose(parts, budget.size, calibrated.fixed_bytes, predicted)
-        options = {name: each.option for name, each in choice.items()}
-        calibrated.quantize(by_gptq(options.__getitem__), options[HEAD], importance)
-        divergence = calibrated.measure()
+        divergence = _quantize(calibrated, choice, importance)
         ctx.log.info(
             "round %d: %d bytes, predicted KL %.4f, measured %.4f",
             number + 1,
@@ -70,13 +70,28 @@ def quantize_mixed(model: Model, data: Dataset, ctx: Context, *, budget: Budget,
         )
         if budget.loss is None or predicted is None or _ENOUGH * budget.loss <= divergence.mean_kl <= budget.loss:
             break
-        if number + 1 < _ROUNDS:
-            # Errors add up to more or less than their sum; the next choice allows for it.
-            predicted = loss_of(choice) * budget.loss / max(divergence.mean_kl, 1e-9)
-            calibrated.restore()
+        if divergence.mean_kl <= budget.loss and (kept is None or size_of(choice) < size_of(kept)):
+            kept = choice
+        # Errors add up to more or less than their sum; the next choice allows for it.
+        predicted = loss_of(choice) * budget.loss / max(divergence.mean_kl, 1e-9)
+    if budget.loss is not None and divergence.mean_kl > budget.loss:
+        if kept is None:
+            told = (divergence.mean_kl, budget.loss)
+            ctx.log.warning("the measured KL, %.4g nats a token, is above `max_kl`, %.4g; no choice kept to it", *told)
+        else:
+            choice, divergence = kept, _quantize(calibrated, kept, importance)
     ctx.metric("predicted_kl", loss_of(choice))
     ctx.table("mixed", _table(parts, choice))
     calibrated.write(divergence)
+
+
+def _quantize(calibrated: Calibrated, choice: Choice[Option], importance: Mapping[str, Importance]) -> Divergence:
+    """Quantize the model as it was with a choice, and measure it."""
+    if calibrated.packed:
+        calibrated.restore()
+    options = {name: each.option for name, each in choice.items()}
+    calibrated.quantize(by_gptq(options.__getitem__), options[HEAD], importance)
+    return calibrated.measure()
 
 
 def sensitivities(calibrated: Calibrated, importance: Mapping[str, Importance], ctx: Context) -> Parts:
@@ -132,7 +147,7 @@ def _candidate(
 
 def _choose(parts: Parts, size: int | None, fixed: int, loss: float | None) -> Choice[Option]:
     if size is not None:
-        return within_size(parts, size - fixed)
+        return within_size(parts, size, fixed=fixed)
     assert loss is not None
     return within_loss(parts, loss)
 

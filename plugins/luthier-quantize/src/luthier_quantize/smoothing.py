@@ -15,7 +15,7 @@ from torch import Tensor
 from luthier import PluginError
 from luthier_models.loading import load_causal_lm
 from luthier_models.prompts import PromptEncoder
-from luthier_quantize.calibration import diverged, read_windows
+from luthier_quantize.calibration import diverged, read_windows, refuse_integers
 from luthier_quantize.folding import Fold, find_fold
 from luthier_quantize.layerwise import Group, LayerByLayer
 from luthier_tune.task import copy_companions
@@ -41,9 +41,10 @@ def smooth_model(model: Model, data: Dataset, ctx: Context, *, strength: float, 
         tokens: that are looked at.
 
     Raises:
-        InputError: if there is too little text, or the layers cannot be run one by one.
+        InputError: if the model is quantized, there is too little text, or the layers cannot be run one by one.
         PluginError: if the model became another one.
     """
+    refuse_integers(model.path)
     encoder = PromptEncoder.from_directory(model.path)
     windows = read_windows(data, "train", encoder, tokens=tokens, seed=ctx.seed)
     held_out = read_windows(data, "valid", encoder, tokens=max(tokens // 4, 512), seed=ctx.seed)

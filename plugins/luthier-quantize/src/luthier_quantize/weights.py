@@ -13,7 +13,7 @@ from luthier_models.grids import METHODS, Quantized, quantize
 from luthier_onnx.graphs import copy_companions
 from luthier_onnx.packed import PackedMatrix
 from luthier_onnx.packing import PackableGraph
-from luthier_onnx.trial import report_trial
+from luthier_onnx.verification import verify_packed
 
 if TYPE_CHECKING:
     from luthier import Context
@@ -29,7 +29,7 @@ class Choice:
 
 
 def quantize_weights(directory: Path, ctx: Context, *, matrices: Choice, tables: Choice) -> None:
-    """Write the genai model in `directory` to `ctx.output` with its matrices packed, and try it out.
+    """Write the genai model in `directory` to `ctx.output` with its matrices packed, and compare the two.
 
     Args:
         directory: the model, as `export: genai` writes it.
@@ -39,7 +39,7 @@ def quantize_weights(directory: Path, ctx: Context, *, matrices: Choice, tables:
 
     Raises:
         InputError: if there is nothing to pack, or the blocks do not fit the embedding.
-        PluginError: if the result does not run.
+        PluginError: if the result does not run, or is broken.
     """
     graph = PackableGraph(directory)
     names = graph.names
@@ -50,7 +50,7 @@ def quantize_weights(directory: Path, ctx: Context, *, matrices: Choice, tables:
         graph.pack(name, as_packed(quantize(rows, METHODS[choice.method], choice.bits, choice.block_size)))
     copy_companions(directory, ctx.output)
     graph.save(ctx.output)
-    report_trial(ctx)
+    verify_packed(directory, ctx)
 
 
 def as_packed(quantized: Quantized) -> PackedMatrix:

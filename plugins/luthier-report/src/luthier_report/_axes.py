@@ -20,12 +20,12 @@ class Axes:
 
     Attributes:
         width, height: of the whole.
-        left, right, top, bottom: the margins.
+        left, right, top, bottom: the margins; at the left there is room for a number of nine characters.
     """
 
     width: int = 720
     height: int = 320
-    left: int = 56
+    left: int = 80
     right: int = 64
     top: int = 16
     bottom: int = 44
@@ -70,8 +70,9 @@ def end(point: Point, kind: str, text: str) -> str:
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers, evenly apart, from at or below `low` to at or above `high`."""
     if high - low <= max(FLAT * max(abs(low), abs(high)), sys.float_info.min):
-        half = max(abs(low), 1e-9) / 2
-        low, high = low - half, low + half
+        # Around a value that is not zero; where nothing is but zeros, they lie on the axis.
+        half = abs(low) / 2
+        low, high = (low - half, low + half) if half > FLAT else (0.0, 1.0)
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)

@@ -83,7 +83,7 @@ def improve(
     from luthier.errors import GateRefused
     from luthier_feedback.improvement.round import Wanted
     from luthier_feedback.improvement.round import improve as do_round
-    from luthier_feedback.improvement.terminal import lines
+    from luthier_feedback.improvement.terminal import headline, lines
 
     general, own = read_tolerances(tolerance)
     wanted = Wanted(
@@ -106,8 +106,7 @@ def improve(
         for line in lines(outcome):
             typer.echo(line)
     if outcome.verdict == "refused":
-        count = f" (and {len(outcome.reasons) - 1} more reasons)" if len(outcome.reasons) > 1 else ""
-        raise GateRefused(f"{outcome.reasons[0]}{count}", f"All that was measured is in {outcome.page}")
+        raise GateRefused(headline(outcome), f"All that was measured is in {outcome.page}")
 
 
 def read_tolerances(given: list[str]) -> tuple[Tolerance, dict[str, Tolerance]]:

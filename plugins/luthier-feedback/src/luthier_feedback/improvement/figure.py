@@ -1,9 +1,12 @@
-"""A metric over the rounds, as SVG: a line through the champions, and a cross for each challenger that was refused."""
+"""A metric over the rounds, as SVG: a line through the champions, and marks for what did not make one.
+
+A cross is a challenger that was refused, a diamond the champion as it was measured again.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from luthier_feedback.improvement.rounds import Line, Rounds
@@ -12,6 +15,10 @@ from luthier_report.pages import Axes, end, number, path, ticks
 AXES = Axes()
 CROSS = 5
 """Half the width of a cross, in pixels."""
+DIAMOND = 6
+"""Half the width of a diamond."""
+LABELS = 20
+"""So many entries are numbered below the axis, at most."""
 COLOURS = 4
 """So many lines have a colour of their own, by the classes `line-0` to `line-3`."""
 
@@ -36,18 +43,19 @@ def figure(rounds: Rounds, metric: str) -> str:
         return AXES.y((value - marks[0]) / (marks[-1] - marks[0]))
 
     parts = [AXES.line(y_of(mark), number(mark)) for mark in marks]
-    parts += [AXES.mark(AXES.x(place / last), str(each.number)) for place, each in enumerate(rounds.happenings)]
+    numbered = list(enumerate(rounds.happenings))[:: math.ceil((last + 1) / LABELS)]
+    parts += [AXES.mark(AXES.x(place / last), str(each.number)) for place, each in numbered]
     parts.append(AXES.title("entry of the history"))
     for place, line in enumerate(lines):
         points = [
-            (AXES.x(index / last), y_of(value), each.event == "refused", f"{each.number}, {each.event}: {value:.6g}")
+            (AXES.x(index / last), y_of(value), each.event, f"{each.number}, {each.event}: {value:.6g}")
             for index, (each, value) in enumerate(zip(rounds.happenings, line.values, strict=True))
             if value is not None and math.isfinite(value)
         ]
         kind = f"line-{place % COLOURS}"
-        champions = [(x, y) for x, y, refused, _ in points if not refused]
+        champions = [(x, y) for x, y, event, _ in points if event not in MARKS]
         parts += [f'<path class="{kind}" d="{path(champions)}"/>'] if len(champions) > 1 else []
-        parts += [(_cross if refused else _circle)((x, y), kind, told) for x, y, refused, told in points]
+        parts += [MARKS.get(event, _circle)((x, y), kind, told) for x, y, event, told in points]
         if champions:
             parts.append(end(champions[-1], kind, number(_champions(line, rounds)[-1])))
     return AXES.svg("curve rounds", _told(lines, rounds), parts)
@@ -56,7 +64,7 @@ def figure(rounds: Rounds, metric: str) -> str:
 def _champions(line: Line, rounds: Rounds) -> list[float]:
     """The values of those that were champion, in order."""
     pairs = zip(rounds.happenings, line.values, strict=True)
-    return [value for each, value in pairs if each.event != "refused" and value is not None and math.isfinite(value)]
+    return [value for each, value in pairs if each.event not in MARKS and value is not None and math.isfinite(value)]
 
 
 def _told(lines: Sequence[Line], rounds: Rounds) -> str:
@@ -78,3 +86,13 @@ def _cross(point: Point, kind: str, told: str) -> str:
     x, y = point
     stroke = f"M{x - CROSS:.1f} {y - CROSS:.1f}l{2 * CROSS} {2 * CROSS}m0 {-2 * CROSS}l{-2 * CROSS} {2 * CROSS}"
     return f'<path class="{kind} cross" d="{stroke}"><title>{escape(told)}</title></path>'
+
+
+def _diamond(point: Point, kind: str, told: str) -> str:
+    x, y = point
+    stroke = f"M{x - DIAMOND:.1f} {y:.1f}l{DIAMOND} {-DIAMOND}l{DIAMOND} {DIAMOND}l{-DIAMOND} {DIAMOND}z"
+    return f'<path class="{kind} diamond" d="{stroke}"><title>{escape(told)}</title></path>'
+
+
+MARKS: Mapping[str, Callable[[Point, str, str], str]] = {"refused": _cross, "evaluated": _diamond}
+"""How events are drawn that make no champion."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import luthier
-from luthier import Champion, InputError, Run
+from luthier import Champion, HistoryEntry, InputError, Run
 from luthier.errors import GateRefused
 from luthier.suggest import did_you_mean
 from luthier_feedback.improvement.comparing import TOLERANCE, Comparison, Tolerance, compare
@@ -61,6 +61,7 @@ class Known:
     Attributes:
         name: the recipe's, and so the champion's.
         champion: None where there is none.
+        taken_back: the models that people rolled back from, by hash, each with its promotion and the rollback.
         planned: the plan.
         measures: the metrics of its gates.
         asked: the one that must be better; None without a champion.
@@ -70,6 +71,7 @@ class Known:
 
     name: str
     champion: Champion | None
+    taken_back: Mapping[str, tuple[HistoryEntry, HistoryEntry]]
     planned: Sequence[Any]
     measures: Sequence[Measure]
     asked: Measure | None
@@ -157,7 +159,8 @@ def look(wanted: Wanted) -> Known:
     elif wanted.metric is not None and wanted.metric not in [each.name for each in measures]:
         choose(measures, wanted.metric)
     decided = _last_decided(name, home)
-    return Known(name, champion, planned, measures, asked, usable_now(steps), decided)
+    taken_back = champion.taken_back() if champion else {}
+    return Known(name, champion, taken_back, planned, measures, asked, usable_now(steps), decided)
 
 
 def _check_tolerances(tolerances: Mapping[str, Tolerance], measures: Sequence[Measure]) -> None:
@@ -188,10 +191,13 @@ def _question(wanted: Wanted, known: Known) -> dict[str, Any]:
 
 def _nothing_to_decide(wanted: Wanted, known: Known) -> str:
     """Why there is nothing to decide; empty where there is."""
+    made = [each.record for each in known.planned if each.node.kind in ("model", "onnx")]
+    model = made[-1].output if made and made[-1] else ""
+    if model in known.taken_back:
+        return f"nothing is new: {_told_back(known, model)}"
     if not all(each.record for each in known.planned):
         return ""
-    made = [each.record.output for each in known.planned if each.node.kind in ("model", "onnx")]
-    if known.champion and made[-1:] == [known.champion.hash]:
+    if known.champion and model == known.champion.hash:
         return f"nothing is new: the recipe gives the model that is champion, number {known.champion.number}"
     if known.decided is None:
         return ""
@@ -200,6 +206,16 @@ def _nothing_to_decide(wanted: Wanted, known: Known) -> str:
     same = keys == {each.key for each in known.planned} and decision["question"] == _question(wanted, known)
     same = same and decision["champion"]["number"] == known.against.number
     return f"nothing is new since the run {run.id}, which was {decision['verdict']}: {decision['page']}" if same else ""
+
+
+def _told_back(known: Known, model: str) -> str:
+    """Why a model that people rolled back from is not promoted, and how it comes to be all the same."""
+    promotion, rollback = known.taken_back[model]
+    why = f" ({rollback.why})" if rollback.why else ""
+    return (
+        f"the recipe gives the model of number {promotion.number}, from which {rollback.who} rolled back, number "
+        f"{rollback.number}{why}; give other feedback, or promote it by hand: luthier registry promote {promotion.run}"
+    )
 
 
 def _run(wanted: Wanted) -> Run:
@@ -217,7 +233,8 @@ def _decide(wanted: Wanted, known: Known, run: Run, rows: dict[str, int | None])
     """Compare, promote or refuse, and keep it."""
     model = run.model().hash
     comparisons, left = _compared(wanted, known, run) if known.champion else ([], {})
-    against = [f"{gate.step}: {gate.reason}" for gate in run.gates if not gate.passed]
+    against = [_told_back(known, model)] if model in known.taken_back else []
+    against += [f"{gate.step}: {gate.reason}" for gate in run.gates if not gate.passed]
     against += [each.reason for each in comparisons if not each.passed]
     verdict: Verdict = "refused" if against else "promoted"
     if model == known.against.model:

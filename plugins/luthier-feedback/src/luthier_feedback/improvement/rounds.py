@@ -5,7 +5,7 @@ Only what is measured on data that no feedback enters is told: held-back feedbac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from luthier import HistoryEntry, InputError
 from luthier_feedback.improvement.measures import Measure, Relation, frozen_steps
 from luthier_feedback.improvement.place import champion_of
 
-OF_A_MODEL = ("promoted", "refused", "rolled back")
-"""The events of a history that are of a model."""
+OF_A_MODEL = ("promoted", "refused", "rolled back", "evaluated")
+"""The events of a history that are of a model: of the last one, of the champion that there was."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Happening:
 
     Attributes:
         number: of the entry.
-        event: `promoted`, `refused` or `rolled back`.
-        run: whose model it is.
+        event: `promoted`, `refused`, `rolled back` or `evaluated`.
+        run: whose model it is, or that evaluated it.
         rows: of feedback that could be learnt from then; None where `improve` did not decide it.
         why: the reason, as the history has it.
     """
@@ -63,7 +63,7 @@ class Rounds:
     """Everything that happened under a name, oldest first, with the metrics that can be followed.
 
     Attributes:
-        happenings: in the order of the history.
+        happenings: in the order of the history; of evaluations, those that measured what is followed.
         lines: the metrics that gates name, of each step that measures them on data without feedback.
         better: of each metric, which way is better; None where gates bound it on both sides.
     """
@@ -92,17 +92,24 @@ def look_back(name: str, home: Path, planned: Iterable[Any], measures: Sequence[
     """
     champion = champion_of(name, home)
     entries = [each for each in (champion.history() if champion else []) if each.event in OF_A_MODEL]
+    followed = frozen_steps(planned)
     measured = {run: _metrics(run, home) for run in dict.fromkeys(entry.run for entry in entries)}
     better: dict[str, Relation | None] = {}
     for measure in measures:
         better.setdefault(measure.metric, measure.relation)
+    entries = [each for each in entries if each.event != "evaluated" or _measures(measured[each.run], followed, better)]
     lines = [
         Line(step, metric, [measured[entry.run].get(step, {}).get(metric) for entry in entries])
         for metric in better
-        for step in frozen_steps(planned)
+        for step in followed
     ]
-    followed = [line for line in lines if any(value is not None for value in line.values)]
-    return Rounds([_happening(entry) for entry in entries], followed, better)
+    known = [line for line in lines if any(value is not None for value in line.values)]
+    return Rounds([_happening(entry) for entry in entries], known, better)
+
+
+def _measures(measured: Mapping[str, Mapping[str, float]], steps: Sequence[str], metrics: Iterable[str]) -> bool:
+    """Whether a run measured any of the metrics in any of the steps."""
+    return any(metric in measured.get(step, {}) for metric in metrics for step in steps)
 
 
 def _metrics(run: str, home: Path) -> dict[str, dict[str, float]]:

@@ -11,7 +11,7 @@ MARKS = {True: "\N{CHECK MARK}", False: "\N{BALLOT X}"}
 
 
 def lines(outcome: Outcome) -> Iterator[str]:
-    """The decision, its numbers and its reasons."""
+    """The decision, its numbers and its reasons; of one that is refused the error tells the decision."""
     if outcome.verdict == "unchanged":
         yield outcome.reasons[0]
         return
@@ -19,10 +19,11 @@ def lines(outcome: Outcome) -> Iterator[str]:
         yield f"{MARKS[each.passed]} {told(each)}"
     for name, why in outcome.not_compared.items():
         yield f"  {name}: not compared with the champion, {why}; its gate judges it"
-    for gate in outcome.gates:
-        if gate["verdict"] == "refused":
-            yield f"{MARKS[False]} {gate['step']}: {gate['reason']}"
-    yield f"{headline(outcome)}"
+    if outcome.verdict == "refused":
+        compared = [each.reason for each in outcome.comparisons]
+        yield from (f"{MARKS[False]} {reason}" for reason in outcome.reasons if reason not in compared)
+        return
+    yield headline(outcome)
     yield f"page: {outcome.page}"
 
 

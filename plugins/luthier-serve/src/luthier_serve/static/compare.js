@@ -137,12 +137,11 @@ export class Compare {
 
   async #keep({ id, prompt, sides, person }, { votes }) {
     const { consent } = this.#terms();
-    for (const [index, { letter, model, hash, answer }] of sides.entries()) {
-      await api.give({
-        id: `${id}-${letter}`, prompt, answer: answer.text, champion: model, model: hash, vote: votes[index],
-        tags: ["comparison"], source: "page", consent, ...(person ? { person } : {}),
-      });
-    }
+    // Both in one request: the log has both, or none.
+    await api.give(sides.map(({ letter, model, hash, answer }, index) => ({
+      id: `${id}-${letter}`, comparison: id, prompt, answer: answer.text, champion: model, model: hash,
+      vote: votes[index], tags: ["comparison"], source: "page", consent, ...(person ? { person } : {}),
+    })));
   }
 
   /** A tally is of two models, not of their names: where one of them changes, another one begins. */

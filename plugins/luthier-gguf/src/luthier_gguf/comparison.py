@@ -1,7 +1,14 @@
-"""What was written, run by llama.cpp or read back by transformers, and compared with what it was written from."""
+"""A GGUF file, run by llama.cpp or read back by transformers, beside PyTorch: the check that an export passes.
+
+    python -m luthier_gguf.comparison MODEL EXPORTED RESULT READER [--lossy]
+
+in a process of its own, as `luthier_models.verification` starts it. READER is `llama.cpp` or `transformers`.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +19,19 @@ import torch
 from transformers import AutoConfig
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
-from luthier import InputError, PluginError
+from luthier import LuthierError, PluginError
 from luthier_gguf.families import FAMILIES
-from luthier_gguf.library import is_installed
+from luthier_gguf.files import find_gguf
 from luthier_models.loading import load_causal_lm
 from luthier_models.one_by_one import threads_from_environment
+from luthier_models.prompts import PromptEncoder
 from luthier_models.streams import CHUNK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedConfig, PreTrainedModel
 
-    from luthier import Context
     from luthier_gguf.llama import LlamaModel
-    from luthier_models.prompts import PromptEncoder
 
 Logits = Callable[[Sequence[int]], "NDArray[np.float32]"]
 """A model's logits at each of a text's tokens: (tokens, vocabulary)."""
@@ -47,66 +53,61 @@ _TEXTS = (
 )
 
 
-def verify(model: Path, file: Path, encoder: PromptEncoder, ctx: Context, *, lossy: bool) -> None:
+def compare_file(model: Path, file: Path, *, by_llama_cpp: bool, lossy: bool) -> dict[str, Any]:
     """Compare a GGUF file with the model that it was written from.
 
-    llama.cpp runs it where it is installed: logits, greedy completions, and how it splits texts into tokens. Otherwise
-    transformers reads the weights, and is told the settings: of those it knows too few in GGUF files (version 5.23
-    reads no scaling of rotary positions, no `head_dim` of Qwen 3 and no biases). Where neither can, a warning says so.
-    Metrics: `export_mean_kl` in nats a token; `export_logit_error`, see `LOGIT_ERROR`; of llama.cpp
-    `export_greedy_agreement`, the part of the completions whose every token PyTorch finds likeliest, or as likely to
-    within that error.
+    llama.cpp runs it: logits, greedy completions, and how it splits texts into tokens. Or transformers reads the
+    weights, and is told the settings: of those it knows too few in GGUF files (version 5.23 reads no scaling of rotary
+    positions, no `head_dim` of Qwen 3 and no biases). Of architectures that it reads no files of, a warning says so.
 
     Args:
         model: what was exported.
         file: what was written.
-        encoder: of both.
-        ctx: metrics go to it.
-        lossy: whether weights were rounded to less than float16: then only a gross difference fails.
+        by_llama_cpp: which of the two.
+        lossy: whether weights were rounded to less than float16: then only a gross difference is a problem.
+
+    Returns:
+        `metrics`: `export_mean_kl` in nats a token; `export_logit_error`, see `LOGIT_ERROR`; of llama.cpp
+        `export_greedy_agreement`, the part of the completions whose every token PyTorch finds likeliest, or as likely
+        to within that error. `problem`, empty if there is none. `warning`, where nothing could be compared.
 
     Raises:
-        PluginError: if the file cannot be read, or has other weights or another tokenizer.
+        LuthierError: if the file cannot be read, has another tokenizer, or gives numbers that are not finite.
     """
+    encoder = PromptEncoder.from_directory(model)
     source = load_causal_lm(model, dtype="float32")
     context = source.config.max_position_embeddings
     new = min(_GREEDY, context // 2)
     texts = held_out(encoder, context - new)
-    greedy = 1.0
-    if is_installed():
-        reader = "run by llama.cpp"
+    metrics: dict[str, float] = {}
+    if by_llama_cpp:
         loaded = _load_by_llama_cpp(file)
         _check_tokens(loaded, encoder)
         kl, off = compare(logits_of(source), _logits_by(loaded), texts)
-        greedy = _greedy_agreement(logits_of(source), loaded, texts, new)
-        ctx.metric("export_greedy_agreement", greedy)
+        metrics["export_greedy_agreement"] = _greedy_agreement(logits_of(source), loaded, texts, new)
     else:
-        reader = "read back by transformers"
         read = _load_by_transformers(file, source.config)
         if read is None:
-            ctx.log.warning(
-                "%s was not read back: transformers reads no GGUF file of a %s, and llama.cpp is not installed",
-                file.name,
-                source.config.model_type,
-            )
-            return
+            kind = source.config.model_type
+            why = f"transformers reads no GGUF file of a {kind}, and llama.cpp is not installed"
+            return {"metrics": {}, "problem": "", "warning": f"{file.name} was not read back: {why}"}
         kl, off = compare(logits_of(source), logits_of(read), texts)
-    ctx.metric("export_mean_kl", kl)
-    ctx.metric("export_logit_error", off)
-    if not (kl <= GROSS_KL if lossy else off <= LOGIT_ERROR and greedy == 1):
-        raise PluginError(
-            f"the GGUF file is not the model: {reader}, its logits are off by up to {off:.2g} of their spread, mean KL "
-            f"{kl:.3g} nats a token, {greedy:.0%} of greedy completions agree",
-            "Nothing was kept. Try another exporter or precision, and report this with the model's name.",
-        )
+    greedy = metrics.get("export_greedy_agreement", 1.0)
+    metrics |= {"export_mean_kl": kl, "export_logit_error": off}
+    if kl <= GROSS_KL if lossy else off <= LOGIT_ERROR and greedy == 1:
+        return {"metrics": metrics, "problem": ""}
+    reader = "run by llama.cpp" if by_llama_cpp else "read back by transformers"
+    problem = (
+        f"is another one: {reader}, its logits are off by up to {off:.2g} of their spread, mean KL {kl:.3g} nats a "
+        f"token, {greedy:.0%} of greedy completions agree"
+    )
+    return {"metrics": metrics, "problem": problem}
 
 
 def _load_by_llama_cpp(file: Path) -> LlamaModel:
     from luthier_gguf.llama import LlamaModel
 
-    try:
-        return LlamaModel(file, threads=threads_from_environment(), cache="f32")
-    except InputError as error:
-        raise PluginError(error.message, "Report this to luthier-gguf, with the model's name.") from error
+    return LlamaModel(file, threads=threads_from_environment(), cache="f32")
 
 
 def _check_tokens(loaded: LlamaModel, encoder: PromptEncoder) -> None:
@@ -152,10 +153,7 @@ def _load_by_transformers(file: Path, config: PreTrainedConfig) -> PreTrainedMod
     known = _as_read(config)
     if known is None:
         return None
-    try:
-        return load_causal_lm(file.parent, dtype="float32", gguf_file=file.name, config=known)
-    except InputError as error:
-        raise PluginError(f"the GGUF file cannot be read back: {error}", "Report this to luthier-gguf.") from error
+    return load_causal_lm(file.parent, dtype="float32", gguf_file=file.name, config=known)
 
 
 def _as_read(config: PreTrainedConfig) -> PreTrainedConfig | None:
@@ -210,3 +208,23 @@ def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     shifted = logits - logits.max(axis=1, keepdims=True)
     normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return normalised
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare, and write what was found; see the module."""
+    parser = argparse.ArgumentParser()
+    for name in ("model", "exported", "result"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("reader", choices=("llama.cpp", "transformers"))
+    parser.add_argument("--lossy", action="store_true")
+    given = parser.parse_args(arguments)
+    try:
+        file = find_gguf(given.exported)
+        record = compare_file(given.model, file, by_llama_cpp=given.reader == "llama.cpp", lossy=given.lossy)
+    except LuthierError as error:
+        record = {"metrics": {}, "problem": f"cannot be used: {error.message}"}
+    given.result.write_text(json.dumps(record), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
