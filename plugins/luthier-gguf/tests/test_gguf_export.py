@@ -16,6 +16,8 @@ from luthier.testing import make_context
 from luthier_gguf import comparison, gguf, tensors
 from luthier_gguf import export as exporting
 from luthier_models import verification
+from luthier_models.prompts import PromptEncoder
+from luthier_models.testing import CHATML, tiny_tokenizer
 
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 64}
@@ -195,6 +197,14 @@ def test_it_is_a_new_process_that_says_so(tiny, tmp_path, monkeypatch, without_l
         gguf(Model.at(tiny("llama"), "causal-lm"), ctx, precision="f32")
     assert ctx.metrics["export_logit_error"].value > comparison.LOGIT_ERROR
     assert list(ctx.output.iterdir()) == []
+
+
+def test_one_of_the_texts_that_are_compared_fills_the_context():
+    encoder = PromptEncoder(tiny_tokenizer(CHATML))
+    for context in (48, 700, 5000):
+        lengths = [len(ids) for ids in comparison.held_out(encoder, context)]
+        assert lengths[-1] == min(context, 1024)
+        assert max(lengths[:-1]) <= lengths[-1]
 
 
 def test_numbers_that_are_not_finite_are_refused():
