@@ -141,6 +141,15 @@ def test_a_round_waits_for_enough_feedback(project, rounds):
     assert [each["state"] for each in watched(project)] == ["waiting", "refused"]
 
 
+@pytest.mark.parametrize(("error", "code"), [(InputError("the log is gone"), 1), (ValueError("a bug"), 3)])
+def test_from_cron_a_round_that_fails_is_told_by_the_exit_code(project, rounds, error, code):
+    rounds(Clock(naps=1), error)
+    result = CliRunner().invoke(app, ["watch", "recipe.yaml", "--once"])
+    assert result.exit_code == code
+    assert str(error) in result.stdout
+    assert [each["state"] for each in watched(project)] == ["failed"]
+
+
 def test_one_watcher_a_recipe(project):
     with FileLock(directory_for(project / ".luthier", "shouts") / "watch.lock"):
         result = CliRunner().invoke(app, ["watch", "recipe.yaml", "--once"])
@@ -152,6 +161,9 @@ def test_what_is_wrong_from_the_beginning_ends_it(project):
     Path("recipe.yaml").write_text("luthier: 1\nname: shouts\nsteps: []\n")
     assert CliRunner().invoke(app, ["watch", "recipe.yaml", "--once"]).exit_code == 1
     assert CliRunner().invoke(app, ["watch", "missing.yaml", "--once"]).exit_code == 1
+    Path("recipe.yaml").write_text("luthier: 1\nname: shouts\nsteps:\n- source: jsonl\n  path: old.jsonl\n")
+    without = CliRunner().invoke(app, ["watch", "recipe.yaml"])
+    assert (without.exit_code, "no step reads feedback" in without.stderr) == (1, True)
     assert not Path(".luthier/improve").exists()
 
 

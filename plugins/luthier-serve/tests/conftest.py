@@ -35,7 +35,9 @@ class Server:
         self.model = Path(model).name if model else "toy"
         self._steps, self._errors = room / "steps.log", room / "server.log"
         room.mkdir(exist_ok=True)
-        environment = {**os.environ, "SCRIPTED_LOG": str(self._steps)}
+        environment = {
+            **os.environ, "SCRIPTED_LOG": str(self._steps), "LUTHIER_FEEDBACK": str(room / "feedback.db")
+        }  # fmt: skip
         if not model:
             (room / "toy").mkdir()
             (room / "toy" / "config.json").write_text(json.dumps(settings))

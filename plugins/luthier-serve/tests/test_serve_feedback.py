@@ -87,10 +87,12 @@ def test_feedback_is_listed_and_reviewed(start, tmp_path):
 def test_a_log_that_cannot_be_used_is_told_and_the_server_stays(start, tmp_path):
     (tmp_path / "file").write_text("no directory")
     server = start("--feedback", str(tmp_path / "file" / "feedback.db"))
+    assert server.log.count("cannot make the feedback log") == 1  # told when it starts
     refused = server.http.post("/v1/feedback", json={"prompt": "a", "answer": "b", "vote": 1})
     assert (refused.status_code, refused.json()["error"]["type"]) == (503, "server_error")
     assert server.http.get("/v1/feedback").status_code == server.http.get("/v1/feedback/counts").status_code == 503
     assert server.chat("count 1").choices[0].message.content == "0 "
+    assert server.log.count("cannot make the feedback log") == 4
 
 
 def test_a_server_may_take_none(server, start):

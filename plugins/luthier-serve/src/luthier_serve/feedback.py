@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,6 +22,8 @@ MAX_ROWS = 50
 
 MAX_SEQUENCE = 2**63 - 1
 """What a database counts to."""
+
+log = logging.getLogger("luthier.serve")
 
 State = Literal["new", "accepted", "rejected", "edited"]
 Reply = tuple[int, object]
@@ -52,6 +55,8 @@ class Review(BaseModel):
 class Keeper:
     """Keeps feedback in a log, which is opened when it is first asked for, and again where it could not be.
 
+    Why it cannot be used is told in the server's log too.
+
     Args:
         where: the log's file or URL; None for its default place.
         knows: whether a model's hash is one whose answers feedback may be about.
@@ -62,6 +67,10 @@ class Keeper:
         self._knows = knows
         self._log: FeedbackLog | None = None
         self._opening = threading.Lock()
+
+    def open(self) -> None:
+        """Open the log, so that who starts the server is told at once where it cannot be."""
+        self._use(lambda _: (200, None))
 
     def keep(self, body: bytes) -> Reply:
         """Keep what was posted, on the disk. Blocks, as all of these do."""
@@ -105,9 +114,12 @@ class Keeper:
                 self._log = self._log or FeedbackLog(self._where)
             return work(self._log)
         except FeedbackError as error:
+            if error.status >= 500:
+                log.warning("%s", error.message)
             return error.status, error.to_json()
         except InputError as error:
             # The place of the log, or the history of the champions, is at fault, not who posts.
+            log.warning("%s", error.message)
             told = {"message": error.message, "type": "server_error", "param": None, "code": "log_unavailable"}
             return 503, {"error": told}
 

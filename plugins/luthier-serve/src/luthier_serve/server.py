@@ -93,6 +93,8 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
                 limit_concurrency=CONNECTIONS,
                 timeout_graceful_shutdown=int(settings.limits.drain_seconds) + ENDING_SECONDS,
             )
+            if keeper is not None:
+                await asyncio.to_thread(keeper.open)
             started(f"http://{settings.access.name}:{listener.getsockname()[1]}")
             followers = [
                 asyncio.create_task(Follower(serving.models[name], champion, metrics).follow())

@@ -122,6 +122,21 @@ def improve(wanted: Wanted, tell: Tell = lambda line: None) -> Outcome:
         return _decide(wanted, known, run, rows)
 
 
+def plan_of(wanted: Wanted, home: Path) -> Sequence[Any]:
+    """The plan of a recipe that reads feedback.
+
+    Raises:
+        InputError: if the recipe or the log cannot be used, or the one does not read the other.
+    """
+    planned = luthier.plan(wanted.recipe, home=home, plugins=wanted.plugins)
+    if not feedback_steps(planned):
+        raise InputError(
+            f"{wanted.recipe}: no step reads feedback",
+            "Add one: `source: feedback`. Or only run it: luthier run RECIPE",
+        )
+    return planned
+
+
 def look(wanted: Wanted) -> Known:
     """Find out what is known before anything runs.
 
@@ -129,13 +144,8 @@ def look(wanted: Wanted) -> Known:
         InputError: if the recipe, the log or the champion cannot be used, or what is asked for cannot be compared.
     """
     home = home_of(wanted.recipe, wanted.home)
-    planned = luthier.plan(wanted.recipe, home=home, plugins=wanted.plugins)
+    planned = plan_of(wanted, home)
     steps = feedback_steps(planned)
-    if not steps:
-        raise InputError(
-            f"{wanted.recipe}: no step reads feedback",
-            "Add one: `source: feedback`. Or only run it: luthier run RECIPE",
-        )
     name = name_of(wanted.recipe)
     champion = champion_of(name, home)
     measures = gated_measures(planned)

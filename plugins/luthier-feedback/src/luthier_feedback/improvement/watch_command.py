@@ -24,8 +24,8 @@ Examples:
   luthier watch recipe.yaml --every 1d --min-feedback 200 --evaluate-every 6h
   luthier watch recipe.yaml --once --min-feedback 200     # from cron
 
-It ends with Ctrl-C or SIGTERM, between or within rounds; what was finished is kept. Exit code 4, of --once with
---evaluate-every: the champion is worse than when it was promoted.
+It ends with Ctrl-C or SIGTERM, between or within rounds; what was finished is kept. Exit codes of --once: 0 done, 1 the
+round or the evaluation failed, 3 by a bug, 4 the champion is worse than when it was promoted (--evaluate-every).
 """
 
 app = command_app()
@@ -84,6 +84,9 @@ def watch(
     evaluations = None if evaluate_every is None else read_interval(evaluate_every, "--evaluate-every")
     schedule = Schedule(read_interval(every), min_feedback, once, evaluations)
     done = watch_recipe(wanted, schedule, typer.echo)
+    failed = [record for record in done if record["state"] == "failed"]
+    if failed:  # It was told in its line.
+        raise typer.Exit(3 if any("traceback" in record for record in failed) else 1)
     if any(record["state"] == "worse" for record in done):
         raise GateRefused(
             "the champion is worse than when it was promoted", "It stays champion. See: luthier registry history"

@@ -11,12 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import luthier
 from luthier import InputError, LuthierError
 from luthier_feedback.improvement.evaluating import evaluate
 from luthier_feedback.improvement.outcome import Outcome
 from luthier_feedback.improvement.place import alone, directory_for, home_of, name_of
-from luthier_feedback.improvement.round import Wanted, improve, look
+from luthier_feedback.improvement.round import Wanted, improve, look, plan_of
 from luthier_feedback.improvement.terminal import headline
 
 LOG = "watch.jsonl"
@@ -79,7 +78,7 @@ def watch(
         InputError: if the recipe or the log cannot be used at the beginning, or the recipe is watched already.
     """
     home = home_of(wanted.recipe, wanted.home)
-    luthier.plan(wanted.recipe, home=home, plugins=wanted.plugins)  # What is wrong from the beginning stays wrong.
+    plan_of(wanted, home)  # What is wrong from the beginning stays wrong.
     name = name_of(wanted.recipe)
     directory = directory_for(home, name)
     what = f"{name!r} in {home} is watched already"
