@@ -187,7 +187,7 @@ class _Kept:
         write_json(self._path, {"identity": self._identity, "samples": self._samples})
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment_of(threads: int) -> dict[str, str]:
     """A worker's, but threads wait as their library has them wait: in its turn a model has the machine to itself.
 
     Where they sleep at each barrier of OpenMP, as workers' do, llama.cpp was seen to write 43 tokens a second on two
@@ -215,7 +215,7 @@ def _run(tried: Tried, trial: Trial) -> dict[str, Any]:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            env=_environment(trial.threads),
+            env=environment_of(trial.threads),
             timeout=TIMEOUT,
             check=False,
         )
