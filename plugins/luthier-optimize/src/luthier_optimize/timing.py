@@ -166,7 +166,12 @@ class _Kept:
 
     def __init__(self, path: Path, everyone: Sequence[Tried], trial: Trial) -> None:
         self._path = path
-        what = {"models": sorted(each.model for each in everyone), "trial": asdict(trial), "machine": machine()}
+        what = {
+            "models": sorted(each.model for each in everyone),
+            "trial": asdict(trial),
+            "machine": machine(),
+            "waiting": environment_of(trial.threads).get("OMP_WAIT_POLICY", ""),
+        }
         self._identity = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
         self._rounds = trial.rounds
         self._samples: dict[str, dict[str, float]] = {}
