@@ -183,8 +183,12 @@ def _sqlite(path: Path, *, mode: Mode, timeout: float) -> Engine:
 def _make_room(path: Path) -> None:
     """Make the file where there is none; a directory that is made for it is kept out of version control."""
     try:
-        if not path.parent.exists():
+        # Tried, not looked for first: several may begin one log at once, and only one of them makes its directory.
+        try:
             path.parent.mkdir(parents=True)
+        except FileExistsError:
+            pass
+        else:
             # People's words are not to be committed by accident.
             (path.parent / ".gitignore").write_text("*\n", encoding="utf-8")
         path.touch(mode=0o600)
