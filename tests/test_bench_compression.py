@@ -51,3 +51,19 @@ def test_what_is_judged_is_written_beside_its_target(measuring):
     rows = {row[0]: row[1:4] for row in measuring.targets.rows()}
     assert rows["int8: megabytes"] == ["149", "at most 150", "yes"]
     assert rows["int4: decode"] == ["nan", "at least 1.2", "no"]
+
+
+def test_a_part_that_fails_leaves_the_summary_of_the_others(measuring, tmp_path, monkeypatch, capsys):
+    (tmp_path / "catalogues").mkdir()
+    monkeypatch.setattr(bench, "PURPOSES", tmp_path)
+    monkeypatch.setattr(bench.Bench, "loss", lambda self: {}["kl"])
+    monkeypatch.setattr(bench.Bench, "task", lambda self: self.judge(models.INT4, "prompts of the task", 1000, 1000))
+    page = str(measuring.options.page)
+    monkeypatch.setattr(sys, "argv", ["bench_compression.py", "--parts", "loss", "task", "--page", page])
+    assert bench.main() == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-2:] == [
+        "reached int4: prompts of the task: 1,000 (target: at least 1,000)",
+        "FAILED loss: KeyError: 'kl'",
+    ]
+    assert "Traceback" in printed.err

@@ -99,6 +99,25 @@ def test_an_app_of_one_command_is_a_group_too(install):
     assert call("acme", "greet", "world").output == "hello world\n"
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("explain", "No such command 'explain'. Did you mean 'plan'?"),
+        ("grete", "Did you mean 'acme greet'?"),
+        ("acmee", "Did you mean 'acme'?"),
+        ("list", "Did you mean 'runs list', 'registry list', 'plugins list', 'env list'"),
+        ("zzz", "No such command 'zzz'."),
+    ],
+)
+def test_an_unknown_command_is_told_with_those_that_may_be_meant(install, word, told):
+    install("acme-tools", "acme", APP)
+    install("acme-broken", "broken", BROKEN)
+    result = call(word, "more", "words")
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert ("Did you mean" in result.stderr) == (word != "zzz")
+
+
 @pytest.mark.usefixtures("without_installed_commands")
 def test_without_commands_of_plugins_there_is_no_such_group():
     assert "Commands of plugins" not in call("--help").output

@@ -87,6 +87,8 @@ def test_counts_and_metrics():
     assert formatting.format_metrics({"loss": 2.31449, "tokens_per_second": 1234.5, "c": 0, "d": 1}) == (
         "loss 2.314  tokens_per_second 1,234  c 0"
     )
+    distilled = {"teacher_kl_before": 1.5, "valid_loss": 2.0, "train_loss": 1.9, "tokens": 5000, "teacher_kl": 0.25}
+    assert formatting.format_metrics(distilled) == "teacher_kl_before 1.5  teacher_kl 0.25  valid_loss 2"
 
 
 def test_a_meter_tells_rate_and_time_left():

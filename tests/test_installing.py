@@ -108,7 +108,7 @@ def test_the_change_is_shown_and_made_only_if_it_is_wanted(place):
     refused = place.luthier("install", "acme-shout", answer="n\n")
     assert refused.returncode == 1
     assert "  install    acme-shout 1.0\n  install    acme-library 1.0\n" in refused.stdout
-    assert "nothing was changed" in refused.stdout
+    assert "nothing was changed" in refused.stderr
     told = json.loads(place.luthier("install", "acme-shout", "--json").stdout)
     assert told["applied"] is False
     assert [change["name"] for change in told["changes"]] == ["acme-shout", "acme-library"]
@@ -120,6 +120,9 @@ def test_the_change_is_shown_and_made_only_if_it_is_wanted(place):
     assert place.installed() == {"acme_shout-1.0.dist-info", "acme_library-1.0.dist-info"}
     assert "nothing changes" in place.luthier("install", "acme-shout").stdout
 
+    unasked = place.luthier("uninstall", "acme-shout")
+    assert (unasked.returncode, "answer beforehand: --yes" in unasked.stderr) == (1, True)
+    assert "acme_shout-1.0.dist-info" in place.installed()
     gone = place.luthier("uninstall", "acme-shout", "--yes")
     assert gone.returncode == 0, gone.stderr
     assert "  remove     acme-shout 1.0" in gone.stdout

@@ -195,6 +195,25 @@ def test_rows_have_names_of_their_own() -> None:
     assert len(set(names)) == len(names)
 
 
+def test_a_recipe_that_fails_leaves_the_rows_of_the_others(tmp_path, monkeypatch, capsys) -> None:
+    _, first, second = bench.ROWS[:3]
+    page = tmp_path / "page.md"
+    page.write_text(f"{bench.TABLE.begin}\n{tables.END}\n", encoding="utf-8")
+    (tmp_path / "purposes" / "catalogues").mkdir(parents=True)
+    cells = [second.purpose, second.model, second.data, *["-"] * (len(bench.HEADINGS) - 3)]
+    monkeypatch.setattr(bench, "EXAMPLES", tmp_path)
+    monkeypatch.setattr(bench, "finished", lambda path: 1 / (path != first.path))
+    monkeypatch.setattr(bench, "cells", lambda row, run: cells)
+    only = [row.path.stem for row in (first, second)]
+    monkeypatch.setattr(sys, "argv", ["bench_quality.py", "--only", *only, "--page", str(page)])
+    assert bench.main() == 1
+    printed = capsys.readouterr()
+    assert f"| {second.purpose} |" in printed.out
+    assert printed.out.splitlines()[-1] == f"FAILED {Path(first.recipe)}: ZeroDivisionError: division by zero"
+    assert "Traceback" in printed.err
+    assert dataclasses.replace(bench.TABLE, page=page).rows() == [cells]
+
+
 def test_a_measured_row_takes_the_place_of_its_last_and_leaves_the_others(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     table = dataclasses.replace(bench.TABLE, page=page)

@@ -26,8 +26,9 @@ def format_count(value: float) -> str:
 
 
 def format_metrics(metrics: Mapping[str, float], limit: int = KEY_METRICS) -> str:
-    """The first few metrics: `loss 2.314  tokens/s 910`."""
-    return "  ".join(f"{name} {format_number(value)}" for name, value in list(metrics.items())[:limit])
+    """The first few metrics: `loss 2.314  tokens/s 910`. After `NAME_before` comes NAME, whenever it was recorded."""
+    names = [each for name in metrics for each in (name, name.removesuffix("_before")) if each in metrics]
+    return "  ".join(f"{name} {format_number(metrics[name])}" for name in list(dict.fromkeys(names))[:limit])
 
 
 def format_number(value: float) -> str:

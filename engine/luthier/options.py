@@ -2,16 +2,21 @@
 
 A command group of `luthier_commands` annotates its parameters with them: `home: HomeOption = None`. `PluginOption`
 names one-file plugins, which `luthier.plugin_files` finds; `RuntimeOption` and `SettingsOption` say what loads a model,
-and with which parameters, which `runtime_parameters` reads. `command_app` is the app of a single command.
+and with which parameters, which `runtime_parameters` reads. `confirm` asks before what cannot be undone, but for
+`YesOption`. `command_app` is the app of a single command.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from luthier.errors import InputError
 
 PluginOption = Annotated[
     list[Path],
@@ -36,6 +41,7 @@ SettingsOption = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter of the runtime. May be given several times."),
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def command_app() -> typer.Typer:
@@ -59,3 +65,41 @@ def runtime_parameters(settings: Sequence[str]) -> dict[str, Any]:
     from luthier.substitution import parse_override
 
     return dict(map(parse_override, settings))
+
+
+def confirm(question: str, *, default: bool = False) -> None:
+    """Ask on stderr whether to go on, and end the command with exit code 1 where the answer is no.
+
+    Args:
+        question: with its question mark.
+        default: the answer that Enter alone gives.
+
+    Raises:
+        InputError: if nobody answers, as without a terminal; the remedy is `YesOption`'s --yes.
+    """
+    with asking("Without a terminal, answer beforehand: --yes"):
+        agreed = typer.confirm(question, default=default, err=True)
+    if not agreed:
+        typer.echo("nothing was changed", err=True)
+        raise typer.Exit(1)
+
+
+@contextmanager
+def asking(remedy: str) -> Iterator[None]:
+    """Within it typer's prompts may ask; where the input ends before an answer, that is an error with a remedy.
+
+    Raises:
+        InputError: if the input ends.
+        KeyboardInterrupt: if somebody presses Ctrl-C instead.
+    """
+    if hasattr(signal, "siginterrupt"):
+        # polars, once it is loaded, has the system go on with what it read for us after Ctrl-C.
+        signal.siginterrupt(signal.SIGINT, True)
+    try:
+        yield
+    except typer.Abort as abort:
+        # typer has one exception for both, raised from neither.
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        typer.echo(err=True)  # The question's line has no end yet.
+        raise InputError("the input ended, so nobody answers", remedy) from None

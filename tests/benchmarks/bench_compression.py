@@ -13,8 +13,8 @@ leaves the others. The parts, whose tables are written into docs/compression.md 
     profile  where the time of a token goes in ours, by operator
 
 What the rounds measured is kept in the store's directory, so that a part that was stopped goes on. llama.cpp takes part
-where llama-cpp-python is installed. Exit code 1 if a target is missed or a model failed; the last lines say which. The
-targets of speed are for a machine that does nothing else.
+where llama-cpp-python is installed. Exit code 1 if a target is missed, or a model or a part failed; the last lines say
+which. The targets of speed are for a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ from compression_models import (
     source,
 )
 from compression_speed import bandwidth, profile, weight_bytes
+from failures import noted
 from tables import Table
 from targets import Outcome
 
@@ -77,7 +78,7 @@ class Bench:
     Attributes:
         options: of the command line.
         outcomes: figures beside their targets.
-        failures: why a model could not be made or measured.
+        failures: why a model could not be made or measured, or a part ended early.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -269,7 +270,7 @@ PARTS = ("loss", "task", "speed", "profile")
 
 
 def main() -> int:
-    """Measure, print and write; exit code 1 if a target is missed or a model failed."""
+    """Measure, print and write; exit code 1 if a target is missed, or a model or a part failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     there = runnable()
     parser.add_argument("--parts", choices=PARTS, nargs="+", default=list(PARTS))
@@ -288,7 +289,8 @@ def main() -> int:
         runpy.run_path(str(PURPOSES / "catalogues.py"), run_name="__main__")
     bench = Bench(options)
     for part in options.parts:
-        getattr(bench, part)()
+        with noted(part, bench.failures):
+            getattr(bench, part)()
     for outcome in bench.outcomes:
         print(f"{'reached' if outcome.reached else 'MISSED '} {outcome}")
     for failure in bench.failures:

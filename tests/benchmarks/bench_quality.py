@@ -5,6 +5,8 @@
 
 Every step is cached in the recipes' store, so a second run prints at once. `before` is the base model on the same
 examples unless the row says otherwise; the interval is that of the difference, by the gates' paired bootstrap.
+
+Rows are written as soon as their recipe has run. Exit code 1 if a recipe failed; the last lines say which.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ import argparse
 import os
 import platform
 import runpy
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from failures import noted
 from tables import Table, markdown
 
 import luthier
@@ -304,7 +308,7 @@ def _described(row: Row) -> list[str]:
 def _records(run: luthier.Run, validator: str, subject: str) -> Sequence[Mapping[str, Any]]:
     report = run.report(validator, subject)
     if report is None:
-        raise SystemExit(f"bench_quality: {run.id} has no report of {validator} on {subject}")
+        raise LookupError(f"the run {run.id} has no report of {validator} on {subject}")
     return report.metric_records()
 
 
@@ -321,26 +325,36 @@ def interval(
     return found
 
 
-def write(rows: Iterable[list[str]], table: Table = TABLE) -> None:
+def write(rows: Iterable[list[str]], table: Table) -> None:
     """Put rows into the table, with the machine."""
     where = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
     table.write(rows, f"`make bench-quality`, {where}.", order=map(_described, ROWS))
 
 
-def main() -> None:
-    """Run the recipes and show what they reached."""
+def main() -> int:
+    """Run the recipes and show what they reached; exit code 1 if one failed."""
     names = sorted({row.path.parent.name if row.path.stem == "recipe" else row.path.stem for row in ROWS})
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    wanted = parser.parse_args().only
+    parser.add_argument("--page", type=Path, default=PAGE, help="with the table's markers")
+    options = parser.parse_args()
+    table = replace(TABLE, page=options.page)
     if not (EXAMPLES / "purposes" / "catalogues").is_dir():
         runpy.run_path(str(EXAMPLES / "purposes" / "catalogues.py"), run_name="__main__")
-    chosen = [row for row in ROWS if {row.path.stem, row.path.parent.name} & set(wanted)]
-    runs = {path: finished(path) for path in dict.fromkeys(row.path for row in chosen)}
-    rows = [cells(row, runs[row.path]) for row in chosen]
+    chosen = [row for row in ROWS if {row.path.stem, row.path.parent.name} & set(options.only)]
+    rows: list[list[str]] = []
+    failures: list[str] = []
+    for path in dict.fromkeys(row.path for row in chosen):
+        with noted(str(path.relative_to(EXAMPLES)), failures):
+            run = finished(path)
+            found = [cells(row, run) for row in chosen if row.path == path]
+            write(found, table)
+            rows += found
     print(markdown(HEADINGS, rows))
-    write(rows)
+    for failure in failures:
+        print(f"FAILED {failure}")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

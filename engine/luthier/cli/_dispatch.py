@@ -73,6 +73,25 @@ class Root(Group):
         """A command; a plugin's is imported when it is called, not here."""
         return self.commands.get(cmd_name) or self._of_plugins.get(cmd_name)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the arguments name; the error of one that is not there names those that may be meant."""
+        if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            meant = self._meant(ctx, args[0])
+            if meant:
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {', '.join(map(repr, meant))}?")
+        return super().resolve_command(ctx, args)
+
+    def _meant(self, ctx: Any, word: str) -> list[str]:
+        """The commands whose last word is the one nearest to a word: `runs list` and others of `list`."""
+        from luthier.suggest import closest
+
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        groups = {name: each for name, each in commands.items() if isinstance(each, Group)}
+        paths = [*commands, *(f"{name} {own}" for name, each in groups.items() for own in each.list_commands(ctx))]
+        last = {path: path.split()[-1] for path in paths}
+        nearest = closest(word, last.values())
+        return [path for path in paths if last[path] == nearest]
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands to the help page, the plugins' in a section of their own."""
         sections = {"Commands": self.commands, "Commands of plugins": self._of_plugins}

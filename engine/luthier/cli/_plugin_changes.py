@@ -15,6 +15,7 @@ from luthier.cli._options import FindLinksOption, JsonOption, NoIndexOption, reg
 from luthier.cli._output import print_json, warn
 from luthier.cli._plugin_state import describe_plugin
 from luthier.errors import InputError
+from luthier.options import YesOption, confirm
 
 if TYPE_CHECKING:
     from luthier.installing import Plan
@@ -45,8 +46,6 @@ Examples:
 
 STAGE is a stage's name in recipes, or what it is made of: clean, cleaner, cleaners. Stages that plugins add count too.
 """
-
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -160,9 +159,8 @@ def _agreed(plan: Plan, verb: str, *, yes: bool, as_json: bool) -> bool:
     for change in plan.changes:
         typer.echo(f"  {change.action:<10} {change.name} {_versions(change.before, change.after)}")
     _tell_breaks(plan)
-    if not yes and not typer.confirm(f"{verb}?".capitalize(), default=not plan.breaks):
-        typer.echo("nothing was changed")
-        raise typer.Exit(1)
+    if not yes:
+        confirm(f"{verb}?".capitalize(), default=not plan.breaks)
     return True
 
 

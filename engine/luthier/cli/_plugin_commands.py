@@ -104,6 +104,13 @@ class LazyCommand(Group):
         super().__init__(name=command.name, help=command.short_help)
         self._command = command
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Its commands, which loads it; none of one that cannot be loaded, which calling it tells."""
+        try:
+            return list(self._command.load().commands)
+        except (InputError, BrokenCommand):
+            return []
+
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Load the command, and parse its arguments."""
         return self._command.load().make_context(info_name, args, parent=parent, **extra)

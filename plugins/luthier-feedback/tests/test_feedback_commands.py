@@ -5,7 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +79,10 @@ def test_rows_are_reviewed_without_a_terminal(log, body, call):
     assert isinstance(call("review", "--edit", "x", fails=1).exception, InputError)
     assert isinstance(call("review", "r0", "--accept", "--reject", fails=1).exception, InputError)
     assert isinstance(call("review", "nobody", "--accept", fails=1).exception, InputError)
+    post(log, body(id="new"))
+    unasked = call("review", fails=1).exception
+    assert isinstance(unasked, InputError)
+    assert "--accept or --reject" in unasked.remedy
 
 
 def test_an_export_is_imported_as_it_was(log, body, call, tmp_path):
@@ -170,13 +178,38 @@ def test_what_is_past_its_retention_is_purged_and_nothing_without_a_word(log, bo
     post(log, body(id="old", keep_until="2020-01-01T00:00:00Z"))
     post(log, body(id="young", keep_until="2099-01-01T00:00:00Z"))
     post(log, body(id="ever"))
-    call("purge", "--expired", input="n\n", fails=1)
+    assert "nothing was changed" in call("purge", "--expired", input="n\n", fails=1).stderr
+    unasked = call("purge", "--expired", fails=1).exception
+    assert isinstance(unasked, InputError)
+    assert "--yes" in unasked.remedy
     assert len(list(log.rows())) == 3
     told = call("purge", "--expired", input="y\n").output
     assert "removed 1 rows" in told
     assert "no run saw them" in told
     assert [row.id for row in log.rows()] == ["young", "ever"]
     assert isinstance(call("purge", fails=1).exception, InputError)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to one process")
+def test_ctrl_c_ends_a_question_at_once(tmp_path, body):
+    # Python leaves a SIGINT ignored that its parent ignores.
+    code = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfrom luthier.cli import main\nmain()"
+    )
+    with FeedbackLog(tmp_path / "f.db") as log:
+        post(log, body(person="alice"))
+        command = [sys.executable, "-c", code, "feedback", "purge", "--person", "alice", "--log", log.place]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as asks:
+            assert asks.stderr is not None
+            while asks.stderr.read(1) != b"]":
+                assert asks.poll() is None
+            time.sleep(0.2)  # From the question's last character to the reading of the answer.
+            asks.send_signal(signal.SIGINT)
+            assert asks.wait(timeout=60) == 130  # Its input does not end.
+            assert b"interrupted" in asks.stderr.read()
+        assert [row.person for row in log.rows()] == ["alice"]
 
 
 def test_a_purge_beside_a_reader_says_that_bytes_are_left(tmp_path, body):

@@ -326,7 +326,8 @@ def test_two_at_once_are_one_and_a_clear_error_or_come_one_after_the_other(proje
         (("{right: {at_least: 0.2}}", "{share: {at_least: 0.2}}"), ("--metric", "held-back.share"), "without examples"),
         (("wrong: {at_most: 0.9}", "wrong: {at_most: 0.9, at_least: 0}"), ("--metric", "frozen.wrong"), "both sides"),
         ((), ("--tolerance", "frozen.rihgt=1%"), "no gate of the recipe names 'frozen.rihgt'"),
-        ((), ("--tolerance", "-1"), "'-1' is none"),
+        ((), ("--tolerance", "-1"), "'-1' does not say how much worse"),
+        ((), ("--tolerance", "abc"), "STEP.METRIC=0.01. None is negative."),
         (("gate: {right: {at_least: 0.2}}", "gate: {right: {at_lest: 0.2}}"), (), "at_lest"),
     ],
 )

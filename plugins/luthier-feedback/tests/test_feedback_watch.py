@@ -135,10 +135,29 @@ def test_a_round_waits_for_enough_feedback(project, rounds):
     rounds(clock, 0.0)
     watch(Wanted(Path("recipe.yaml")), Schedule(60.0, min_feedback=4, once=True), told.append)
     assert clock.began == []
-    assert "waiting: 3 rows of feedback are new, 4 are wanted" in told[0]
+    assert "waiting: 3 acts of feedback are new, 4 are wanted" in told[0]
     watch(Wanted(Path("recipe.yaml")), Schedule(60.0, min_feedback=3, once=True), told.append)
     assert clock.began == [0.0]
     assert [each["state"] for each in watched(project)] == ["waiting", "refused"]
+
+
+def test_a_comparison_is_waited_for_as_one(project, rounds):
+    recipe = (project / "recipe.yaml").read_text()
+    (project / "recipe.yaml").write_text(recipe.replace("source: feedback", "source: feedback\n    kind: pairs"))
+    with FeedbackLog() as log:
+        log.add_all(
+            Feedback(prompt=f"oak {n}", answer=answer, vote=vote, comparison=f"c{n}", consent=True)
+            for n in range(2)
+            for answer, vote in (("OAK", 1), ("?", -1))
+        )
+    clock, told = Clock(naps=1), []
+    rounds(clock, 0.0)
+    watch(Wanted(Path("recipe.yaml")), Schedule(60.0, min_feedback=6, once=True), told.append)
+    # Three corrections, and two comparisons of two rows.
+    assert "waiting: 5 acts of feedback are new, 6 are wanted" in told[0]
+    assert watched(project)[0]["rows"] == {"usable": 7, "new": 7, "undecided": 7}
+    watch(Wanted(Path("recipe.yaml")), Schedule(60.0, min_feedback=5, once=True), told.append)
+    assert clock.began == [0.0]
 
 
 @pytest.mark.parametrize(("error", "code"), [(InputError("the log is gone"), 1), (ValueError("a bug"), 3)])

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 import luthier
 from luthier.cli import app
+from luthier_optimize.outcome import Outcome, Tried
+from luthier_optimize.page import write_page
 
 pytestmark = pytest.mark.usefixtures("inside")
 PLUGIN = "plugins.d/bigrams.py"
@@ -133,6 +135,23 @@ def test_the_page_is_one_file_with_every_route(searched, bench):
     for each in searched.outcome["tried"]:
         assert each["label"].replace(">", "&gt;") in page
     assert page.count("<circle") == len([each for each in searched.outcome["tried"] if not each["error"]])
+    assert "<h1>latest:bigrams</h1>" in page
+    assert "in a process of its own, once. " in page
+
+
+def test_a_model_that_is_a_directory_is_titled_by_its_name(searched, tmp_path):
+    record = dict(searched.outcome)
+    record.pop("version", None)
+    tried = [Tried(**each) for each in record.pop("tried")]
+    (tmp_path / "mine").mkdir()
+    given = str(tmp_path / "mine" / "")
+    outcome = Outcome(**record | {"model": given, "baseline": Tried(**record["baseline"]), "tried": tried})
+    outcome.timing["rounds"] = 3
+    page = write_page(outcome, tmp_path).read_text(encoding="utf-8")
+    assert "<h1>mine</h1>" in page
+    assert "<title>mine: optimized for size" in page
+    assert page.count(given) == 1
+    assert "in a process of its own, 3 times, in rounds" in page
 
 
 # --- what the user got wrong --------------------------------------------------------------------------

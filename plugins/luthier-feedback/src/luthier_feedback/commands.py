@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from luthier.options import YesOption, asking, confirm
+
 if TYPE_CHECKING:
     from luthier_feedback.database import Mode
     from luthier_feedback.log import FeedbackLog
@@ -137,7 +139,8 @@ def review(
             reviewed = [opened.review(each.id, verdict) for each in list(chosen)]
             typer.echo(f"{verdict}: {len(reviewed):,}")
         else:
-            said = ask_reviewer(opened, chosen, lambda question: str(typer.prompt(question)))
+            with asking("Without a terminal, review without seeing the rows: --accept or --reject"):
+                said = ask_reviewer(opened, chosen, lambda question: str(typer.prompt(question)))
             typer.echo(", ".join(f"{name}: {count}" for name, count in said.items()) or "nothing to review")
 
 
@@ -207,7 +210,7 @@ def purge(
             "[default: LUTHIER_HOME, else ./.luthier]",
         ),
     ] = [],  # noqa: B006 - typer copies it
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     log: LogOption = None,
     as_json: JsonOption = False,
@@ -227,7 +230,7 @@ def purge(
         seen = [each for home in (homes or (None,)) for each in runs_that_saw(ids, home)] if ids else []
         if not dry_run:
             if ids and not yes:
-                typer.confirm(f"Remove {len(ids):,} rows from {opened.place}?", abort=True, err=True)
+                confirm(f"Remove {len(ids):,} rows from {opened.place}?")
             ids = opened.purge(person=person, expired=expired)
     if as_json:
         _print_json({"dry_run": dry_run, "rows": ids, "runs": [each.to_json() for each in seen]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import polars as pl
@@ -11,7 +11,7 @@ import polars as pl
 from luthier import Context, InputError
 from luthier_feedback.documents import Document, Kind, Made, cap, make_documents, recent
 from luthier_feedback.log import FeedbackLog
-from luthier_feedback.quarantine import Rules, release
+from luthier_feedback.quarantine import Rules, comparison_of, release
 
 TABLE = "feedback"
 """The table of a source step: `row` (an id), `use` (`train`, `held-out` or `none`), `document`, `reason`."""
@@ -47,15 +47,15 @@ def read_feedback_documents(
         yield _frame(documents[start : start + ROWS_A_FRAME], held_out)
 
 
-def usable_rows(log: str | None, kind: Kind, rules: Rules, max_per_source: int | None) -> set[str]:
-    """The ids of the rows that the source would make documents of now.
+def usable_rows(log: str | None, kind: Kind, rules: Rules, max_per_source: int | None) -> dict[str, Hashable]:
+    """The ids of the rows that the source would make documents of now, each with its comparison; see `comparison_of`.
 
     Raises:
         InputError: if there is no log.
     """
     with FeedbackLog(log, mode="read") as opened:
         documents, _ = _select(opened, kind, rules, max_per_source)
-    return {row.id for document in documents for row in document.rows}
+    return {row.id: comparison_of(row) for document in documents for row in document.rows}
 
 
 def count_held_out(

@@ -68,17 +68,25 @@ def _flood(rows: Sequence[Row], key: Callable[[Row], Hashable], limit: int) -> s
     for row in rows:
         if row.state == "new" and key(row) is not None:
             shared[key(row)].append(row)
-    return {row.id for those in shared.values() if _acts(those) > limit for row in those}
+    return {row.id for those in shared.values() if count_acts(map(comparison_of, those)) > limit for row in those}
 
 
-def _acts(rows: Sequence[Row]) -> int:
+def comparison_of(row: Row) -> Hashable:
+    """What a person's votes on the two answers of a comparison share; None of any other row."""
+    voted = row.comparison and row.correction is None
+    return (row.person, row.comparison, key_of(row.prompt)) if voted else None
+
+
+def count_acts(comparisons: Iterable[Hashable]) -> int:
     """How many acts of feedback rows are: a person's votes on the two answers of a comparison are one.
 
     No more than two rows count as one, whatever they say of themselves.
+
+    Args:
+        comparisons: of each row, what `comparison_of` gives.
     """
-    voted = [row for row in rows if row.comparison and row.correction is None]
-    sides = Counter((row.person, row.comparison, key_of(row.prompt)) for row in voted)
-    return len(rows) - sum(count > 1 for count in sides.values())
+    counts = Counter(comparisons)
+    return counts.total() - sum(count > 1 for comparison, count in counts.items() if comparison is not None)
 
 
 def _person_and_day(row: Row) -> Hashable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -50,6 +51,7 @@ def page_context(outcome: Outcome) -> dict[str, Any]:
     chosen = outcome.named(outcome.chosen) if outcome.chosen else None
     return {
         "outcome": outcome,
+        "model": _name_of(outcome.model),
         "chosen": chosen,
         "summary": summary(chosen) if chosen else "",
         "goal": OBJECTIVES[outcome.goal].title,
@@ -59,6 +61,11 @@ def page_context(outcome: Outcome) -> dict[str, Any]:
         "left_out": [each for each in outcome.tried if each.left_out],
         "figure": figure(outcome),
     }
+
+
+def _name_of(model: str) -> str:
+    """A model for people: of a directory or a file its name, of a run, a step or a location what was given."""
+    return Path(os.path.abspath(model)).name or model if os.path.exists(model) else model
 
 
 def figure(outcome: Outcome) -> str:

@@ -123,7 +123,11 @@ def read_tolerances(given: list[str]) -> tuple[Tolerance, dict[str, Tolerance]]:
         name, equals, amount = text.rpartition("=")
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*", amount)
         if match is None or (equals and not name.strip()):
-            raise InputError(f"--tolerance: {text!r} is none", "Write 5%, 0.01, or STEP.METRIC=0.01.")
+            raise InputError(
+                f"--tolerance: {text!r} does not say how much worse a metric may be",
+                "Write a share of the champion's value, 5%; an amount in the metric's unit, 0.01; or either of one "
+                "metric, STEP.METRIC=0.01. None is negative.",
+            )
         found = Tolerance(float(match[1]) / (100 if match[2] else 1), relative=bool(match[2]))
         if equals:
             own[name.strip()] = found

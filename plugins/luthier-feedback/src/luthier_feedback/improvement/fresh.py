@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Set
 from datetime import datetime
 from typing import Any
 
@@ -12,13 +12,13 @@ from luthier_feedback.quarantine import Rules
 from luthier_feedback.seen import rows_used
 
 
-def usable_now(steps: Iterable[Any]) -> set[str]:
-    """The ids of the rows that any of the recipe's `feedback` steps would use now.
+def usable_now(steps: Iterable[Any]) -> dict[str, Hashable]:
+    """The ids of the rows that any of the recipe's `feedback` steps would use now, each with its comparison.
 
     Raises:
         InputError: if there is no log.
     """
-    found: set[str] = set()
+    found: dict[str, Hashable] = {}
     for step in steps:
         config = step.config
         found |= usable_rows(config["log"], config["kind"], _rules(config), config["max_per_source"])
@@ -48,7 +48,7 @@ def _rules(config: Mapping[str, Any]) -> Rules:
     return Rules(config["reviewed"], config["max_daily_per_source"], config["max_daily_per_person"])
 
 
-def new_since(usable: set[str], run: Run | None) -> set[str] | None:
+def new_since(usable: Set[str], run: Run | None) -> Set[str] | None:
     """Of these rows those that a run did not use: all without a run; None where its record is gone, so nobody knows."""
     used = rows_used(run) if run else {}
     return None if used is None else usable - used.keys()

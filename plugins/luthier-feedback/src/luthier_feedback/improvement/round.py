@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from luthier_feedback.improvement.outcome import Against, Outcome, Verdict, read
 from luthier_feedback.improvement.page import page_path, write_page
 from luthier_feedback.improvement.place import alone, champion_of, directory_for, home_of, name_of, told_plugins
 from luthier_feedback.improvement.rounds import look_back
+from luthier_feedback.quarantine import count_acts
 from luthier_feedback.seen import runs_in
 
 Tell = Callable[[str], None]
@@ -65,7 +67,7 @@ class Known:
         planned: the plan.
         measures: the metrics of its gates.
         asked: the one that must be better; None without a champion.
-        usable: the ids of the rows of feedback that can be learnt from now.
+        usable: the ids of the rows of feedback that can be learnt from now, each with its comparison, if it is of one.
         decided: the newest run that a round decided on, and what it decided; None before the first.
     """
 
@@ -75,7 +77,7 @@ class Known:
     planned: Sequence[Any]
     measures: Sequence[Measure]
     asked: Measure | None
-    usable: set[str]
+    usable: Mapping[str, Hashable]
     decided: tuple[Run, Mapping[str, Any]] | None
 
     @property
@@ -86,13 +88,26 @@ class Known:
 
     def rows(self) -> dict[str, int | None]:
         """How many rows are usable, new since the champion, and not decided on."""
+        new, undecided = (None if each is None else len(each) for each in (self._new, self._undecided))
+        return {"usable": len(self.usable), "new": new, "undecided": undecided}
+
+    def undecided_acts(self) -> int | None:
+        """How many acts of feedback no round decided on: the two votes of a comparison are one."""
+        if self._undecided is None:
+            return None
+        return count_acts(self.usable[row] for row in self._undecided)
+
+    @cached_property
+    def _new(self) -> Set[str] | None:
         try:
-            new = new_since(self.usable, self.champion.run if self.champion else None)
+            return new_since(self.usable.keys(), self.champion.run if self.champion else None)
         except InputError:
-            new = None  # Somebody removed the run; its model is there all the same.
-        last = new_since(self.usable, self.decided[0]) if self.decided else self.usable
-        undecided = None if new is None or last is None else len(new & last)
-        return {"usable": len(self.usable), "new": None if new is None else len(new), "undecided": undecided}
+            return None  # Somebody removed the run; its model is there all the same.
+
+    @cached_property
+    def _undecided(self) -> Set[str] | None:
+        last = new_since(self.usable.keys(), self.decided[0] if self.decided else None)
+        return None if self._new is None or last is None else self._new & last
 
 
 def improve(wanted: Wanted, tell: Tell = lambda line: None) -> Outcome:

@@ -39,7 +39,13 @@ def watch(
         str, typer.Option(metavar="TIME", help="From the beginning of a round to that of the next: 30m, 12h, 1d.")
     ] = "1d",
     min_feedback: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Do nothing with fewer rows that no round decided on yet.")
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Do nothing with less feedback that no round decided on yet: each vote and each correction counts, "
+            "and a comparison of two answers once.",
+        ),
     ] = 1,
     evaluate_every: Annotated[
         str | None,

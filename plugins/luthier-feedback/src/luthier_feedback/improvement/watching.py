@@ -28,7 +28,7 @@ class Schedule:
 
     Attributes:
         every: seconds from the beginning of one to that of the next; one that takes longer is followed at once.
-        min_feedback: rows that no round decided on yet; with fewer a round does nothing.
+        min_feedback: acts of feedback that no round decided on yet; with fewer a round does nothing.
         once: end after the first.
         evaluate_every: seconds from the beginning of one evaluation of the champion to that of the next; None for
             none.
@@ -110,11 +110,11 @@ def _tasks(wanted: Wanted, schedule: Schedule, now: float) -> list[Task]:
 
 def one_round(wanted: Wanted, min_feedback: int) -> dict[str, Any]:
     """What became of a round, as the log keeps it."""
-    rows = look(wanted).rows()
-    undecided = rows["undecided"]
+    known = look(wanted)
+    undecided = known.undecided_acts()
     if undecided is not None and undecided < min_feedback:
-        told = f"waiting: {undecided:,} rows of feedback are new, {min_feedback:,} are wanted"
-        return _record("waiting", told, rows=rows)
+        told = f"waiting: {undecided:,} acts of feedback are new, {min_feedback:,} are wanted"
+        return _record("waiting", told, rows=known.rows())
     return _record_of(improve(wanted))
 
 
