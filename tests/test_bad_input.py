@@ -89,7 +89,7 @@ def test_a_step_that_names_a_refused_validator_is_no_crash(project):
     edit(project, "{at_least: 0.99}", "{at_least: 0.99}\n  - validate: accuracy\n    id: again\n    from: agreement")
     code, said = call("plan", "recipe.yaml")
     assert code == 1
-    assert "nothing was exported" in said
+    assert "was not exported" in said
 
 
 def test_parity_is_measured_against_what_was_exported(project):

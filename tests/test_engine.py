@@ -330,7 +330,7 @@ def test_a_recipe_built_in_python_runs(project):
         ("  - source: words\n  - format: riddles\n  - clean: longer\n", "of the form documents"),
         (
             "  - source: words\n  - architecture: parrot\n  - format: riddles\n  - validate: agreement\n",
-            "nothing was exported",
+            "was not exported",
         ),
     ],
 )

@@ -73,6 +73,30 @@ def test_a_quantizer_gives_what_it_takes_and_is_compared_with_what_was_there_bef
         luthier.run(recipe, display=False, jobs=1)
 
 
+def test_in_a_branch_a_model_is_compared_with_what_that_branch_began_with(quantizing):
+    recipe = quantizing("", "  - quantize: pack\n")
+    text = recipe.read_text()
+    again = text[text.index("  - tune: teach") : text.index("  - export: freeze")]
+    again = again.replace("teach", "teach\n    id: other")
+    recipe.write_text(f"""{text}
+{again}  - validate: accuracy
+    id: unexported
+  - export: freeze
+    id: frozen
+  - validate: agreement
+    id: of-other
+  - validate: accuracy
+    id: of-both
+    from: pack
+""")
+    nodes = {node.node.id: node.node for node in luthier.plan(recipe)}
+    assert nodes["of-other"].inputs["reference"] is nodes["other"]
+    assert nodes["agreement"].inputs["reference"] is nodes["teach"]
+    assert nodes["of-both@reference"].inputs["subject"] is nodes["teach"]
+    assert "unexported@reference" not in nodes
+    assert nodes["of-both@base"].inputs["subject"] is nodes["unexported@base"].inputs["subject"]
+
+
 def test_a_model_that_was_quantized_can_be_validated_without_an_export(quantizing):
     recipe = quantizing()
     text = recipe.read_text().replace("  - export: freeze\n", "  - quantize: round-off\n    answers: 0\n")

@@ -39,7 +39,7 @@ class Stage:
         contract: the version of what the engine promises it; part of every step's key.
         key: the reserved key of other stages' steps that names a component of it (`runtime`), where recipes do not
             list it.
-        lossy: the model that the first such step of a recipe is given is the `reference`.
+        lossy: what the first such step was given, of those that a model came through, is its `reference`.
     """
 
     name: str

@@ -135,10 +135,10 @@ def luthier_quantizers() -> Iterable[ComponentFunction]:
     """Give the quantizers: a model or an ONNX model in, the same with fewer bits a weight out.
 
     A quantizer asks for `model` or for `onnx` and gives the same kind, in the same form; it asks for `data`
-    (calibration) and `ctx` if it wants, and writes the whole result into `ctx.output`. What the first one of a recipe
-    was given is the `reference` that validators compare with. One that takes a `model` writes the weights as they are
-    after quantization, in floating point, so that every runtime shows what was lost; how an exporter learns of their
-    integers is between the two.
+    (calibration) and `ctx` if it wants, and writes the whole result into `ctx.output`. What the first one that a model
+    came through was given is the `reference` that validators compare it with. One that takes a `model` writes the
+    weights as they are after quantization, in floating point, so that every runtime shows what was lost; how an
+    exporter learns of their integers is between the two.
     """
     raise NotImplementedError
 

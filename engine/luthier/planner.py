@@ -115,15 +115,15 @@ class _Builder:
         self._walk.append(Node((step,), task, kind, form, inputs, traits, environment=environment))
         if kind == "report":
             check_bounds(self._walk, step, ["candidate"])
-        self._walk.note_base(step.component.inputs)
 
     def add_unread(self, stage: Stage | None) -> None:
         """Let what follows find what a step that could not be read would have given."""
         if stage is None or stage.gives == "same":
             self._walk.unknown = True
         elif stage.gives not in (None, "report"):
-            self._walk.append(Node((), "directory", stage.gives, ""))
-            self._walk.note_base(stage.inputs)
+            newest = self._walk.newest
+            made_of = {name: newest[name] for name in stage.inputs if name in ("model", "onnx") and name in newest}
+            self._walk.append(Node((), "directory", stage.gives, "", made_of))
 
     def _add_frame(self, step: StepSpec, inputs: dict[str, Node], form: str) -> None:
         before = inputs.get("data")

@@ -6,7 +6,7 @@ validator on one subject. Its key is a hash of everything its result depends on;
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -70,6 +70,18 @@ class Node:
             return CHAMPIONS_NODE
         subject = "" if self.subject in (None, "candidate") else self.subject
         return "@".join(filter(None, [self.step.id, subject, self.trial]))
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it gives a model whose numbers need not be those of the model that it was given."""
+        return self.kind == "onnx" or any(step.stage.lossy for step in self.parts)
+
+    def lineage(self) -> Iterator[Node]:
+        """A model's node, that of the model which it was made of, and so on to one that was made of none."""
+        node: Node | None = self
+        while node:
+            yield node
+            node = node.inputs.get("model") or node.inputs.get("onnx")
 
     @property
     def known(self) -> Known:

@@ -25,18 +25,19 @@ def add_validator(walk: Walk, step: StepSpec) -> None:
         walk.refuse_without(step, "model")
         return
     subjects: dict[Subject, Node] = {"candidate": candidate}
+    base, reference = _compared_with(candidate)
     if "reference" in step.component.inputs:
-        if walk.reference is None:
+        if reference is None:
             if not walk.unknown:
                 walk.refuse(
                     step,
-                    f"{step.component} compares with the model before export, but nothing was exported",
+                    f"{step.component} compares with the model before export, but its model was not exported",
                     "Put an `export` step before it, or a `quantize` step.",
                 )
             return
-        inputs["reference"] = walk.reference
+        inputs["reference"] = reference
     else:
-        others: dict[Subject, Node | None] = {"base": walk.base, "reference": walk.reference}
+        others: dict[Subject, Node | None] = {"base": base, "reference": reference}
         asked = {bound.subject for bound in bounds(step)}
         if isinstance(walk.champion, InputError):
             _refuse_damaged(walk, step, walk.champion)
@@ -65,6 +66,21 @@ def add_validator(walk: Walk, step: StepSpec) -> None:
             continue  # What nobody asked to compare with must not stop a recipe.
         walk.nodes.append(Node((step,), "validate", "report", "report", taken, {}, runtimes, subject, environment))
     walk.by_id.setdefault(step.id, walk.nodes[-1])
+
+
+def _compared_with(candidate: Node) -> tuple[Node | None, Node | None]:
+    """The base and the reference of a model, both of its own branch of the recipe.
+
+    The base is what it was made of in the end, the reference what the first step was given that exports a model or may
+    lose some of it.
+    """
+    base = reference = None
+    for node in candidate.lineage():
+        if node.kind == "model":
+            base = node
+        if node.lossy:
+            reference = node.inputs.get("model") or reference
+    return base, reference
 
 
 def check_bounds(walk: Walk, step: StepSpec, subjects: Collection[str], later: Collection[str] = ()) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from luthier import distributions, environments
 from luthier.errors import InputError
 from luthier.formatting import with_article
@@ -23,8 +21,6 @@ class Walk:
         problems: everything that is wrong.
         newest: the newest node of each kind, and under `candidate` that of a model of either kind.
         by_id: the node that does each step.
-        base: the model that was made of no other.
-        reference: the last model before the first export or lossy step.
         champion: stands for the champion of the recipe's name; None if it has none, an error where it is damaged.
         unknown: whether a step could not be read at all, so may have been meant to give anything.
     """
@@ -35,27 +31,17 @@ class Walk:
         self.problems = list(recipe.problems)
         self.newest: dict[str, Node] = {}
         self.by_id: dict[str, Node] = {}
-        self.base: Node | None = None
-        self.reference: Node | None = None
         self.champion = champion
         self.unknown = False
 
     def append(self, node: Node) -> None:
         """Add a node that gives what later steps may take."""
-        lossy = node.kind == "onnx" or any(step.stage.lossy for step in node.parts)
-        if lossy and self.reference is None:
-            self.reference = node.inputs.get("model") or self.newest.get("model")
         self.nodes.append(node)
         self.newest[node.kind] = node
         if node.kind in ("model", "onnx"):
             self.newest["candidate"] = node
         for step in node.parts:
             self.by_id[step.id] = node
-
-    def note_base(self, inputs: Collection[str]) -> None:
-        """A model that is made of no other is what later ones are compared with."""
-        if self.nodes[-1].kind == "model" and "model" not in inputs:
-            self.base, self.reference = self.nodes[-1], None
 
     def refuse(self, step: StepSpec, message: str, remedy: str = "") -> None:
         """Note what is wrong with a step."""
