@@ -67,7 +67,7 @@ def _is_documented_kind(each: object, module: str) -> bool:
 
 def is_fixture(each: object) -> bool:
     """Whether it is one of pytest's."""
-    return hasattr(each, "__wrapped__") and not inspect.isclass(each)
+    return hasattr(each, "__wrapped__") and not inspect.isclass(each) and not inspect.isfunction(each)
 
 
 def members(kind: type) -> dict[str, Any]:

@@ -86,14 +86,17 @@ def confirm(question: str, *, default: bool = False) -> None:
 
 @contextmanager
 def asking(remedy: str) -> Iterator[None]:
-    """Within it typer's prompts may ask; where the input ends before an answer, that is an error with a remedy.
+    """A context in which typer's prompts may ask: where the input ends before an answer, that is an error.
+
+    Args:
+        remedy: what to do where nobody can answer.
 
     Raises:
         InputError: if the input ends.
         KeyboardInterrupt: if somebody presses Ctrl-C instead.
     """
     if hasattr(signal, "siginterrupt"):
-        # polars, once it is loaded, has the system go on with what it read for us after Ctrl-C.
+        # Once polars is loaded, the system would go on reading the answer after Ctrl-C, and Python see it only then.
         signal.siginterrupt(signal.SIGINT, True)
     try:
         yield

@@ -140,14 +140,12 @@ def test_the_page_is_one_file_with_every_route(searched, bench):
 
 
 def test_a_model_that_is_a_directory_is_titled_by_its_name(searched, tmp_path):
-    record = dict(searched.outcome)
-    record.pop("version", None)
-    tried = [Tried(**each) for each in record.pop("tried")]
     (tmp_path / "mine").mkdir()
-    given = str(tmp_path / "mine" / "")
-    outcome = Outcome(**record | {"model": given, "baseline": Tried(**record["baseline"]), "tried": tried})
-    outcome.timing["rounds"] = 3
-    page = write_page(outcome, tmp_path).read_text(encoding="utf-8")
+    given = str(tmp_path / "mine")
+    record = {name: value for name, value in searched.outcome.items() if name != "version"}
+    record |= {"model": given, "timing": {**record["timing"], "rounds": 3}, "baseline": Tried(**record["baseline"])}
+    record["tried"] = [Tried(**each) for each in record["tried"]]
+    page = write_page(Outcome(**record), tmp_path).read_text(encoding="utf-8")
     assert "<h1>mine</h1>" in page
     assert "<title>mine: optimized for size" in page
     assert page.count(given) == 1
