@@ -102,13 +102,13 @@ def damaged(recurrent, directory: Path, factor: float):
 def test_an_export_that_computes_something_else_is_refused_with_the_numbers(recurrent, tmp_path):
     ctx = damaged(recurrent, tmp_path / "float32", 1.05)
     with pytest.raises(PluginError, match=r"logits are off by up to 0\.\d+ of their spread \(0\.001 is allowed\)"):
-        verify(recurrent.model, ctx, "decoder")
+        verify(recurrent.model, ctx, "decoder", longest=1024)
     # No half of it is left.
     assert list(ctx.output.iterdir()) == []
     assert ctx.metrics["export_logit_error"].value > 1e-3
     # Where rounding was wanted, the same is only recorded.
     ctx = damaged(recurrent, tmp_path / "rounded", 1.05)
-    verify(recurrent.model, ctx, "decoder", lossy=True)
+    verify(recurrent.model, ctx, "decoder", longest=1024, lossy=True)
     assert ctx.metrics["export_logit_error"].value > 1e-3
 
 
@@ -116,7 +116,7 @@ def test_an_export_that_computes_something_else_is_refused_with_the_numbers(recu
 def test_rounding_that_breaks_a_model_is_refused(recurrent, tmp_path, factor, reason):
     ctx = damaged(recurrent, tmp_path / "broken", factor)
     with pytest.raises(PluginError, match=reason):
-        verify(recurrent.model, ctx, "decoder", lossy=True)
+        verify(recurrent.model, ctx, "decoder", longest=1024, lossy=True)
     assert list(ctx.output.iterdir()) == []
 
 
@@ -124,7 +124,7 @@ def test_an_export_that_does_not_load_is_refused(recurrent, tmp_path):
     ctx = damaged(recurrent, tmp_path / "cut", 1.0)
     (ctx.output / "model.onnx.data").write_bytes(b"short")
     with pytest.raises(PluginError, match=r"does not run: .*model\.onnx\.data is cut off"):
-        verify(recurrent.model, ctx, "decoder")
+        verify(recurrent.model, ctx, "decoder", longest=1024)
 
 
 def test_a_model_that_carries_something_else_is_refused_and_told_of_the_routes(tmp_path, export):

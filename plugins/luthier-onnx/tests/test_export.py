@@ -11,8 +11,10 @@ from onnxruntime_genai.models import builder
 from luthier import InputError, Model, PluginError
 from luthier.artifacts import hash_file, list_files
 from luthier.testing import make_context
+from luthier_models.prompts import PromptEncoder
 from luthier_models.runtime import TransformersGenerator
 from luthier_onnx import genai
+from luthier_onnx.comparison import COMPLETION, compare, held_out_texts
 from luthier_onnx.runtime import GenaiGenerator
 from luthier_onnx.verification import verify
 
@@ -109,5 +111,33 @@ def test_what_the_builder_writes_without_an_error_and_does_not_run_is_refused(ti
     wishes = ["hf_token=false", "hf_remote=false", "is_symmetric=false", "shared_embeddings=true"]
     builder.create_model(*where, **builder.parse_extra_options(*where, wishes))
     with pytest.raises(PluginError, match="does not run"):
-        verify(tiny_llama, ctx, "genai", lossy=True)
+        verify(tiny_llama, ctx, "genai", longest=1024, lossy=True)
     assert list(ctx.output.iterdir()) == []
+
+
+def test_positions_that_are_wrong_far_out_show_in_texts_that_go_there(tiny_llama, tmp_path):
+    exported = GenaiGenerator(export(tiny_llama, tmp_path / "export"))
+    # The same up to 300 tokens; beyond them its positions are four times as dense.
+    stretched = shutil.copytree(tiny_llama, tmp_path / "stretched")
+    config = json.loads((stretched / "config.json").read_text())
+    half = config["head_dim"] // 2
+    config["rope_parameters"] |= {
+        "rope_type": "longrope",
+        "short_factor": [1.0] * half,
+        "long_factor": [4.0] * half,
+        "factor": 1.0,
+        "original_max_position_embeddings": 300,
+    }
+    (stretched / "config.json").write_text(json.dumps(config))
+    reference = TransformersGenerator(stretched, dtype="float32", batch_size=1)
+    for longest, right in ((256, True), (400, False)):
+        texts = held_out_texts(reference.encoder, longest)
+        assert 0.7 * longest < len(reference.encoder.prompt(texts.prompts[-1])) <= 0.75 * longest
+        assert (compare(reference, [("one by one", exported)], texts).problem(lossy=False) == "") is right
+
+
+def test_of_the_longest_text_the_end_is_compared(tiny_llama):
+    encoder = PromptEncoder.from_directory(tiny_llama)
+    encoder.context = 4000
+    texts = held_out_texts(encoder, 3000)
+    assert 2700 < len(encoder.prompt(texts.prompts[-1])) <= 3000 - COMPLETION

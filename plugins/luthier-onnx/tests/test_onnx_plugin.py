@@ -22,7 +22,7 @@ def test_the_components_satisfy_their_stages():
         for function in getattr(luthier_onnx, hook)():
             component = read_component(function, stages[hook], distribution="luthier-onnx", version="0", plugin="onnx")
             found[component.name] = component.configure({})
-    assert found["genai"] == {"adapter": "merged"}
+    assert found["genai"] == {"adapter": "merged", "verified_tokens": 1024}
     assert found["onnxruntime-genai"] == {"adapter": "own"}
-    assert found["dynamo"] == {}
+    assert found["dynamo"] == {"verified_tokens": 1024}
     assert found["onnxruntime"] == {"batch_size": 8}

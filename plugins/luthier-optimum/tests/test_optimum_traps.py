@@ -36,7 +36,7 @@ def misread(model, directory):
 export.as_transformers_4 = misread
 ctx = make_context(Path(sys.argv[2]))
 try:
-    export.export_decoder(Path(sys.argv[1]), ctx, None)
+    export.export_decoder(Path(sys.argv[1]), ctx, None, 1024)
 except LuthierError as error:
     print(error.message)
 print(sorted(path.name for path in ctx.output.iterdir()))

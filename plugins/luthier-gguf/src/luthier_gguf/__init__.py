@@ -6,7 +6,9 @@ Importing this module loads no heavy library; the components import their implem
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge
 
 from luthier import component, hookimpl
 
@@ -33,6 +35,7 @@ def gguf(
     ctx: Context,
     *,
     precision: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] = "q8_0",
+    verified_tokens: Annotated[int, Ge(64)] = 1024,
 ) -> None:
     """Export a causal language model as one GGUF file, for llama.cpp and the programs that are built on it.
 
@@ -44,10 +47,12 @@ def gguf(
         precision: of the matrices, embedding and head too, by llama.cpp's names: `q8_0` has 8 bits a weight and a
             scale for 32 of them, `q4_0` 4, `q4_1` an offset as well. Matrices whose rows are no multiple of 32 are
             kept in `f16`, vectors in `f32`. llama.cpp's mixes (Q4_K_M) are made of `f16` by `quantize: k-quants`.
+        verified_tokens: of the longest text that is compared, as far as the model's context goes. More of them show
+            whether positions far out are right too, and take time that grows faster than they do.
     """
     from luthier_gguf.export import export_gguf
 
-    export_gguf(model.path, ctx, precision)
+    export_gguf(model.path, ctx, precision, verified_tokens)
 
 
 @component(needs={"onnx": {"gguf"}}, extra="llama")

@@ -1,6 +1,6 @@
 """A GGUF file, run by llama.cpp or read back by transformers, beside PyTorch: the check that an export passes.
 
-    python -m luthier_gguf.comparison MODEL EXPORTED RESULT READER [--lossy]
+    python -m luthier_gguf.comparison MODEL EXPORTED RESULT READER [--longest TOKENS] [--lossy]
 
 in a process of its own, as `luthier_models.verification` starts it. READER is `llama.cpp` or `transformers`.
 """
@@ -44,9 +44,6 @@ logits by their spread, both as root mean squares."""
 GROSS_KL = 4.6
 """Nats a token, the logarithm of 100, beyond which a quantized model is taken for broken."""
 
-_LONGEST = 1024
-"""Tokens of the longest text: as many as the model's context has, up to this."""
-
 _COMPARED = 256
 """Tokens at the end of a text whose logits are compared: those of 1,024 take 200 MB for a vocabulary of 50,000."""
 
@@ -59,7 +56,7 @@ _TEXTS = (
 )
 
 
-def compare_file(model: Path, file: Path, *, by_llama_cpp: bool, lossy: bool) -> dict[str, Any]:
+def compare_file(model: Path, file: Path, *, by_llama_cpp: bool, lossy: bool, longest: int) -> dict[str, Any]:
     """Compare a GGUF file with the model that it was written from.
 
     llama.cpp runs it: logits, greedy completions, and how it splits texts into tokens. Or transformers reads the
@@ -71,6 +68,7 @@ def compare_file(model: Path, file: Path, *, by_llama_cpp: bool, lossy: bool) ->
         file: what was written.
         by_llama_cpp: which of the two.
         lossy: whether weights were rounded to less than float16: then only a gross difference is a problem.
+        longest: tokens of the longest text, where the model's context is longer.
 
     Returns:
         `metrics`: `export_mean_kl` in nats a token; `export_logit_error`, see `LOGIT_ERROR`; of llama.cpp
@@ -84,7 +82,7 @@ def compare_file(model: Path, file: Path, *, by_llama_cpp: bool, lossy: bool) ->
     source = load_causal_lm(model, dtype="float32")
     context = source.config.max_position_embeddings
     new = min(_GREEDY, context // 2)
-    texts = held_out(encoder, context - new)
+    texts = held_out(encoder, min(context - new, longest))
     metrics: dict[str, float] = {}
     if by_llama_cpp:
         loaded = _load_by_llama_cpp(file)
@@ -184,9 +182,8 @@ def logits_of(model: PreTrainedModel) -> Logits:
     return read
 
 
-def held_out(encoder: PromptEncoder, context: int) -> list[list[int]]:
-    """The tokens of some texts, as the model is asked, and one that fills the context: those again and again."""
-    longest = min(context, _LONGEST)
+def held_out(encoder: PromptEncoder, longest: int) -> list[list[int]]:
+    """The tokens of some texts, as the model is asked, and one of `longest` tokens: those again and again."""
     short = [[*encoder.prompt(prompt), *encoder.completion(completion)][:longest] for prompt, completion in _TEXTS]
     return [*short, list(islice(cycle(chain.from_iterable(short)), longest))]
 
@@ -223,11 +220,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("model", "exported", "result"):
         parser.add_argument(name, type=Path)
     parser.add_argument("reader", choices=("llama.cpp", "transformers"))
+    parser.add_argument("--longest", type=int, default=1024)
     parser.add_argument("--lossy", action="store_true")
     given = parser.parse_args(arguments)
     try:
         file = find_gguf(given.exported)
-        record = compare_file(given.model, file, by_llama_cpp=given.reader == "llama.cpp", lossy=given.lossy)
+        by_llama_cpp = given.reader == "llama.cpp"
+        record = compare_file(given.model, file, by_llama_cpp=by_llama_cpp, lossy=given.lossy, longest=given.longest)
     except LuthierError as error:
         record = {"metrics": {}, "problem": f"cannot be used: {error.message}"}
     given.result.write_text(json.dumps(record), encoding="utf-8")

@@ -28,7 +28,7 @@ FILE = "model.gguf"
 COMPARISON = "luthier_gguf.comparison"
 
 
-def export_gguf(model: Path, ctx: Context, precision: str) -> None:
+def export_gguf(model: Path, ctx: Context, precision: str, verified_tokens: int) -> None:
     """Write the model in `model` to `ctx.output` for llama.cpp.
 
     Metrics: `megabytes` and, if the file could be verified, those of `luthier_gguf.comparison`.
@@ -44,7 +44,8 @@ def export_gguf(model: Path, ctx: Context, precision: str) -> None:
         write(model, family, encoder, ctx.output, precision)
         ctx.progress(1, 2)
         reader = "llama.cpp" if is_installed() else "transformers"
-        verify_written(COMPARISON, model, ctx, reader, *([] if precision in ("f32", "f16") else ["--lossy"]))
+        lossy = [] if precision in ("f32", "f16") else ["--lossy"]
+        verify_written(COMPARISON, model, ctx, reader, f"--longest={verified_tokens}", *lossy)
     except BaseException:
         for path in ctx.output.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -31,7 +31,13 @@ def check_architecture(_configuration: Mapping[str, Any], *, model: Known) -> No
 
 
 @component(gives="genai", needs={"model": {"causal-lm"}}, check_inputs=check_architecture)
-def genai(model: Model, ctx: Context, *, adapter: Literal["merged", "apart"] = "merged") -> None:
+def genai(
+    model: Model,
+    ctx: Context,
+    *,
+    adapter: Literal["merged", "apart"] = "merged",
+    verified_tokens: Annotated[int, Ge(64)] = 1024,
+) -> None:
     """Export a causal language model to ONNX with onnxruntime-genai's model builder, for the CPU.
 
     The result has one graph with its weights, the tokenizer, the chat template and `genai_config.json`. Weights are
@@ -44,17 +50,19 @@ def genai(model: Model, ctx: Context, *, adapter: Literal["merged", "apart"] = "
         adapter: whether what `tune: lora` learnt stays merged into the weights, or becomes a file of its own beside
             the graph of the model as it was before (`adapter.onnx_adapter`): then the runtime can exchange it, and
             models that were tuned from the same one share their weights. A later `quantize` leaves it as it is.
+        verified_tokens: of the longest text that is compared, as far as the model's context goes. More of them show
+            whether positions far out are right too, and take time that grows faster than they do.
     """
     from luthier_onnx.export import export_genai
 
-    export_genai(model.path, ctx, adapter_apart=adapter == "apart")
+    export_genai(model.path, ctx, adapter_apart=adapter == "apart", verified_tokens=verified_tokens)
 
 
 @component(
     gives={"causal-lm": "decoder", "seq2seq-lm": "encoder-decoder", "sequence-classifier": "sequence-classifier"},
     needs={"model": {"causal-lm", "seq2seq-lm", "sequence-classifier"}},
 )
-def dynamo(model: Model, ctx: Context) -> None:
+def dynamo(model: Model, ctx: Context, *, verified_tokens: Annotated[int, Ge(64)] = 1024) -> None:
     """Export a language model of any form, or a classifier, to ONNX with PyTorch's own exporter, in float32.
 
     Decoders, encoder-decoders (T5, Marian) and recurrent models (`rnn-lm`, `rnn-seq2seq`); classifiers with the body
@@ -66,10 +74,14 @@ def dynamo(model: Model, ctx: Context) -> None:
     In a process of its own the result is compared with PyTorch, one by one and in padded batches, short and near the
     model's longest context; where it differs, the export fails with the numbers. Metrics: `export_logit_error`,
     `export_mean_kl`, `export_top1_agreement`, `export_greedy_agreement`, `megabytes`.
+
+    Args:
+        verified_tokens: of the longest text that is compared, as far as the model's context goes. More of them show
+            whether positions far out are right too, and take time that grows faster than they do.
     """
     from luthier_onnx.torch_export import export_dynamo
 
-    export_dynamo(model.path, ctx)
+    export_dynamo(model.path, ctx, verified_tokens=verified_tokens)
 
 
 @component(needs={"onnx": {"genai"}}, streams=True)

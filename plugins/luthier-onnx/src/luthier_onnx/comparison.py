@@ -1,6 +1,6 @@
 """An exported model beside PyTorch: the check that every exporter's result passes, in a process of its own.
 
-    python -m luthier_onnx.comparison MODEL EXPORTED RESULT FORM [--lossy] [--graphs]
+    python -m luthier_onnx.comparison MODEL EXPORTED RESULT FORM [--longest TOKENS] [--lossy] [--graphs]
 
 writes what was found to RESULT, as JSON: `metrics` and a `problem`, empty if there is none. A process of its own,
 since a model that only runs where it was exported is none; an exporter in an environment of its own calls it with the
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 LONGEST = 1024
 """Tokens of the longest text: as many as the model's context has, up to this."""
+
+COMPLETION = 256
+"""Tokens at the end of the longest text whose logits are compared: each has as many numbers as the vocabulary."""
 
 NEW_TOKENS = 12
 """Tokens of a greedy completion."""
@@ -92,7 +95,7 @@ def held_out_texts(encoder: PromptEncoder, longest: int = LONGEST) -> Texts:
         prompt_room, completion_room = room, room - 1
         pairs = [*_PAIRS, (_filler(room), _filler(room))]
     else:
-        completion_room = max(new, room // 4)
+        completion_room = max(new, min(room // 4, COMPLETION))
         prompt_room = room - completion_room
         pairs = [*_PAIRS, (_filler(room), _PAIRS[1][1])]
     prompts = [fitting(prompt, lambda text: len(encoder.prompt(text)), prompt_room) for prompt, _ in pairs]
@@ -303,12 +306,13 @@ def main() -> None:
     for name in ("model", "exported", "result"):
         parser.add_argument(name, type=Path)
     parser.add_argument("form")
+    parser.add_argument("--longest", type=int, default=LONGEST)
     parser.add_argument("--lossy", action="store_true")
     parser.add_argument("--graphs", action="store_true")
     given = parser.parse_args()
     reference = partial(_load_reference, given.model, given.form, graphs=given.graphs)
     prefix = "" if given.graphs else "export_"
-    record = examine(reference, given.exported, given.form, lossy=given.lossy, prefix=prefix)
+    record = examine(reference, given.exported, given.form, lossy=given.lossy, prefix=prefix, longest=given.longest)
     given.result.write_text(json.dumps(record), encoding="utf-8")
 
 

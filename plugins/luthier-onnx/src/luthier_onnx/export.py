@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _BUILDER_OPTIONS = ["hf_token=false", "hf_remote=false"]
 
 
-def export_genai(model: Path, ctx: Context, *, adapter_apart: bool = False) -> None:
+def export_genai(model: Path, ctx: Context, *, adapter_apart: bool, verified_tokens: int) -> None:
     """Write the model in `model` to `ctx.output` for onnxruntime-genai, and compare it with PyTorch.
 
     Matrices that a quantizer left integers for are packed as those; everything else is float32.
@@ -35,6 +35,7 @@ def export_genai(model: Path, ctx: Context, *, adapter_apart: bool = False) -> N
         model: a Hugging Face directory.
         ctx: where to.
         adapter_apart: whether the adapter that is merged into it becomes a file of its own; see `low_rank`.
+        verified_tokens: of the longest text that it is compared on.
 
     Raises:
         InputError: if the builder does not know the architecture, or cannot read the model; if the integers are not
@@ -57,7 +58,7 @@ def export_genai(model: Path, ctx: Context, *, adapter_apart: bool = False) -> N
         keep_apart(model, ctx.output)
     write_end_tokens(ctx.output, encoder.end_tokens)
     ctx.progress(1, 2)
-    verify(model, ctx, "genai", lossy=bool(packed))
+    verify(model, ctx, "genai", longest=verified_tokens, lossy=bool(packed))
     ctx.progress(2, 2)
 
 

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from luthier import Context
 
 
-def export_dynamo(model: Path, ctx: Context) -> None:
+def export_dynamo(model: Path, ctx: Context, *, verified_tokens: int) -> None:
     """Write the model in `model` to `ctx.output` as ONNX graphs in float32, with what runs them.
+
+    Args:
+        model: a Hugging Face directory.
+        ctx: where to.
+        verified_tokens: of the longest text that it is compared on.
 
     Raises:
         InputError: if the model cannot be loaded, or torch cannot export it.
@@ -36,7 +41,7 @@ def export_dynamo(model: Path, ctx: Context) -> None:
         if file.is_file() and ".safetensors" not in file.name:
             shutil.copyfile(file, ctx.output / file.name)
     ctx.log.info("written; comparing it with PyTorch")
-    verify(model, ctx, form)
+    verify(model, ctx, form, longest=verified_tokens)
 
 
 def _write_graphs(model: Path, ctx: Context) -> str:

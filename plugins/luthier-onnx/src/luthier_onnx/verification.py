@@ -16,7 +16,7 @@ _LONGEST_PACKED = 256
 """Tokens: rounded weights are rounded at every position, so that long texts show nothing that short ones do not."""
 
 
-def verify(model: Path, ctx: Context, form: str, *, lossy: bool = False) -> None:
+def verify(model: Path, ctx: Context, form: str, *, longest: int, lossy: bool = False) -> None:
     """Compare the model in `ctx.output` with the one it was exported from, and record by how much they differ.
 
     Metrics: `export_mean_kl`, `export_logit_error`, `export_top1_agreement`, `export_greedy_agreement`, and
@@ -26,12 +26,13 @@ def verify(model: Path, ctx: Context, form: str, *, lossy: bool = False) -> None
         model: what was exported.
         ctx: its `output` is emptied if the export fails.
         form: of what was exported.
+        longest: tokens of the longest text, where the model's context is longer.
         lossy: whether its numbers were rounded on purpose: then only a gross difference fails.
 
     Raises:
         PluginError: if it does not run, or differs too much; with the numbers.
     """
-    verify_written(_COMPARISON, model, ctx, form, *(["--lossy"] if lossy else []))
+    verify_written(_COMPARISON, model, ctx, form, f"--longest={longest}", *(["--lossy"] if lossy else []))
 
 
 def verify_quantized(exported: Path, ctx: Context, form: str) -> None:

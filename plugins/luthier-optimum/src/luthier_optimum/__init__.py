@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Interval
+from annotated_types import Ge, Interval
 
 from luthier import component, hookimpl
 
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 @component(gives="decoder", needs={"model": {"causal-lm"}})
-def optimum(model: Model, ctx: Context, *, opset: Annotated[int, Interval(ge=14, le=21)] | None = None) -> None:
+def optimum(
+    model: Model,
+    ctx: Context,
+    *,
+    opset: Annotated[int, Interval(ge=14, le=21)] | None = None,
+    verified_tokens: Annotated[int, Ge(64)] = 1024,
+) -> None:
     """Export a causal language model to ONNX with Hugging Face optimum, in float32.
 
     The graph takes and gives its key-value cache, so that plain ONNX Runtime runs it (the runtime
@@ -25,10 +31,12 @@ def optimum(model: Model, ctx: Context, *, opset: Annotated[int, Interval(ge=14,
 
     Args:
         opset: the ONNX operator set; what optimum chooses for the architecture if null.
+        verified_tokens: of the longest text that is compared, as far as the model's context goes. More of them show
+            whether positions far out are right too, and take time that grows faster than they do.
     """
     from luthier_optimum.export import export_decoder
 
-    export_decoder(model.path, ctx, opset)
+    export_decoder(model.path, ctx, opset, verified_tokens)
 
 
 @hookimpl

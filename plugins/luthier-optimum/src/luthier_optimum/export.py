@@ -26,7 +26,7 @@ _MAIN = "LUTHIER_PYTHON"
 """What the engine tells its workers: the main environment's interpreter."""
 
 
-def export_decoder(model: Path, ctx: Context, opset: int | None) -> None:
+def export_decoder(model: Path, ctx: Context, opset: int | None, verified_tokens: int) -> None:
     """Write the model in `model` to `ctx.output` as one ONNX graph, and compare it with PyTorch.
 
     What lies beside the graph is the model's own configuration, tokenizer and template, as every other
@@ -49,7 +49,7 @@ def export_decoder(model: Path, ctx: Context, opset: int | None) -> None:
         if file.is_file() and file.suffix != ".safetensors" and not file.name.endswith(".safetensors.index.json"):
             shutil.copyfile(file, ctx.output / file.name)
     ctx.progress(1, 2)
-    _verify(model, ctx, python)
+    _verify(model, ctx, python, verified_tokens)
     size = sum(path.stat().st_size for path in ctx.output.iterdir()) / 1e6
     ctx.metric("megabytes", size)
     ctx.progress(2, 2, megabytes=size)
@@ -77,11 +77,12 @@ def _check_comparison(python: str) -> None:
         )
 
 
-def _verify(model: Path, ctx: Context, python: str) -> None:
+def _verify(model: Path, ctx: Context, python: str, longest: int) -> None:
     """Compare with the model as transformers 5 reads it, in the main environment: what version 4 misread shows."""
     with tempfile.TemporaryDirectory(prefix="luthier-") as room:
         result = Path(room) / "result.json"
-        command = [python, "-P", "-m", _COMPARISON, str(model), str(ctx.output), str(result), "decoder"]
+        both = [str(model), str(ctx.output), str(result), "decoder"]
+        command = [python, "-P", "-m", _COMPARISON, *both, f"--longest={longest}"]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
         if not result.is_file():
             raise PluginError("the comparison with PyTorch ended without a result", "See the log of the step.")
