@@ -117,9 +117,9 @@ INTEGERS = (dynamic_int8, static_int8)
 )
 def test_every_matrix_is_small_and_the_result_is_close(made, exported, component, kind, times):
     directory, metrics = made(component, exported)
-    matrices = {name: array.dtype for name, array in constants(directory) if array.ndim > 1 and array.size > 64}
-    # The few rows of T5's relative positions are a matrix too.
-    assert set(matrices.values()) == {np.dtype(kind)}
+    arrays = [array for _, array in constants(directory) if array.ndim > 1 and array.size > 64]
+    # The few rows of T5's relative positions are a matrix too; the one row of Marian's is a bias.
+    assert {array.dtype for array in arrays if min(array.shape) > 1} == {np.dtype(kind)}
     assert size(directory) < size(exported.path) / times
     assert 0 < metrics["mean_kl"] < (1e-5 if component is float16 else 0.05)
     assert metrics["top1_agreement"] > 0.75
