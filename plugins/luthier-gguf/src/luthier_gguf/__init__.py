@@ -65,7 +65,7 @@ def k_quants(
     """Quantize a GGUF file with llama.cpp's own quantizer to a mix of its k-quants, as most of its clients offer them.
 
     The file is one of `export: gguf` with `precision: f16`, `bf16` or `f32`. Matrices whose rows are no multiple of
-    256 get an older type of 4 to 8 bits instead, which is larger (in SmolLM2-135M nearly all of them); the table
+    256 get an older type of 4 to 8 bits instead, which is larger (in SmolLM2-135M most of them); the table
     `types` says what each took. No data is needed. The result is loaded and run once before it counts.
 
     Args:

@@ -1,6 +1,6 @@
 """A GGUF file, run by llama.cpp or read back by transformers, beside PyTorch: the check that an export passes.
 
-    python -m luthier_gguf.comparison MODEL EXPORTED RESULT READER [--longest TOKENS] [--lossy]
+    python -m luthier_gguf.comparison MODEL EXPORTED RESULT READER --longest TOKENS [--lossy]
 
 in a process of its own, as `luthier_models.verification` starts it. READER is `llama.cpp` or `transformers`.
 """
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("model", "exported", "result"):
         parser.add_argument(name, type=Path)
     parser.add_argument("reader", choices=("llama.cpp", "transformers"))
-    parser.add_argument("--longest", type=int, default=1024)
+    parser.add_argument("--longest", type=int, required=True)
     parser.add_argument("--lossy", action="store_true")
     given = parser.parse_args(arguments)
     try:
