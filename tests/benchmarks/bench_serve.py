@@ -5,10 +5,16 @@ and the first token is what a client waits for. The servers have the machine in 
 round counts. Matched quantization: our int8 beside Q8_0, the same SmolLM2-135M. The time to a new champion is from the
 return of `promote` to the first answer of the new model; two models take turns, int8 in blocks of 64 and of 32.
 
-llama.cpp's server is any that speaks OpenAI's API: one that runs (`--llama-url`), or a command that starts it
-(`--llama-command "llama-server -m {gguf} --port {port} -np 8 -t 2"`). Without either it is left out.
+llama.cpp's servers are any that speak OpenAI's API: one that runs (`--llama-url`), or commands that start them, each
+called by its program in the table: its own, and llama-cpp-python's, which answers one client after the other.
 
-Run: python tests/benchmarks/bench_serve.py [--rounds 3] [--tokens 64] [--llama-url URL | --llama-command COMMAND]
+    --llama-command "llama-server -m {gguf} --port {port} -np 8 -t 2 -c 16384"
+    --llama-command "python -m llama_cpp.server --model {gguf} --port {port} --n_threads 2 --interrupt_requests false"
+
+Without any of these they are left out. Where a server does not tell how many tokens it wrote, its chunks are counted,
+each of which llama-cpp-python writes for one token.
+
+Run: python tests/benchmarks/bench_serve.py [--rounds 3] [--tokens 64] [--llama-url URL] [--llama-command COMMAND]...
 """
 
 from __future__ import annotations
@@ -83,7 +89,7 @@ class Contender:
     def _ask(self, number: int, tokens: int) -> tuple[int, float]:
         began = time.perf_counter()
         first = 0.0
-        written = 0
+        told, chunks = None, 0
         for chunk in self.client.chat.completions.create(
             model=self.model,
             messages=[{"role": "user", "content": QUESTION.format(number=number)}],
@@ -92,11 +98,12 @@ class Contender:
             stream=True,
             stream_options={"include_usage": True},
         ):
-            if not first and chunk.choices and chunk.choices[0].delta.content:
-                first = time.perf_counter() - began
+            if chunk.choices and chunk.choices[0].delta.content:
+                first = first or time.perf_counter() - began
+                chunks += 1
             if chunk.usage:
-                written = chunk.usage.completion_tokens
-        return written, first
+                told = chunk.usage.completion_tokens
+        return chunks if told is None else told, first
 
 
 @contextlib.contextmanager
@@ -123,6 +130,11 @@ def free_port() -> int:
     """A port that nobody listens at."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def program(command: Sequence[str]) -> str:
+    """What a command runs: the module of `python -m`, or the file's name."""
+    return command[command.index("-m") + 1] if Path(command[0]).name.startswith("python") else Path(command[0]).name
 
 
 def follow(client: OpenAI, runs: Sequence[luthier.Run], rounds: int) -> list[float]:
@@ -165,7 +177,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--llama-url", default="", help="of a llama.cpp server that runs: http://127.0.0.1:8081")
-    parser.add_argument("--llama-command", default="", help="with {gguf} and {port}: starts one")
+    parser.add_argument("--llama-command", default=[], action="append", help="with {gguf} and {port}: starts one")
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         room = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -190,14 +202,14 @@ def main() -> None:
         if arguments.llama_url:
             theirs = OpenAI(base_url=f"{arguments.llama_url}/v1", api_key="none", max_retries=0)
             contenders.append(Contender("llama.cpp's server", theirs, theirs.models.list().data[0].id))
-        elif arguments.llama_command:
+        gguf = next(runs[0].model("q8_0").path.glob("*.gguf"))
+        for line in arguments.llama_command:
             port = free_port()
-            gguf = next(runs[0].model("q8_0").path.glob("*.gguf"))
-            command = shlex.split(arguments.llama_command.format(gguf=gguf, port=port))
+            command = shlex.split(line.format(gguf=gguf, port=port))
             theirs = stack.enter_context(started(command, port))
-            contenders.append(Contender("llama.cpp's server, Q8_0", theirs, theirs.models.list().data[0].id))
-        else:
-            print("llama.cpp's server is left out: name one by --llama-url or --llama-command")
+            contenders.append(Contender(f"{program(command)}, Q8_0", theirs, theirs.models.list().data[0].id))
+        if len(contenders) == 1:
+            print("llama.cpp's servers are left out: name one by --llama-url or --llama-command")
         for each in contenders:
             each.measure(1, 1, 8)
             each.speeds.clear()
