@@ -239,7 +239,7 @@ class Bench:
                 *(f"{times['prefill']:.0f}", f"{times['first_token_ms']:.0f}", f"{times['load_seconds']:.2f}"),
                 *(f"{times['peak_megabytes']:.0f}", today()),
             ]
-            caption = f"Medians of {self.options.rounds} rounds; a token reads all weights. {where()}"
+            caption = f"Medians of the rounds; a token reads all weights. {where()}"
             self.speeds.write([row], caption, order=[(*key, str(n)) for key in order() for n in (1, 2)])
             print(" ".join(row), flush=True)
         decode = {variant: model.ratios["decode"] for variant, model in timed.items() if model.ratios}
