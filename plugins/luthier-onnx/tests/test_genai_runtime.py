@@ -71,6 +71,9 @@ def test_long_text_is_scored_in_windows_that_fill_the_context(generator, referen
     [ours], [theirs] = (each.score([""], [LONG * 10]) for each in (generator, reference))
     assert len(ours.log_probabilities) > generator.context
     np.testing.assert_allclose(ours.log_probabilities, theirs.log_probabilities, atol=1e-3)
+    [ours], [theirs] = (list(each.logits([""], [LONG * 10])) for each in (generator, reference))
+    assert len(ours) == generator.context
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 def test_a_completion_may_fill_the_context(generator, reference):

@@ -161,6 +161,7 @@ def test_a_model_that_is_a_directory_is_titled_by_its_name(searched, tmp_path):
         (["nowhere"], "there is no directory nowhere"),
         (["latest:lora"], "has no step 'lora'"),
         (["latest:plain"], "is exported already"),
+        (["latest:jsonl"], "latest:jsonl is a dataset, not a model"),
         (["latest", "--max-size", "many"], "'many' is no size"),
         (["latest", "--only", "rundet"], "no exporter, quantizer or pruner is called 'rundet'"),
         (["latest", "--data", "nowhere.jsonl"], "there is no such recipe, file or directory of texts"),

@@ -147,9 +147,8 @@ def _run_of(name: str, home: Path | None) -> tuple[Run | None, str]:
 
 def _check_kind(kind: str, name: str) -> None:
     if kind != "model":
-        raise InputError(
-            f"{name} is exported already", "Name the step that was exported (`latest:lora`), or its model's directory."
-        )
+        what = "is exported already" if kind == "onnx" else f"is a {kind}, not a model"
+        raise InputError(f"{name} {what}", "Name a step that gave a model (`latest:lora`), or a model's directory.")
 
 
 def _of_run(run: Run, step: str, texts: Texts | None, name: str, plugins: Sequence[Path]) -> Material:
