@@ -172,9 +172,10 @@ def test_a_model_that_is_a_directory_is_titled_by_its_name(searched, tmp_path):
 )
 def test_what_cannot_work_is_said_before_the_work(searched, optimize, bench, arguments, told):
     runs = len(list((bench / ".luthier" / "runs").iterdir()))
-    result = optimize(*arguments, output="refused")
+    result = optimize(*arguments, output="untouched")
     assert result.code == 1
     assert told in result.err
+    assert not (bench / "untouched").exists()
     assert len(list((bench / ".luthier" / "runs").iterdir())) == runs
 
 
