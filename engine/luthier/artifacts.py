@@ -303,7 +303,10 @@ class Generator(Protocol):
         ...
 
     def logits(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Iterable[NDArray[float32]]:
-        """For each pair the logits that predict the completion's tokens: (tokens, vocabulary), float32."""
+        """For each pair the logits that predict the completion's tokens: (tokens, vocabulary), float32.
+
+        Of plain text that is longer than the model's context they may end where that does; `score` goes on.
+        """
         ...
 
 

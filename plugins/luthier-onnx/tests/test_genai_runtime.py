@@ -71,6 +71,9 @@ def test_long_text_is_scored_in_windows_that_fill_the_context(generator, referen
     [ours], [theirs] = (each.score([""], [LONG * 10]) for each in (generator, reference))
     assert len(ours.log_probabilities) > generator.context
     np.testing.assert_allclose(ours.log_probabilities, theirs.log_probabilities, atol=1e-3)
+    [ours], [theirs] = (list(each.logits([""], [LONG * 10])) for each in (generator, reference))
+    assert len(ours) == generator.context
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 def test_a_completion_may_fill_the_context(generator, reference):
@@ -161,7 +164,10 @@ def test_a_directory_that_is_no_genai_model_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"genai_config\.json"):
         GenaiGenerator(tmp_path)
     (tmp_path / "genai_config.json").write_text("{")
-    with pytest.raises(InputError, match="JSON"):
+    with pytest.raises(InputError, match="no valid JSON"):
+        GenaiGenerator(tmp_path)
+    (tmp_path / "genai_config.json").write_text("[]")
+    with pytest.raises(InputError, match="no JSON object"):
         GenaiGenerator(tmp_path)
 
 
@@ -177,19 +183,31 @@ def test_search_settings_of_the_model_do_not_apply(exported, generator, tmp_path
     ("setting", "value", "reason"),
     [
         ("vocab_size", 7, r"vocab_size is 7, in the graph 3\d\d"),
-        ("num_hidden_layers", 3, "num_hidden_layers is 3, in the graph 2"),
-        ("num_key_value_heads", 1, "num_key_value_heads is 1, in the graph 2"),
-        ("head_size", 8, "head_size is 8, in the graph 16"),
-        ("filename", "../model.onnx", "which is not beside it"),
-        ("filename", "other.onnx", r"there is no .*other\.onnx"),
-        ("head_size", None, "lacks a setting"),
+        ("context_length", 10**6, "context_length is 1000000, and the graph has positions for 512 tokens"),
+        ("context_length", None, "lacks a setting"),
+        ("context_length", "many", "lacks a setting"),
+        ("decoder", [], "lacks a setting"),
+        ("decoder.num_hidden_layers", 3, "num_hidden_layers is 3, in the graph 2"),
+        ("decoder.num_key_value_heads", 1, "num_key_value_heads is 1, in the graph 2"),
+        ("decoder.head_size", 8, "head_size is 8, in the graph 16"),
+        ("decoder.filename", "../model.onnx", "which is not beside it"),
+        ("decoder.filename", "other.onnx", r"there is no .*other\.onnx"),
+        ("decoder.head_size", None, "lacks a setting"),
+        ("decoder.inputs.input_ids", "tokens", "has no input tokens"),
+        ("decoder.inputs.past_value_names", "p.%d", r"takes past_key_values\.0\.value, .* \(2 such\)"),
+        ("decoder.outputs.present_key_names", "p.%d", r"has no output p\.%d"),
+        ("decoder.outputs.logits", "scores", "has no output scores"),
+        ("decoder.session_options.custom_ops_library", "ops.so", "names a library to load, 'ops.so'"),
     ],
 )
 def test_a_configuration_that_contradicts_the_graph_is_refused(exported, tmp_path, setting, value, reason):
     odd = shutil.copytree(exported, tmp_path / "odd")
     settings = json.loads((odd / "genai_config.json").read_text())
-    place = settings["model"] if setting == "vocab_size" else settings["model"]["decoder"]
-    place[setting] = value
+    place = settings["model"]
+    *outer, last = setting.split(".")
+    for name in outer:
+        place = place[name]
+    place[last] = value
     (odd / "genai_config.json").write_text(json.dumps(settings))
     with pytest.raises(InputError, match=reason):
         GenaiGenerator(odd)

@@ -31,12 +31,30 @@ def write_graph(directory: Path, name: str = "model.onnx", *, data: str | None =
     return directory / name
 
 
-def point_to(graph: Path, location: str) -> None:
+def point_to(graph: Path, value: str, key: str = "location") -> None:
     """Let the graph's weights lie elsewhere, as only a forger would."""
     model = onnx.load(graph, load_external_data=False)
-    [entry] = [each for each in model.graph.initializer[0].external_data if each.key == "location"]
-    entry.value = location
+    [entry] = [each for each in model.graph.initializer[0].external_data if each.key == key]
+    entry.value = value
     graph.write_bytes(model.SerializeToString())
+
+
+def hidden(tensor: onnx.TensorProto, place: str) -> onnx.ModelProto:
+    """A graph with a tensor in a place that is no initializer."""
+    if place == "sparse":
+        indices = numpy_helper.from_array(np.zeros(1, np.int64), "indices")
+        sparse = helper.make_sparse_tensor(tensor, indices, [64])
+        constant = helper.make_node("Constant", [], ["y"], sparse_value=sparse)
+    else:
+        constant = helper.make_node("Constant", [], ["y"], value=tensor)
+    opsets = [helper.make_opsetid("", 20)]
+    result = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [64])
+    if place != "function":
+        return helper.make_model(helper.make_graph([constant], "g", [], [result]), opset_imports=opsets)
+    function = helper.make_function("own", "Weights", [], ["y"], [constant], opsets)
+    call = helper.make_node("Weights", [], ["y"], domain="own")
+    graph = helper.make_graph([call], "g", [], [result])
+    return helper.make_model(graph, opset_imports=[*opsets, helper.make_opsetid("own", 1)], functions=[function])
 
 
 def test_a_directory_is_its_graphs_their_weights_and_companions(tmp_path):
@@ -61,6 +79,25 @@ def test_weights_outside_of_the_directory_are_refused(tmp_path):
         with pytest.raises(InputError, match="not a file of its own directory") as caught:
             check_graphs(graph.parent)
         assert str(graph) in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["node", "function", "sparse"])
+def test_weights_outside_of_the_directory_are_found_wherever_a_graph_names_them(tmp_path, place):
+    tensor = numpy_helper.from_array(np.ones(1, np.float32), "w")
+    onnx.external_data_helper.set_external_data(tensor, "../secret.bin")
+    tensor.ClearField("raw_data")
+    (tmp_path / "model.onnx").write_bytes(hidden(tensor, place).SerializeToString())
+    with pytest.raises(InputError, match="not a file of its own directory"):
+        check_graphs(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["-4", "abc", ""])
+@pytest.mark.parametrize("key", ["offset", "length"])
+def test_weights_at_a_place_that_is_none_are_refused(tmp_path, key, value):
+    graph = write_graph(tmp_path / "model", data="weights.bin")
+    point_to(graph, value, key)
+    with pytest.raises(InputError, match=f"the weight w .*'{value}'"):
+        check_graphs(graph.parent)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")

@@ -172,10 +172,18 @@ def test_a_model_that_is_a_directory_is_titled_by_its_name(searched, tmp_path):
 )
 def test_what_cannot_work_is_said_before_the_work(searched, optimize, bench, arguments, told):
     runs = len(list((bench / ".luthier" / "runs").iterdir()))
-    result = optimize(*arguments, output="refused")
+    result = optimize(*arguments, output="untouched")
     assert result.code == 1
     assert told in result.err
+    assert not (bench / "untouched").exists()
     assert len(list((bench / ".luthier" / "runs").iterdir())) == runs
+
+
+def test_a_step_that_gives_no_model_is_told(searched, optimize, bench):
+    first = next(run for run in sorted((bench / ".luthier" / "runs").iterdir()) if run.name.endswith("-letters"))
+    result = optimize(f"{first.name}:jsonl", output="refused")
+    assert result.code == 1
+    assert f"{first.name}:jsonl is a dataset, not a model" in result.err
 
 
 def test_a_recipe_of_the_users_own_is_never_replaced(searched, optimize, bench):

@@ -83,6 +83,13 @@ def test_a_target_that_cannot_be_reached_is_told(llama, examples, tmp_path, sett
     assert list(ctx.output.iterdir()) == []
 
 
+def test_units_of_several_words_are_told_in_words(llama, examples, tmp_path):
+    ctx = make_context(tmp_path)
+    with pytest.raises(InputError, match="head groups can be removed"):
+        width(llama, examples, ctx, parts=["heads"], pruning=Pruning(ratio=0.9))
+    assert list(ctx.output.iterdir()) == []
+
+
 def test_too_little_to_calibrate_on_is_told(llama, make_dataset, rows, tmp_path):
     few = make_dataset(rows().head(1))
     with pytest.raises(InputError, match="too little to calibrate on: 1 usable examples"):

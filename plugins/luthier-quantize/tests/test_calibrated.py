@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, OPTConfig
 
 from luthier import Dataset, InputError, Model
 from luthier.testing import make_context
@@ -94,6 +95,13 @@ def test_a_model_whose_layers_depend_on_more_than_their_inputs_is_refused(model,
     with pytest.raises(InputError, match="cannot be run one by one") as caught:
         LayerByLayer(model, windows)
     assert "quantize: int8" in caught.value.remedy
+
+
+def test_a_model_without_layers_is_sent_to_what_quantizes_it(windows):
+    config = OPTConfig(hidden_size=16, num_hidden_layers=1, ffn_dim=16, num_attention_heads=1, word_embed_proj_dim=16)
+    with pytest.raises(InputError, match="the layers of OPTForCausalLM cannot be run one by one") as caught:
+        LayerByLayer(AutoModelForCausalLM.from_config(config), windows)
+    assert "export: dynamo" in caught.value.remedy
 
 
 @pytest.mark.slow

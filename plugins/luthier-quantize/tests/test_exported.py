@@ -256,15 +256,17 @@ def test_a_broken_result_is_refused_and_nothing_is_kept(gru, tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "quantizer", "said"),
     [
-        ("rnn-lm", "int8", "decoder"),
-        ("rnn-seq2seq", "static-int8", "reads pairs of prompts and completions"),
+        ("architecture: rnn-lm", "export: dynamo\n  - quantize: int8", "decoder"),
+        ("architecture: rnn-seq2seq", "export: dynamo\n  - quantize: static-int8", "reads pairs of prompts"),
+        ("architecture: rnn-lm", "quantize: gptq", "`export: dynamo`, then `dynamic-int8`"),
+        ("architecture: fresh\n    family: opt", "quantize: mixed\n    max_kl: 1", "layers of OPTForCausalLM cannot"),
+        ("architecture: rnn-lm", "quantize: smooth", "layers of RnnForCausalLM cannot be run one by one"),
     ],
 )
 def test_a_plan_refuses_what_does_not_go_together(luthier_project, architecture, quantizer, said):
     luthier_project.recipe(
         "luthier: 1\nname: forms\nsteps:\n  - source: docstrings\n    packages: [luthier]\n"
-        f"  - format: language-modelling\n  - architecture: {architecture}\n  - export: dynamo\n"
-        f"  - quantize: {quantizer}\n"
+        f"  - format: language-modelling\n  - {architecture}\n  - {quantizer}\n"
     )
     with pytest.raises(LuthierError, match=said):
         luthier.plan(luthier_project.path / "recipe.yaml")

@@ -96,6 +96,16 @@ def test_language_modelling_works_too(texts, tmp_path):
     assert ctx.metrics["mean_kl"].weights == (8.0, 8.0)
 
 
+def test_of_text_longer_than_the_context_the_beginning_is_compared(texts, tmp_path):
+    whole, cut = (make_context(tmp_path / name) for name in ("whole", "cut"))
+    parity(ToyGenerator(noise=0.5, context=4), ToyGenerator(context=4), texts("some text that goes on", "more"), cut)
+    assert sorted(cut.metrics["mean_kl"].weights) == [3.0, 4.0]
+    # Its first four tokens are predicted from the same ones as those of a text that ends there.
+    parity(ToyGenerator(noise=0.5), ToyGenerator(), texts("some ", "more"), whole)
+    for name in ("mean_kl", "perplexity_ratio", "top1_agreement"):
+        assert cut.metrics[name].value == pytest.approx(whole.metrics[name].value)
+
+
 def test_another_tokenisation_is_refused(pairs, tmp_path):
     with pytest.raises(InputError, match="tokenise alike"):
         parity(ToyGenerator(extra_tokens=1), ToyGenerator(), pairs(*ROWS), make_context(tmp_path))

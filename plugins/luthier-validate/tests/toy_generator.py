@@ -16,17 +16,25 @@ END = 0
 class ToyGenerator:
     """Bigram logits drawn from `seed`; `noise` moves them by as much as a quantizer would.
 
-    Completions end with a line break, its end of turn. `answers` are what `generate` gives.
+    Completions end with a line break, its end of turn. `answers` are what `generate` gives. Of plain text the logits
+    end with the `context`.
     """
 
     def __init__(
-        self, seed: int = 0, *, noise: float = 0.0, answers: dict[str, str] | None = None, extra_tokens: int = 0
+        self,
+        seed: int = 0,
+        *,
+        noise: float = 0.0,
+        answers: dict[str, str] | None = None,
+        extra_tokens: int = 0,
+        context: int | None = None,
     ) -> None:
         size = (len(ALPHABET), len(ALPHABET))
         self.table = np.random.default_rng(seed).normal(size=size).astype(np.float32) * 2
         self.table += (np.random.default_rng(seed + 1).normal(size=size) * noise).astype(np.float32)
         self.answers = answers or {}
         self.extra_tokens = extra_tokens
+        self.context = context
         self.asked: list[str] = []
         self.given = 0
 
@@ -53,7 +61,7 @@ class ToyGenerator:
     def logits(self, prompts: Sequence[str], completions: Sequence[str]) -> Iterable[NDArray[np.float32]]:
         for prompt, completion in zip(prompts, completions, strict=True):
             self.given += 1
-            yield self._rows(prompt, completion)
+            yield self._rows(prompt, completion)[: None if prompt else self.context]
 
     def _rows(self, prompt: str, completion: str) -> NDArray[np.float32]:
         given, targets = self.tokens(prompt, completion)

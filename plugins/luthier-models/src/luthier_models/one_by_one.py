@@ -98,7 +98,7 @@ class OneByOneGenerator(SessionStreaming):
 
     def logits(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Iterable[NDArray[np.float32]]:
         """The logits that predict each completion's tokens, one pair at a time; see `luthier.Generator`."""
-        for given, targets in self._texts.pairs(prompts, completions):
+        for given, targets in self._texts.beginnings(prompts, completions):
             parts = list(self._target_logits(given, targets))
             yield np.concatenate(parts) if parts else np.zeros((0, self._vocabulary), np.float32)
 

@@ -118,7 +118,7 @@ class TransformersGenerator(SessionStreaming):
 
         Pairs are worked on in their order, a few at a time, so that memory stays bounded.
         """
-        pairs = self._texts.pairs(prompts, completions)
+        pairs = self._texts.beginnings(prompts, completions)
         vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
         for group in _consecutive(pairs, self._batch_tokens if self._batched.isolates_documents else 0):
             found: dict[int, NDArray[np.float32]] = {}

@@ -70,6 +70,14 @@ class TextEncoder:
                 found.append([*_windows([*given, *targets], len(given), self._context)])
         return found
 
+    def beginnings(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Window]:
+        """As `windows`, the first of each text: all of it, or as much of plain text as fits.
+
+        Raises:
+            InputError: if a completion does not fit after its prompt.
+        """
+        return [first for first, *_ in self.windows(prompts, completions)]
+
     def _check_lengths(self, given: int, written: int) -> None:
         if self._encoder.encoder_decoder:
             self._check_length(given)

@@ -104,7 +104,7 @@ class GraphGenerator(SessionStreaming):
 
         Pairs are read in their order, a batch at a time, so that memory stays bounded.
         """
-        pairs = self._texts.pairs(prompts, completions)
+        pairs = self._texts.beginnings(prompts, completions)
         for members in _groups(range(len(pairs)), self._batch_size):
             group = [pairs[number] for number in members]
             usable = [place for place, (given, targets) in enumerate(group) if given and targets]

@@ -70,15 +70,19 @@ def weight_files(graph: Path) -> list[Path]:
 
     Raises:
         InputError: if the file is no whole ONNX graph; if its external data is absolute, outside of the graph's
-            directory or behind a link; or if that is missing or too short.
+            directory or behind a link; or if that is missing, too short, or at a place that is none.
     """
     ends: dict[str, int] = {}
-    for tensor in _external_tensors(read_graph(graph).graph):
+    for tensor in _external_tensors(read_graph(graph)):
         described = {entry.key: entry.value for entry in tensor.external_data}
         location = described.get("location", "")
         # Without a length the tensor goes on to the file's end.
-        end = int(described.get("offset", 0)) + int(described.get("length", 0))
-        ends[location] = max(ends.get(location, 0), end)
+        offset, length = (described.get(key, "0") for key in ("offset", "length"))
+        if not (offset.isdecimal() and length.isdecimal()):
+            raise InputError(
+                f"{graph} says that the weight {tensor.name} lies at {offset!r} and takes {length!r} bytes", _AGAIN
+            )
+        ends[location] = max(ends.get(location, 0), int(offset) + int(length))
     return sorted(_checked(graph, location, end) for location, end in ends.items())
 
 
@@ -112,8 +116,9 @@ def read_graph(graph: Path) -> onnx.ModelProto:
     return model
 
 
-def _external_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    for tensor in _tensors(graph):
+def _external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    functions = (tensor for function in model.functions for tensor in _constants(function.node))
+    for tensor in (*_tensors(model.graph), *functions):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             yield tensor
 
@@ -122,10 +127,16 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
-    for node in graph.node:
+    yield from _constants(graph.node)
+
+
+def _constants(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    """Those in the attributes of nodes, and in the graphs that these hold."""
+    for node in nodes:
         for attribute in node.attribute:
-            tensors: Iterable[onnx.TensorProto] = (attribute.t, *attribute.tensors)
-            yield from tensors
+            sparse = (attribute.sparse_tensor, *attribute.sparse_tensors)
+            yield from (attribute.t, *attribute.tensors)
+            yield from (tensor for each in sparse for tensor in (each.values, each.indices))
             for inner in (attribute.g, *attribute.graphs):
                 yield from _tensors(inner)
 

@@ -37,14 +37,11 @@ class GenaiGenerator(OneByOneGenerator):
     """
 
     def __init__(self, directory: Path, ctx: Context | None = None, *, threads: int | None = None) -> None:
-        settings = read_genai_config(directory)["model"]
-        check_genai(directory, settings)
+        found = check_genai(directory, read_genai_config(directory))
         encoder = PromptEncoder.from_directory(directory)
-        super().__init__(
-            encoder, context=int(settings["context_length"]), vocabulary=int(settings["vocab_size"]), ctx=ctx
-        )
+        super().__init__(encoder, context=found.context, vocabulary=found.vocabulary, ctx=ctx)
         self._model = load_model(directory, threads=threads or threads_from_environment())
-        self._adapters = Adapters(self._model, directory / settings["decoder"]["filename"])
+        self._adapters = Adapters(self._model, found.graph)
         own = directory / ADAPTER
         self._adapter = own if own.is_file() else None
 
@@ -110,7 +107,7 @@ def read_genai_config(directory: Path) -> dict[str, Any]:
     """The settings of a genai directory.
 
     Raises:
-        InputError: if they are missing or no JSON.
+        InputError: if they are missing or no JSON object.
     """
     path = directory / "genai_config.json"
     if not path.is_file():
@@ -119,9 +116,11 @@ def read_genai_config(directory: Path) -> dict[str, Any]:
             "Export the model with `export: genai`.",
         )
     try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is no valid JSON: {error}", "Export the model again.") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} is no JSON object", "Export the model again.")
     return settings
 
 

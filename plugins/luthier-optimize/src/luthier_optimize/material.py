@@ -12,6 +12,7 @@ from typing import Any
 import luthier
 from luthier import InputError, LuthierError, Run
 from luthier_optimize.local import plugins_for
+from luthier_optimize.outcome import make_directory
 from luthier_optimize.steps import Step, ancestors, id_of, overrides_of, renamed, seed_of, written
 
 FORMS = ("prompt-completion", "chat", "language-modelling")
@@ -147,9 +148,8 @@ def _run_of(name: str, home: Path | None) -> tuple[Run | None, str]:
 
 def _check_kind(kind: str, name: str) -> None:
     if kind != "model":
-        raise InputError(
-            f"{name} is exported already", "Name the step that was exported (`latest:lora`), or its model's directory."
-        )
+        what = "is exported already" if kind == "onnx" else f"is a {kind}, not a model"
+        raise InputError(f"{name} {what}", "Name a step that gave a model (`latest:lora`), or a model's directory.")
 
 
 def _of_run(run: Run, step: str, texts: Texts | None, name: str, plugins: Sequence[Path]) -> Material:
@@ -288,7 +288,7 @@ def write_passages(path: Path, target: Path) -> Path:
     """Cut a text file into passages of whole paragraphs, a JSON line each, so that some can be held out.
 
     Raises:
-        InputError: if it is no UTF-8, or has too little text for passages in every split.
+        InputError: if it is no UTF-8, or the target's directory cannot be made.
     """
     import json
 
@@ -303,7 +303,7 @@ def write_passages(path: Path, target: Path) -> Path:
             passages.append(piece)
             piece = ""
     passages += [piece] if piece else []
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(target.parent)
     lines = (json.dumps({"text": passage}, ensure_ascii=False) for passage in passages)
     target.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return target.absolute()

@@ -75,7 +75,6 @@ class Search:
             LuthierError: if the model cannot be measured as it is.
         """
         wanted = self.wanted
-        make_directory(wanted.output)
         _check_own(wanted.output / RECIPE_FILE)
         registry = luthier.load_plugins(local=local_plugins(wanted.plugins))
         check_names(registry, [*wanted.only, *wanted.skip])
@@ -85,6 +84,7 @@ class Search:
         routes = chosen_only(find_routes(registry, material, wanted.limits), wanted.only, wanted.skip)
         if not routes:
             raise InputError("nothing is left to try", "Name fewer components with --skip, or others with --only.")
+        make_directory(wanted.output)
         failures = {} if wanted.retry else known_failures(wanted.output)
         workshop = Workshop(
             material,

@@ -57,7 +57,7 @@ class Width:
                 f"heads of a {config.model_type} model cannot be removed: their width follows from their number",
                 f"Prune its MLPs (`parts: [mlp]`), or a model of these families: {others}.",
             )
-        self.unit = "channel_blocks" if self._mlp else "head_groups"
+        self.unit = "channel blocks" if self._mlp else "head groups"
         self.total = self._channels // self._by if self._mlp else self._groups
         self.removable = self.total - 1
         self._scores: dict[str, list[Tensor]] = {}

@@ -76,7 +76,7 @@ def prune(model: Model, data: Dataset, ctx: Context, settings: Pruning, make: Ca
     trials[removed].record(ctx, before=yardstick.before)
     ctx.table(cut.title, cut.table(removed))
     ctx.table(QUALITY_BY_SIZE, trials.table())
-    ctx.metric(f"removed_{cut.unit}", removed)
+    ctx.metric(removed_name(cut), removed)
     record_sizes(model.path, ctx, count_parameters(whole), cut.parameters(removed))
 
 
@@ -108,7 +108,7 @@ class Trials:
         """The curve of quality against size."""
         rows = [
             {
-                f"removed_{self._cut.unit}": removed,
+                removed_name(self._cut): removed,
                 "parameters": self._cut.parameters(removed),
                 "mean_kl": damage.mean_kl,
                 "perplexity": damage.perplexity,
@@ -116,6 +116,11 @@ class Trials:
             for removed, damage in sorted(self._found.items())
         ]
         return pl.DataFrame(rows)
+
+
+def removed_name(units: Units) -> str:
+    """What the number of removed units is called, as a metric and in a table."""
+    return f"removed_{units.unit.replace(' ', '_')}"
 
 
 def on_the_way(removed: int, points: int) -> list[int]:

@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Interval
 
 from luthier import InputError, component, hookimpl
 from luthier_models.devices import check_device
-from luthier_quantize.options import Calibration, FourBits
+from luthier_quantize.options import Calibration, FourBits, check_layers
 
 if TYPE_CHECKING:
     from luthier import Context, Dataset, Known, Model, OnnxModel
@@ -81,7 +81,7 @@ def int4(
     )
 
 
-@component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check_device=check_device)
+@component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check_inputs=check_layers, check_device=check_device)
 def gptq(
     model: Model,
     data: Dataset,
@@ -103,7 +103,7 @@ def gptq(
     quantize_by_gptq(model, data, ctx, integers)
 
 
-@component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check_device=check_device)
+@component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check_inputs=check_layers, check_device=check_device)
 def awq(
     model: Model,
     data: Dataset,
@@ -129,7 +129,12 @@ def prepares(**_: object) -> dict[str, Any]:
     return {"prepares": True}
 
 
-@component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check_device=check_device, traits=prepares)
+@component(
+    needs={"model": {"causal-lm"}, "data": CALIBRATING},
+    check_inputs=check_layers,
+    check_device=check_device,
+    traits=prepares,
+)
 def smooth(
     model: Model,
     data: Dataset,
@@ -171,7 +176,12 @@ def check_budget(*, max_kl: float | None, max_megabytes: float | None, **_: obje
         )
 
 
-@component(needs={"model": {"causal-lm"}, "data": CALIBRATING}, check=check_budget, check_device=check_device)
+@component(
+    needs={"model": {"causal-lm"}, "data": CALIBRATING},
+    check=check_budget,
+    check_inputs=check_layers,
+    check_device=check_device,
+)
 def mixed(
     model: Model,
     data: Dataset,

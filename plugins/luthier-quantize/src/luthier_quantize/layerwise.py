@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from luthier import InputError
+from luthier_onnx.routes import routes
 from luthier_quantize.calibration import batches
+from luthier_quantize.options import without_layers
 from luthier_tune.split import layer_list
 
 if TYPE_CHECKING:
@@ -230,7 +232,5 @@ def _after_layers(model: PreTrainedModel, layers: nn.ModuleList) -> nn.Module:
 
 
 def _cannot(model: PreTrainedModel) -> InputError:
-    return InputError(
-        f"the layers of {type(model).__name__} cannot be run one by one, which calibration needs",
-        "Quantize without data: `export: genai`, then `quantize: int8` or `int4`.",
-    )
+    by_genai = "genai" in routes(model.config.to_dict())
+    return without_layers(type(model).__name__, by_genai=by_genai)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge
 
-from luthier import settings
+from luthier import InputError, settings
+from luthier_models.recurrent import CAUSAL_LMS
+
+if TYPE_CHECKING:
+    from luthier import Known
+
+UNLAYERED = {*CAUSAL_LMS.values(), "OPTForCausalLM"}
+"""Decoders that are more than an embedding, layers one after the other, and a head."""
 
 
 @settings
@@ -35,3 +43,28 @@ class FourBits(Calibration):
 
     block_size: Literal[16, 32, 64, 128] = 32
     head: Literal["int8", "int4"] = "int8"
+
+
+def check_layers(_configuration: Mapping[str, Any], *, model: Known, **_others: Known) -> None:
+    """Refuse what calibration cannot go through layer by layer, where it is known what the model will be.
+
+    Raises:
+        InputError: naming what quantizes it.
+    """
+    architecture = model.traits.get("architecture")
+    if architecture in UNLAYERED:
+        raise without_layers(architecture, by_genai=False)
+
+
+def without_layers(architecture: str, *, by_genai: bool) -> InputError:
+    """The error for a model whose layers cannot be run one by one.
+
+    Args:
+        architecture: as `config.json` names it.
+        by_genai: whether `export: genai` knows it.
+    """
+    ways = "`export: genai`, then `quantize: int8` or `int4`" if by_genai else "`export: dynamo`, then `dynamic-int8`"
+    return InputError(
+        f"the layers of {architecture} cannot be run one by one, which calibration needs",
+        f"Quantize without data: {ways}.",
+    )

@@ -303,7 +303,7 @@ def parity(
     Both read the same held-out text (teacher forcing). Metrics: `mean_kl`, the mean over tokens of the
     Kullback-Leibler divergence KL(reference || subject) in nats; `top1_agreement`, the share of tokens
     where both find the same token most probable; `perplexity_ratio`, the subject's perplexity over the
-    reference's. The table `parity` has the single examples.
+    reference's. The table `parity` has the single examples. Plain text is read as far as the model's context goes.
 
     Args:
         split: the examples to measure on.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from luthier import InputError, PluginError
+from luthier import InputError, PluginError, Score
 from luthier_validate.examples import Examples, select_examples
 from luthier_validate.likelihood import negative_log_likelihoods, weighted_mean
 
@@ -116,11 +116,15 @@ def _excess(subject: Generator, reference: Generator, examples: Examples, tokens
     """By how many nats a token each example is less likely to the subject than to the reference."""
     texts = (examples.prompts, examples.completions)
     ours, theirs = subject.score(*texts), reference.score(*texts)
-    for row_id, mine, other, count in zip(examples.ids, ours, theirs, tokens, strict=True):
-        lengths = {len(mine.log_probabilities), len(other.log_probabilities), count}
-        if len(lengths) != 1:
-            raise _mismatch(row_id, f"{len(mine.log_probabilities)} tokens", f"{len(other.log_probabilities)} tokens")
-    differences = zip(negative_log_likelihoods(ours), negative_log_likelihoods(theirs), tokens, strict=True)
+    for row_id, prompt, mine, other, count in zip(examples.ids, examples.prompts, ours, theirs, tokens, strict=True):
+        first, second = len(mine.log_probabilities), len(other.log_probabilities)
+        # The logits of plain text end where the context does, its scores do not.
+        if first != second or first < count or (prompt and first > count):
+            raise _mismatch(row_id, f"{first} tokens", f"{second} tokens")
+    beginnings = (
+        [Score(each.log_probabilities[:n]) for each, n in zip(of, tokens, strict=True)] for of in (ours, theirs)
+    )
+    differences = zip(*map(negative_log_likelihoods, beginnings), tokens, strict=True)
     return [(mine - other) / max(1, count) for mine, other, count in differences]
 
 

@@ -76,9 +76,12 @@ def prune_vocabulary(
     loaded = load_causal_lm(model.path, device=ctx.device)
     ranking = rank(record, counts, _fixed(loaded, encoder, record))
     units = Tokens(loaded, ranking)
+    removed = _settled(units, ranking, settings, min_frequency)
     yardstick = Yardstick(loaded, calibration.held_out)
     curve = lost_probability(yardstick, ranking.order)
-    removed = _chosen(units, ranking, settings, min_frequency, curve)
+    if removed is None:
+        assert settings.max_kl is not None
+        removed = largest_within(units, settings.max_kl, curve.__getitem__)
     kept = sorted(ranking.order[: units.total - removed])
     _write(loaded, kept, without_others(record, kept), model.path, ctx.output)
     means, sizes = yardstick.by_example(_lost(yardstick, kept, ranking.order))
@@ -110,16 +113,10 @@ def _specials(processor: Mapping[str, Any]) -> list[list[int]]:
     return found + [ids for inner in processor.get("processors") or () for ids in _specials(inner)]
 
 
-def _chosen(
-    units: Tokens, ranking: Ranking, settings: Pruning, min_frequency: int | None, curve: Sequence[float]
-) -> int:
-    """How many tokens go."""
-    if settings.max_kl is not None and units.removable:
-        return largest_within(units, settings.max_kl, lambda count: curve[count])
+def _settled(units: Tokens, ranking: Ranking, settings: Pruning, min_frequency: int | None) -> int | None:
+    """How many tokens go; None where a budget of quality decides, which must be measured."""
     if settings.target is not None:
-        removed = settled(units, settings)
-        assert removed is not None
-        return removed
+        return settled(units, settings)
     least = min_frequency or 1
     rare = sum(ranking.uses[number] < least for number in ranking.order[ranking.fixed :])
     if not rare:
