@@ -17,6 +17,7 @@ CHATS = "  - format: chat\n    from: jsonl\n    prompt: '{text}'\n    answer: '{
 LABELS = "  - format: classification\n    from: jsonl\n    label: text\n"
 GENAI = "  - export: genai\n"
 SHORT = "  - prune: layers\n    ratio: 0.5\n"
+OPTIMUM = "  - export: optimum\n"
 DYNAMO = "  - export: dynamo\n"
 HALVES = "  - quantize: float16\n"
 INT8 = "  - quantize: int8\n"
@@ -25,7 +26,7 @@ INT8 = "  - quantize: int8\n"
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LUTHIER_PLUGINS", "gguf,models,onnx,prune,quantize,text,tune")
+    monkeypatch.setenv("LUTHIER_PLUGINS", "gguf,models,onnx,optimum,prune,quantize,text,tune")
     (tmp_path / "data.jsonl").write_text(json.dumps({"text": "the bridge is old"}) + "\n")
 
     def write(data: str, architecture: str, then: str = ""):
@@ -47,6 +48,12 @@ def recipe(tmp_path, monkeypatch):
         (TEXTS, "fresh\n    positions: none", GENAI, "cannot export layers without positions, which SmolLM3For"),
         (TEXTS, "rnn-lm", "  - export: gguf\n", "the exporter gguf does not know the architecture rnn-lm; It exports"),
         (TEXTS, "fresh\n    family: opt", "  - export: gguf\n", "the exporter gguf does not know the architecture opt"),
+        (
+            TEXTS,
+            "rnn-lm",
+            OPTIMUM,
+            "optimum cannot export models of the type 'rnn-lm'; Write `export: dynamo` (luthier-",
+        ),
         (PAIRS, "rnn-seq2seq", GENAI, "gives seq2seq-lm; What takes seq2seq-lm: `export: dynamo`."),
         (PAIRS, "fresh\n    family: t5", GENAI, "gives seq2seq-lm; What takes seq2seq-lm: `export: dynamo`."),
         (TEXTS, "fresh", DYNAMO + INT8, "gives decoder; What takes decoder: `quantize: dynamic-int8`, "),
@@ -94,6 +101,7 @@ def test_what_a_recipe_tells_of_a_model_is_refused_while_planning(recipe, data, 
         (TEXTS, "fresh\n    family: qwen3", "  - tune: full\n" + GENAI),
         (TEXTS, "rnn-lm", "  - export: dynamo\n"),
         (TEXTS, "fresh\n    family: gpt2", "  - export: gguf\n"),
+        (TEXTS, "fresh\n    family: opt", OPTIMUM),
         (TEXTS, "fresh\n    tokenizer: {kind: byte}", "  - tune: extend-vocabulary\n"),
         (LABELS, "fresh", "  - tune: classification-head\n  - tune: layers\n    top: 0\n"),
         # Nothing is known of what is only read when its turn comes.
@@ -104,7 +112,9 @@ def test_what_is_right_or_not_known_is_planned(recipe, data, architecture, then)
     luthier.plan(recipe(data, architecture, then))
 
 
-@pytest.mark.parametrize(("exporter", "named"), [("genai", "RnnForCausalLM"), ("gguf", "rnn-lm")])
+@pytest.mark.parametrize(
+    ("exporter", "named"), [("genai", "RnnForCausalLM"), ("gguf", "rnn-lm"), ("optimum", "rnn-lm")]
+)
 def test_planning_it_loads_no_heavy_library(recipe, exporter, named):
     path = recipe(TEXTS, "rnn-lm", f"  - export: {exporter}\n")
     code = (

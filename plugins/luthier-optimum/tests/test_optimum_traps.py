@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -42,6 +43,30 @@ except LuthierError as error:
 print(sorted(path.name for path in ctx.output.iterdir()))
 """
 
+ASK_TYPES = """
+import optimum.exporters.onnx.model_configs
+from luthier_optimum.families import MODEL_TYPES
+from optimum.exporters.tasks import TasksManager
+
+table = TasksManager._SUPPORTED_MODEL_TYPE
+known = {name for name, ways in table.items() if "text-generation-with-past" in ways.get("onnx", {})}
+print(sorted(known ^ MODEL_TYPES))
+"""
+EXPORT_UNKNOWN = """
+import sys
+from pathlib import Path
+from luthier import InputError
+from luthier.testing import make_context
+from luthier_optimum.export import export_decoder
+
+ctx = make_context(Path(sys.argv[2]))
+try:
+    export_decoder(Path(sys.argv[1]), ctx, None, 1024)
+except InputError as error:
+    print(error)
+print(sorted(path.name for path in ctx.output.iterdir()))
+"""
+
 
 def run(python: Path, code: str, *arguments: Path) -> str:
     command = [str(python), "-c", code, *map(str, arguments)]
@@ -68,3 +93,18 @@ def test_optimums_own_dynamo_which_it_ignores_is_not_offered():
     component = read_component(function, stage, distribution="luthier-optimum", version="0", plugin="optimum")
     with pytest.raises(ConfigurationError, match="dynamo"):
         component.configure({"dynamo": True})
+
+
+def test_what_planning_takes_for_known_is_what_optimum_knows(environment):
+    assert run(environment, ASK_TYPES) == "[]\n"
+
+
+def test_a_model_that_optimum_does_not_know_is_refused_with_the_routes_that_do(environment, tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    config = {"model_type": "rnn-lm", "architectures": ["RnnForCausalLM"]}
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    refused, remedy, left = run(environment, EXPORT_UNKNOWN, model, tmp_path / "export").splitlines()
+    assert refused == "optimum cannot export models of the type 'rnn-lm'"
+    assert remedy.strip().startswith("Write `export: dynamo`, which knows it.")
+    assert left == "[]"

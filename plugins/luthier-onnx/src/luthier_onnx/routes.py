@@ -66,13 +66,13 @@ def routes(config: Mapping[str, Any]) -> list[str]:
 
 def other_routes(config: Mapping[str, Any], besides: str) -> str:
     """What to do with a model that one exporter does not know."""
-    others = [name for name in routes(config) if name != besides]
+    known = routes(config)
+    others = [name for name in known if name != besides]
     if others:
         return (
             f"Write `export: {others[0]}`, which knows it. Or leave out the export: the runtime `transformers` runs it."
         )
-    if config.get("is_encoder_decoder"):
+    # Keys and values of attention are all that optimum carries too.
+    if besides != "dynamo" or "dynamo" not in known or config.get("is_encoder_decoder"):
         return _LEAVE_OUT
-    return (
-        f"{_LEAVE_OUT} Or try `export: optimum` (luthier-optimum), which knows some architectures that no other does."
-    )
+    return f"{_LEAVE_OUT} Or try `export: optimum` (luthier-optimum), which traces models in another way."

@@ -5,7 +5,7 @@ Importing this module loads no heavy library; the component imports its implemen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Interval
@@ -13,10 +13,23 @@ from annotated_types import Ge, Interval
 from luthier import component, hookimpl
 
 if TYPE_CHECKING:
-    from luthier import Context, Model
+    from luthier import Context, Known, Model
 
 
-@component(gives="decoder", needs={"model": {"causal-lm"}})
+def check_model_type(_configuration: Mapping[str, Any], *, model: Known) -> None:
+    """Refuse what optimum does not know, where it is known what the model will be.
+
+    Raises:
+        InputError: naming an exporter that knows it.
+    """
+    model_type = model.traits.get("model_type")
+    if model_type is not None:
+        from luthier_optimum.families import check_type
+
+        check_type(model_type, "Write `export: dynamo` (luthier-onnx), which knows every architecture for new models.")
+
+
+@component(gives="decoder", needs={"model": {"causal-lm"}}, check_inputs=check_model_type)
 def optimum(
     model: Model,
     ctx: Context,

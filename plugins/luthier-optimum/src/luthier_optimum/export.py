@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from optimum.exporters.onnx import main_export  # type: ignore[import-not-found]
 
 from luthier import InputError, PluginError
+from luthier_optimum.families import MODEL_TYPES, check_type
 from luthier_optimum.legacy import as_transformers_4
 
 if TYPE_CHECKING:
@@ -24,6 +25,14 @@ TASK = "text-generation-with-past"
 _COMPARISON = "luthier_onnx.comparison"
 _MAIN = "LUTHIER_PYTHON"
 """What the engine tells its workers: the main environment's interpreter."""
+
+_ASK_ROUTES = """
+import json, sys
+from pathlib import Path
+from luthier_onnx.routes import other_routes
+
+print(other_routes(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), "optimum"))
+"""
 
 
 def export_decoder(model: Path, ctx: Context, opset: int | None, verified_tokens: int) -> None:
@@ -38,10 +47,11 @@ def export_decoder(model: Path, ctx: Context, opset: int | None, verified_tokens
     """
     python = os.environ.get(_MAIN, sys.executable)
     _check_comparison(python)
+    _check_known(model, python)
     ctx.progress(0, 2)
     with tempfile.TemporaryDirectory(prefix="luthier-") as scratch:
         legacy, written = as_transformers_4(model, Path(scratch) / "model"), Path(scratch) / "onnx"
-        _export(legacy, written, opset)
+        _export(legacy, written, opset, model, python)
         for file in sorted(written.iterdir()):
             if ".onnx" in file.name:
                 shutil.move(file, ctx.output / file.name)
@@ -55,16 +65,26 @@ def export_decoder(model: Path, ctx: Context, opset: int | None, verified_tokens
     ctx.progress(2, 2, megabytes=size)
 
 
-def _export(model: Path, output: Path, opset: int | None) -> None:
+def _export(legacy: Path, output: Path, opset: int | None, model: Path, python: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's, about code that is not ours
         try:
-            main_export(str(model), output=output, task=TASK, opset=opset, do_validation=False, local_files_only=True)
+            main_export(str(legacy), output=output, task=TASK, opset=opset, do_validation=False, local_files_only=True)
         except (ValueError, KeyError) as error:
             first = next(iter(str(error).splitlines()), "")
-            raise InputError(
-                f"optimum cannot export this model: {first}", "Try `export: dynamo` or `export: genai`."
-            ) from error
+            raise InputError(f"optimum cannot export this model: {first}", _other_routes(model, python)) from error
+
+
+def _check_known(model: Path, python: str) -> None:
+    model_type = json.loads((model / "config.json").read_text(encoding="utf-8"))["model_type"]
+    if model_type not in MODEL_TYPES:
+        check_type(model_type, _other_routes(model, python))
+
+
+def _other_routes(model: Path, python: str) -> str:
+    """What to do instead, as luthier-onnx says it; it is asked in the main environment, where it is."""
+    command = [python, "-P", "-c", _ASK_ROUTES, str(model / "config.json")]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout.strip()
 
 
 def _check_comparison(python: str) -> None:
