@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnxruntime_genai.models import builder
 
@@ -14,7 +15,7 @@ from luthier.testing import make_context
 from luthier_models.prompts import PromptEncoder
 from luthier_models.runtime import TransformersGenerator
 from luthier_onnx import genai
-from luthier_onnx.comparison import COMPLETION, compare, held_out_texts
+from luthier_onnx.comparison import COMPLETION, Way, compare, held_out_texts
 from luthier_onnx.runtime import GenaiGenerator
 from luthier_onnx.verification import verify
 
@@ -115,6 +116,28 @@ def test_what_the_builder_writes_without_an_error_and_does_not_run_is_refused(ti
     assert list(ctx.output.iterdir()) == []
 
 
+def test_a_graph_that_is_wrong_only_for_several_texts_is_refused(tiny_llama, tmp_path):
+    ctx = make_context(tmp_path / "work")
+    shutil.copytree(export(tiny_llama, tmp_path / "export"), ctx.output, dirs_exist_ok=True)
+    # Every text of a batch is read as the first one.
+    path = ctx.output / "model.onnx"
+    model = onnx.load(path, load_external_data=False)
+    for node in model.graph.node:
+        node.input[:] = ["first_of_all" if name == "input_ids" else name for name in node.input]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(1, np.int64), "row"))
+    added = [
+        onnx.helper.make_node("Gather", ["input_ids", "row"], ["first"], axis=0),
+        onnx.helper.make_node("Shape", ["input_ids"], ["sizes"]),
+        onnx.helper.make_node("Expand", ["first", "sizes"], ["first_of_all"]),
+    ]
+    for node in reversed(added):
+        model.graph.node.insert(0, node)
+    onnx.save(model, path)
+    with pytest.raises(PluginError, match=r"does not compute what the model does in PyTorch: .*\(in a padded batch"):
+        verify(tiny_llama, ctx, "genai", longest=1024)
+    assert list(ctx.output.iterdir()) == []
+
+
 def test_positions_that_are_wrong_far_out_show_in_texts_that_go_there(tiny_llama, tmp_path):
     exported = GenaiGenerator(export(tiny_llama, tmp_path / "export"))
     # The same up to 300 tokens; beyond them its positions are four times as dense.
@@ -133,7 +156,7 @@ def test_positions_that_are_wrong_far_out_show_in_texts_that_go_there(tiny_llama
     for longest, right in ((256, True), (400, False)):
         texts = held_out_texts(reference.encoder, longest)
         assert 0.7 * longest < len(reference.encoder.prompt(texts.prompts[-1])) <= 0.75 * longest
-        assert (compare(reference, [("one by one", exported)], texts).problem(lossy=False) == "") is right
+        assert (compare(reference, [Way("one by one", exported)], texts).problem(lossy=False) == "") is right
 
 
 def test_of_the_longest_text_the_end_is_compared(tiny_llama):

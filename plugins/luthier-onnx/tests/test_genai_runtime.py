@@ -15,6 +15,7 @@ from luthier_models.one_by_one import threads_from_environment
 from luthier_models.runtime import TransformersGenerator
 from luthier_onnx import genai
 from luthier_onnx.runtime import GenaiGenerator
+from luthier_onnx.side_by_side import SideBySide
 
 LONG = " ".join(["The cache keeps every answer until it is full."] * 7)
 PROMPTS = ["Return the number of items.", LONG, "Öffne die Datei: 開く"]
@@ -108,6 +109,13 @@ def test_a_stream_is_what_generate_gives_also_beside_others(generator):
                 streams[number].close()
                 open_streams.discard(number)
     assert texts == expected
+
+
+def test_texts_side_by_side_are_what_they_are_one_by_one(exported, generator):
+    beside = SideBySide(exported)
+    for ours, theirs in zip(beside.logits(PROMPTS, COMPLETIONS), generator.logits(PROMPTS, COMPLETIONS), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert beside.generate(PROMPTS, max_new_tokens=12) == generator.generate(PROMPTS, max_new_tokens=12)
 
 
 def test_completions_are_cut_before_the_first_stop(generator):

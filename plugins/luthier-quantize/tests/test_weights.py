@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,6 +123,23 @@ def test_integers_that_saturate_are_refused_and_nothing_is_kept(tiny, export, tm
     with pytest.raises(PluginError, match="is broken by its quantization: mean KL"):
         int8(export(tiny), ctx)
     assert list(ctx.output.iterdir()) == []
+
+
+def test_the_result_is_compared_in_a_process_of_its_own(tiny, export, tmp_path, monkeypatch):
+    commands = []
+    run = subprocess.run
+
+    def spied(command, **options):
+        commands.append(command)
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", spied)
+    exported = export(tiny)
+    commands.clear()
+    directory = quantized(int8, exported, tmp_path)
+    [command] = commands
+    assert command[:4] == [sys.executable, "-P", "-m", "luthier_onnx.comparison"]
+    assert command[4:6] == [str(exported.path), str(directory)]
 
 
 def test_blocks_that_do_not_fit_are_refused(tiny, export, tmp_path):

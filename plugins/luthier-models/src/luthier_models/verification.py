@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,19 +33,7 @@ def verify_written(module: str, model: Path, ctx: Context, *options: str) -> Non
     Raises:
         PluginError: if there is one, or the process does not end well; with the numbers.
     """
-    judge_written(compared(module, [str(model), str(ctx.output)], options, ctx), ctx)
-
-
-def judge_written(record: Mapping[str, Any], ctx: Context) -> None:
-    """Record what was found of the model in `ctx.output`, and `megabytes`; or refuse it.
-
-    Args:
-        record: `metrics`, a `problem` and perhaps a `warning`, as above.
-        ctx: its `output` is emptied if there is a problem.
-
-    Raises:
-        PluginError: if there is one; with the numbers.
-    """
+    record = compared(module, [str(model), str(ctx.output)], options, ctx)
     if not record["problem"]:
         size = sum(path.stat().st_size for path in ctx.output.rglob("*") if path.is_file())
         ctx.metric("megabytes", size / 1e6)

@@ -12,20 +12,21 @@ are this module's.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from luthier import Generator, LuthierError
+from luthier import LuthierError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from luthier import Prompt
     from luthier_models.prompts import PromptEncoder
     from luthier_onnx.classifier import GraphClassifier
     from luthier_onnx.generator import GraphGenerator
@@ -63,6 +64,33 @@ _FILLER = (
     "On the first morning the ferry left late, for the fog lay on the water until nine, and nobody on board knew "
     "how far it was to the other side; 28 passengers, two bicycles and a crate of apples waited. "
 )
+
+
+class Asked(Protocol):
+    """What is asked of a model here, of `luthier.Generator`'s."""
+
+    def logits(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Iterable[NDArray[np.float32]]:
+        """The logits that predict each completion's tokens."""
+        ...
+
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[str]:
+        """The greedy completion of each prompt."""
+        ...
+
+
+@dataclass(frozen=True)
+class Way:
+    """An exported model, loaded to read texts in one way.
+
+    Attributes:
+        name: of the way, in words.
+        model: what is asked.
+        short: whether it is not asked for the last text, the long one.
+    """
+
+    name: str
+    model: Asked
+    short: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,12 +178,12 @@ class Findings:
         )
 
 
-def compare(reference: Any, exported: Sequence[tuple[str, Generator]], texts: Texts) -> Findings:
+def compare(reference: Any, ways: Iterable[Way], texts: Texts) -> Findings:
     """Ask PyTorch and an exported model the same.
 
     Args:
         reference: the model in PyTorch, a `TransformersGenerator`, or another exported one.
-        exported: the exported model, in each way that batches are made of texts, with a name for each way.
+        ways: the exported model, in each way that batches are made of texts.
         texts: what to ask.
 
     Raises:
@@ -167,23 +195,27 @@ def compare(reference: Any, exported: Sequence[tuple[str, Generator]], texts: Te
     agreements: list[bool] = []
     same: list[bool] = []
     worst, where = 0.0, ""
-    for name, generator in exported:
-        found = list(generator.logits(texts.prompts, texts.completions))
-        for theirs, ours, prompt in zip(expected, found, texts.prompts, strict=True):
+    for way in ways:
+        count = len(texts.prompts) - way.short
+        prompts = texts.prompts[:count]
+        found = list(way.model.logits(prompts, texts.completions[:count]))
+        for theirs, ours, prompt in zip(expected[:count], found, prompts, strict=True):
             if theirs.shape != ours.shape or not np.isfinite(ours).all():
                 what = "numbers that are not finite" if theirs.shape == ours.shape else f"logits of shape {ours.shape}"
                 raise LuthierError(f"it gives {what}, where PyTorch gives {theirs.shape}")
             errors = _relative_errors(theirs, ours, _LABEL_SPREAD if reference.encoder.labels else 0)
             if errors.size and errors.max() >= worst:
                 worst = float(errors.max())
-                where = f"({name}, token {int(errors.argmax()) + 1} after {prompt[:24]!r})"
+                where = f"({way.name}, token {int(errors.argmax()) + 1} after {prompt[:24]!r})"
             kl += _divergences(theirs, ours).tolist()
             agreements += (theirs.argmax(1) == ours.argmax(1)).tolist()
-        written = generator.generate(texts.prompts, max_new_tokens=texts.new_tokens)
+        written = way.model.generate(prompts, max_new_tokens=texts.new_tokens)
         same += [
             mine == other or _is_tie(reference, prompt, mine)
-            for prompt, other, mine in zip(texts.prompts, greedy, written, strict=True)
+            for prompt, other, mine in zip(prompts, greedy[:count], written, strict=True)
         ]
+        # A way may be a model of its own, and the next one another.
+        del way, written, found
     return Findings(float(np.mean(kl)), worst, float(np.mean(agreements)), float(np.mean(same)), where)
 
 
@@ -229,17 +261,19 @@ def _is_tie(reference: Any, prompt: str, completion: str) -> bool:
     return bool((rows.max(axis=1, initial=-np.inf) - chosen <= 2 * LOGIT_ERROR * rows.std(axis=1)).all())
 
 
-def load_exported(directory: Path, form: str) -> Iterator[tuple[str, Generator]]:
-    """An exported model by its runtime, with texts one by one and, where it takes them so, side by side."""
+def load_exported(directory: Path, form: str) -> Iterator[Way]:
+    """An exported model by its runtime, with texts one by one, and side by side."""
     if form == "genai":
         from luthier_onnx.runtime import GenaiGenerator
+        from luthier_onnx.side_by_side import SideBySide
 
-        yield "one by one", GenaiGenerator(directory)
+        yield Way("one by one", GenaiGenerator(directory))
+        yield Way("in a padded batch", SideBySide(directory), short=True)
         return
     generator = _load_graphs(directory, form)
-    yield "one by one", generator
+    yield Way("one by one", generator)
     # The same graphs: a model need not be in memory twice.
-    yield "in a padded batch", generator.with_batches_of(_BATCH)
+    yield Way("in a padded batch", generator.with_batches_of(_BATCH))
 
 
 def _load_graphs(directory: Path, form: str) -> GraphClassifier | GraphGenerator:
@@ -254,7 +288,7 @@ def _load_graphs(directory: Path, form: str) -> GraphClassifier | GraphGenerator
 
 def _load_reference(model: Path, form: str, *, graphs: bool) -> Any:
     if graphs:
-        return next(load_exported(model, form))[1]
+        return next(load_exported(model, form)).model
     # PyTorch takes seconds to load.
     if form == "sequence-classifier":
         from luthier_models.classifying import TransformersClassifier
@@ -266,22 +300,16 @@ def _load_reference(model: Path, form: str, *, graphs: bool) -> Any:
 
 
 def examine(
-    load_reference: Callable[[], Any],
-    exported: Path,
-    form: str,
-    *,
-    lossy: bool,
-    prefix: str = "",
-    longest: int = LONGEST,
+    model: Path, exported: Path, form: str, *, lossy: bool = False, graphs: bool = False, longest: int = LONGEST
 ) -> dict[str, Any]:
     """Load an exported model, and compare it.
 
     Args:
-        load_reference: gives what it is compared with, a `TransformersGenerator` or another exported model.
+        model: what it is compared with.
         exported: the directory of the exported model.
         form: of it.
         lossy: whether its numbers were rounded on purpose.
-        prefix: of the names of the metrics.
+        graphs: whether `model` is an exported one, of the same form, and not one in PyTorch.
         longest: tokens of the longest text at most.
 
     Returns:
@@ -289,12 +317,14 @@ def examine(
     """
     try:
         # What was written is loaded first: if it does not load, nothing else need be.
-        loaded = list(load_exported(exported, form))
-        reference = load_reference()
+        ways = load_exported(exported, form)
+        loaded = itertools.chain((next(ways),), ways)
+        reference = _load_reference(model, form, graphs=graphs)
         findings = compare(reference, loaded, held_out_texts(reference.encoder, longest))
     except (LuthierError, RuntimeError) as error:
         # What onnxruntime raises while a graph runs is a RuntimeError.
         return {"metrics": {}, "problem": f"does not run: {error}"}
+    prefix = "" if graphs else "export_"
     names = ("mean_kl", "logit_error", "top1_agreement", "greedy_agreement")
     metrics = {f"{prefix}{name}": getattr(findings, name) for name in names}
     return {"metrics": metrics, "problem": findings.problem(lossy=lossy)}
@@ -309,11 +339,9 @@ def main() -> None:
     parser.add_argument("--longest", type=int, default=LONGEST)
     parser.add_argument("--lossy", action="store_true")
     parser.add_argument("--graphs", action="store_true")
-    given = parser.parse_args()
-    reference = partial(_load_reference, given.model, given.form, graphs=given.graphs)
-    prefix = "" if given.graphs else "export_"
-    record = examine(reference, given.exported, given.form, lossy=given.lossy, prefix=prefix, longest=given.longest)
-    given.result.write_text(json.dumps(record), encoding="utf-8")
+    given = vars(parser.parse_args())
+    result: Path = given.pop("result")
+    result.write_text(json.dumps(examine(**given)), encoding="utf-8")
 
 
 if __name__ == "__main__":

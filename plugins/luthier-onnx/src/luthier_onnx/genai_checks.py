@@ -47,11 +47,13 @@ class GenaiModel:
         graph: the file.
         context: the tokens that it can read and write in all.
         vocabulary: the width of the logits.
+        head_size: the width of a head's keys and values.
     """
 
     graph: Path
     context: int
     vocabulary: int
+    head_size: int
 
 
 def check_genai(directory: Path, settings: Mapping[str, Any]) -> GenaiModel:
@@ -89,7 +91,7 @@ def check_genai(directory: Path, settings: Mapping[str, Any]) -> GenaiModel:
         wrong.append(f"context_length is {context}, and the graph has positions for {positions} tokens")
     if wrong:
         raise InputError(f"{config} contradicts {path.name}: {'; '.join(wrong)}", _AGAIN)
-    return GenaiModel(path, context, said["vocab_size"])
+    return GenaiModel(path, context, said["vocab_size"], said["head_size"])
 
 
 def _refuse_code(settings: Any, config: Path) -> None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luthier_models.verification import judge_written, verify_written
+from luthier_models.verification import verify_written
 
 if TYPE_CHECKING:
     from luthier import Context
 
 _COMPARISON = "luthier_onnx.comparison"
-
-_LONGEST_PACKED = 256
-"""Tokens: rounded weights are rounded at every position, so that long texts show nothing that short ones do not."""
 
 
 def verify(model: Path, ctx: Context, form: str, *, longest: int, lossy: bool = False) -> None:
@@ -49,21 +46,3 @@ def verify_quantized(exported: Path, ctx: Context, form: str) -> None:
         PluginError: if it does not run, or is broken: a mean KL above `comparison.GROSS_KL`.
     """
     verify_written(_COMPARISON, exported, ctx, form, "--lossy", "--graphs")
-
-
-def verify_packed(exported: Path, ctx: Context) -> None:
-    """As `verify_quantized`, for onnxruntime-genai and on shorter texts: in this process, which loads no other model.
-
-    Args:
-        exported: what was quantized, as `export: genai` writes it.
-        ctx: its `output` is emptied if the result is broken.
-
-    Raises:
-        InputError: if what was quantized does not run.
-        PluginError: if the result does not run, or is broken: a mean KL above `comparison.GROSS_KL`.
-    """
-    from luthier_onnx.comparison import examine
-    from luthier_onnx.runtime import GenaiGenerator
-
-    reference = GenaiGenerator(exported)
-    judge_written(examine(lambda: reference, ctx.output, "genai", lossy=True, longest=_LONGEST_PACKED), ctx)

@@ -13,7 +13,7 @@ from luthier_models.grids import METHODS, Quantized, quantize
 from luthier_onnx.graphs import copy_companions
 from luthier_onnx.packed import PackedMatrix
 from luthier_onnx.packing import PackableGraph
-from luthier_onnx.verification import verify_packed
+from luthier_onnx.verification import verify_quantized
 
 if TYPE_CHECKING:
     from luthier import Context
@@ -50,7 +50,7 @@ def quantize_weights(directory: Path, ctx: Context, *, matrices: Choice, tables:
         graph.pack(name, as_packed(quantize(rows, METHODS[choice.method], choice.bits, choice.block_size)))
     copy_companions(directory, ctx.output)
     graph.save(ctx.output)
-    verify_packed(directory, ctx)
+    verify_quantized(directory, ctx, "genai")
 
 
 def as_packed(quantized: Quantized) -> PackedMatrix:
