@@ -97,6 +97,7 @@ class RunBuilder:
         outcome: Mapping[str, Any] | None = None,
         quarantine: list[tuple[str, str]] | None = None,
         seconds: float = 1.0,
+        model: str = "",
     ) -> None:
         """Write notes with the engine's own context, and commit them."""
         self._number += 1
@@ -135,7 +136,7 @@ class RunBuilder:
                     "config": self._config,
                 }
             ],
-            "inputs": {"data": "cd" * 32},
+            "inputs": {"data": "cd" * 32, **({"subject": model} if model else {})},
             "runtimes": {},
             "seed": 7,
         }

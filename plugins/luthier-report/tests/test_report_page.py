@@ -149,6 +149,48 @@ def test_a_pruner_s_curve_is_shown_under_its_step(builder: Any, parts: dict[str,
     assert '<i class="training"></i>KL divergence</li>' in html
 
 
+def measured_sizes(builder: Any, *, fewer_examples: bool = False) -> Run:
+    """Models of three sizes, two of them pruned and healed, each measured by `rouge`; the last one also packed."""
+    for number, (size, quality) in enumerate(((3000, 0.35), (2000, 0.34), (1000, 0.2))):
+        step = builder.step(f"healed-{number}", "tune", "distill")
+        builder.note(step)
+        builder.give(step, "model", "causal-lm", {"model.safetensors": bytes([number]) * size * 1000})
+        config = {"max_examples": 50 if fewer_examples and number == 2 else 200}
+        rouge = builder.step(f"of-{number}", "validate", "rouge", kind="report", config=config)
+        metrics = {"lead_rougeL": 0.28, "rouge1": quality + 0.1, "rougeL": quality}
+        builder.note(rouge, subject="candidate", metrics=metrics, model=step.artifact)
+    packed = builder.step("packed", "export", "genai")
+    builder.note(packed)
+    builder.give(packed, "onnx", "genai", {"model.onnx": bytes(500_000)})
+    delivered = builder.step("delivered", "validate", "rouge", kind="report", config={"max_examples": 200})
+    builder.note(delivered, subject="candidate", metrics={"rougeL": 0.19}, model=packed.artifact)
+    builder.data.gates.append(GateResult("delivered", "rougeL", 0.19, "at least 0.1", True, "rougeL is 0.19"))
+    return builder.finish()
+
+
+def test_models_of_several_sizes_that_one_validator_measured_are_drawn_by_size(builder: Any) -> None:
+    html = report_page(measured_sizes(builder))
+    # The metric that a gate watches, the smallest model first, each form by itself.
+    assert "Quality by size: ROUGE-L of the models of the form causal-lm: ROUGE-L from 0.2 to 0.35" in html
+    assert html.count("Quality by size") == 2  # the label and the caption of one figure: one packed model is no curve
+    told = Page(html).text
+    assert (
+        "ROUGE-L of each model that rouge measured on the same examples; higher is better Model of Form Size ROUGE-L "
+        "healed-0 causal-lm 3 MB 0.35 healed-1 causal-lm 2 MB 0.34 healed-2 causal-lm 1 MB 0.2 "
+        "packed genai 500 kB 0.19"
+    ) in told
+
+
+def test_models_that_were_measured_on_other_examples_are_not_compared(builder: Any) -> None:
+    told = Page(report_page(measured_sizes(builder, fewer_examples=True))).text
+    assert "healed-1 causal-lm 2 MB 0.34 packed genai 500 kB 0.19" in told
+    assert "causal-lm: ROUGE-L from 0.34 to 0.35" in report_page(builder.finish())
+
+
+def test_one_size_is_no_curve(whole_run: Run) -> None:
+    assert "Quality by size" not in report_page(whole_run)
+
+
 def test_lineage_names_code_configuration_and_versions(whole_run: Run) -> None:
     text = Page(report_page(whole_run)).text
     assert "lora of luthier-report, code abababababababab" in text

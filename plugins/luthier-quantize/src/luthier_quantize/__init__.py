@@ -38,8 +38,8 @@ def int8(
 
     Every matrix is rounded to nearest on a symmetric grid, one scale a block, the embedding too; where it is tied to
     the head, both read one matrix. Products round their inputs to 8 bits as they run, in blocks of the same size;
-    where that is most of the loss, `smooth` before the export makes it smaller. No data is needed. The result is
-    compared with what it was before it counts; a broken one is refused. Metrics: those of `dynamic-int8`.
+    where that is most of the loss, `smooth` before the export makes it smaller. No data is needed. In a process of
+    its own the result is compared with what it was; a broken one is refused. Metrics: those of `dynamic-int8`.
 
     Args:
         block_size: so many weights of a row share one scale in float32: blocks of 64 take 8.5 bits a weight.

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from luthier import Report, Run, StepResult
+from luthier_report._by_size import qualities_by_size
 from luthier_report._comparison import SUBJECT_TITLES, comparisons
 from luthier_report._curve import (
     LEARNING_CURVE,
@@ -46,6 +47,7 @@ def page_context(run: Run) -> dict[str, Any]:
     """Everything that the template shows, by section."""
     compared = comparisons(run)
     data = data_steps(run)
+    sizes = model_sizes(run)
     return {
         "run": run.data,
         "state": STATE_TITLES[run.state],
@@ -59,7 +61,8 @@ def page_context(run: Run) -> dict[str, Any]:
         "others": [_model_step(run, step) for step in run.steps if _is_other(step)],
         "comparisons": compared,
         "subject_titles": SUBJECT_TITLES,
-        "sizes": model_sizes(run),
+        "sizes": sizes,
+        "by_size": qualities_by_size(run, compared, sizes),
         "speeds": speeds(run, compared),
         "times": step_times(run),
         "is_speed": is_speed,
