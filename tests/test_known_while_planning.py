@@ -10,6 +10,7 @@ import pytest
 
 import luthier
 from luthier.errors import InputError
+from luthier.nodes import RecipeError
 
 TEXTS = "  - format: language-modelling\n"
 PAIRS = "  - format: prompt-completion\n    prompt: '{text}'\n    completion: '{text}'\n"
@@ -110,6 +111,15 @@ def test_what_a_recipe_tells_of_a_model_is_refused_while_planning(recipe, data, 
 )
 def test_what_is_right_or_not_known_is_planned(recipe, data, architecture, then):
     luthier.plan(recipe(data, architecture, then))
+
+
+def test_a_step_that_could_not_be_read_is_the_only_one_that_is_complained_of(recipe, monkeypatch):
+    monkeypatch.setenv("LUTHIER_PLUGINS", "models,onnx,quantize,text,validate")
+    then = DYNAMO + "  - quantize: dynamic-int8\n  - validate: perplexity\n"
+    with pytest.raises(RecipeError) as caught:
+        luthier.plan(recipe(TEXTS, "fresh\n    parameters: 15K", then))
+    [problem] = caught.value.problems
+    assert "15,000 parameters are too few" in str(problem)
 
 
 @pytest.mark.parametrize(

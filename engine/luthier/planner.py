@@ -172,7 +172,10 @@ class _Builder:
             return "documents"
         # What takes its own kind keeps the form.
         same = self._same_kind(step, inputs)
-        return same.form if same else step.component.name
+        if same:
+            return same.form
+        # Made of what a step gives that could not be read, it may be of any form.
+        return "" if "" in given else step.component.name
 
     def _check_locations(self, step: StepSpec) -> None:
         """Find every path that is not there while planning, not when its step's turn comes."""
