@@ -113,7 +113,7 @@ def _interpreter(component: Component) -> Path | None:
     needed = component.distribution
     if environments.declares(needed):
         return environments.require(needed).python
-    environments.require_extra(component)
+    component.require_extra()
     return None
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from luthier import shared_settings
 from luthier.core_stages import NAMED_INPUTS, Stage
 from luthier.declaration import Declaration, Location
+from luthier.distributions import is_distribution, requirement_name, requirements_under
 from luthier.errors import InputError, PluginError
 from luthier.searchable import search_problem
 
@@ -105,6 +106,22 @@ class Component:
         """Whether it takes an input of this form; a form that is not known is not held against it."""
         forms = self.declared.needs.get(name, frozenset())
         return not forms or not form or form in forms
+
+    def require_extra(self) -> None:
+        """Refuse where a requirement of the extra that it declares is not in the main environment.
+
+        Raises:
+            InputError: with the command that installs it.
+        """
+        extra = self.declared.extra
+        needed = requirements_under(extra, self.distribution) if extra else []
+        missing = [name for name in sorted(set(map(requirement_name, needed))) if not is_distribution(name)]
+        if missing:
+            verb = "is" if len(missing) == 1 else "are"
+            raise InputError(
+                f"{self} needs {', '.join(missing)}, which {verb} not installed",
+                f"pip install '{self.distribution}[{extra}]'",
+            )
 
     def needs_executor(self, config: Mapping[str, Any]) -> bool:
         """Whether its work is done by several processes, which somebody must start."""

@@ -21,14 +21,11 @@ from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any
 
-from luthier.components import Component
 from luthier.distributions import (
     distributions_in,
-    is_distribution,
     main_distributions,
     normalized,
     record_hash,
-    requirement_name,
     requirements_under,
     requires,
 )
@@ -209,23 +206,6 @@ def _of(distribution: str) -> list[Environment]:
 def of_this_main(environment: Environment) -> bool:
     """Whether it was built from the environment that runs this."""
     return environment.manifest is not None and environment.manifest.parent == sys.prefix
-
-
-def require_extra(component: Component) -> None:
-    """Refuse a component where a requirement of the extra that it declares is not in the main environment.
-
-    Raises:
-        InputError: with the command that installs it.
-    """
-    extra = component.declared.extra
-    needed = requirements_under(extra, component.distribution) if extra else []
-    missing = [name for name in sorted(set(map(requirement_name, needed))) if not is_distribution(name)]
-    if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        raise InputError(
-            f"{component} needs {', '.join(missing)}, which {verb} not installed",
-            f"pip install '{component.distribution}[{extra}]'",
-        )
 
 
 def require(distribution: str) -> Environment:

@@ -108,7 +108,7 @@ def check_extra(walk: Walk, step: StepSpec, component: Component) -> None:
     if not component.declared.extra or walk.environment(step):
         return
     try:
-        environments.require_extra(component)
+        component.require_extra()
     except InputError as error:
         walk.refuse(step, error.message, error.remedy)
 

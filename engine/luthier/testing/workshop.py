@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.artifacts import Artifact, build_manifest
 from luthier.components import Component, ConfigurationError
-from luthier.environments import require_extra
 from luthier.errors import InputError, LuthierError, PluginError
 from luthier.pool import StepError
 from luthier.testing import samples
@@ -134,7 +133,7 @@ class Workshop:
         self.refer(component, "schema")
         self._workers.python()
         try:
-            require_extra(component)
+            component.require_extra()
         except InputError as error:
             raise CannotRunError(f"{error.message}: {error.remedy}") from error
         configuration = self.configuration(component)

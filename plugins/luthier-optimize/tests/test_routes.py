@@ -74,6 +74,14 @@ def test_examples_that_calibration_cannot_read_are_told(registry):
     assert reasons["genai > int8"] == ""
 
 
+def test_what_nothing_here_can_run_is_left_out_with_what_to_install(registry, monkeypatch):
+    monkeypatch.setattr("luthier.components.is_distribution", lambda name: name != "llama-cpp-python")
+    routes = find_routes(registry, material("causal-lm"), Limits(0.02))
+    [route] = [each for each in routes if "gguf" in each.names]
+    assert "llama-cpp-python, which is not installed" in route.reason
+    assert "pip install 'luthier-gguf[llama]'" in route.reason
+
+
 def test_what_nothing_exports_is_refused(registry):
     with pytest.raises(InputError, match="no installed exporter takes a model of the form sculpture"):
         find_routes(registry, material("sculpture"), Limits(0.02))

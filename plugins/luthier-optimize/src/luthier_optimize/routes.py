@@ -204,10 +204,11 @@ def _stops(registry: Registry, stage: str, kind: str, form: str, limits: Limits)
 
 
 def _unloadable(registry: Registry, form: str) -> str:
+    """Why no runtime loads a model of this form here; empty where one does."""
     try:
-        registry.default_runtime("onnx", form)
+        registry.default_runtime("onnx", form).require_extra()
     except InputError as error:
-        return error.message
+        return f"{error.message}: {error.remedy}" if error.remedy else error.message
     return ""
 
 
