@@ -369,7 +369,7 @@ def test_generate_draws_where_the_runtime_streams(project, monkeypatch, runtime,
         ([], "hello!\n"),
         (["--set", "marks=3"], "hello!!!\n"),
         (["--set", "marks=many"], "runtime:loud: marks: "),
-        (["--set", "mark=3"], "runtime:loud: mark: "),
+        (["--set", "mark=3"], "runtime:loud: mark: unknown key\n  did you mean 'marks'?"),
     ],
 )
 def test_generate_sets_the_runtimes_parameters(project, monkeypatch, settings, expected):

@@ -10,7 +10,7 @@ import pytest
 from luthier.components import Component, read_component
 from luthier.core_stages import STAGES
 from luthier.plugins import Registry, load_plugins
-from luthier.schema import nested_keys, parameter_help, recipe_schema
+from luthier.schema import parameter_help, recipe_schema
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -151,12 +151,12 @@ def test_the_schema_of_no_plugins_is_one_too() -> None:
 
 def test_the_keys_that_there_are(registry: Registry) -> None:
     reader, near = registry.find("source", "reader"), registry.find("clean", "near")
-    assert nested_keys(reader) == ["path", "sizes", "named", "either"]
-    assert nested_keys(reader, ("sizes", 0)) == ["valid", "by"]
-    assert nested_keys(reader, ("named", "x")) == ["valid", "by"]
-    assert nested_keys(reader, ("either", "Split")) == ["valid", "by"]
-    assert nested_keys(near, ("split",)) == ["valid", "by"]
-    assert nested_keys(near, ("threshold",)) == []
+    assert reader.keys() == ["path", "sizes", "named", "either"]
+    assert reader.keys(("sizes", 0)) == ["valid", "by"]
+    assert reader.keys(("named", "x")) == ["valid", "by"]
+    assert reader.keys(("either", "Split")) == ["valid", "by"]
+    assert near.keys(("split",)) == ["valid", "by"]
+    assert near.keys(("threshold",)) == []
 
 
 def documented(doc: str) -> Component:

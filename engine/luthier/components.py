@@ -19,7 +19,9 @@ from luthier.core_stages import NAMED_INPUTS, Stage
 from luthier.declaration import Declaration, Location
 from luthier.distributions import is_distribution, requirement_name, requirements_under
 from luthier.errors import InputError, PluginError
+from luthier.schema_walk import keys_at
 from luthier.searchable import search_problem
+from luthier.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -47,7 +49,8 @@ class ConfigurationError(PluginError):
 
     def __init__(self, component: Component, problems: list[Problem]) -> None:
         where = "; ".join(": ".join(filter(None, (".".join(map(str, p.key)), p.message))) for p in problems)
-        super().__init__(f"{component}: {where}")
+        remedy = "; ".join(component.key_meant(problem.key) for problem in problems if problem.unknown)
+        super().__init__(f"{component}: {where}", remedy)
         self.problems = problems
 
 
@@ -131,6 +134,20 @@ class Component:
     def parameters(self) -> list[inspect.Parameter]:
         """The configuration's parameters as the signature has them, annotations not evaluated."""
         return configuration_parameters(self.function)
+
+    def keys(self, path: Sequence[str | int] = ()) -> list[str]:
+        """The keys that the configuration may have at `path`; none where that is no mapping of fixed keys."""
+        return keys_at(self.model.model_json_schema(), path)
+
+    def key_meant(self, key: Sequence[str | int], reserved: Collection[str] = ()) -> str:
+        """What to write for a key that it does not have: the nearest one, or all that there are.
+
+        Args:
+            key: its path.
+            reserved: keys that recipes have beside the component's.
+        """
+        own = self.keys(key[:-1])
+        return did_you_mean(str(key[-1]), [*own, *reserved]) or f"{self} has {', '.join(own) or 'no keys'}"
 
     @cached_property
     def model(self) -> type[BaseModel]:

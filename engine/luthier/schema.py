@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from luthier.components import Component
 from luthier.core_stages import NAMED_INPUTS, SUBJECTS, Stage
 from luthier.nodes import dump_scalar
+from luthier.schema_walk import branches
 
 if TYPE_CHECKING:
     from luthier.plugins import Registry
@@ -56,41 +57,6 @@ def component_schema(component: Component) -> dict[str, Any]:
             prop["description"] = help_texts[name]
     untitled: dict[str, Any] = _without_titles(schema)
     return untitled
-
-
-def nested_keys(component: Component, path: Sequence[str | int] = ()) -> list[str]:
-    """The keys that the configuration may have at `path`; none where that is no mapping of fixed keys."""
-    schema = component.model.model_json_schema()
-    return list(dict.fromkeys(_keys_at(schema, schema, list(path))))
-
-
-def _keys_at(root: Mapping[str, Any], schema: Mapping[str, Any], path: list[str | int]) -> Iterator[str]:
-    for branch in schema_branches(root, schema):
-        properties = branch.get("properties", {})
-        if not path:
-            yield from properties
-            continue
-        part, rest = path[0], path[1:]
-        if part in properties:
-            yield from _keys_at(root, properties[part], rest)
-        elif isinstance(part, int) and isinstance(branch.get("items"), dict):
-            yield from _keys_at(root, branch["items"], rest)
-        elif isinstance(branch.get("additionalProperties"), dict):
-            yield from _keys_at(root, branch["additionalProperties"], rest)
-        elif isinstance(part, str):
-            yield from _keys_at(root, branch, rest)  # pydantic's name for a branch of a union
-
-
-def schema_branches(root: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The schemas that a reference into `root` or a union stands for; the schema itself if it is neither."""
-    if "$ref" in schema:
-        yield from schema_branches(root, root["$defs"][schema["$ref"].rpartition("/")[2]])
-        return
-    union = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())]
-    for branch in union:
-        yield from schema_branches(root, branch)
-    if not union:
-        yield schema
 
 
 def recipe_schema(registry: Registry) -> dict[str, Any]:
@@ -281,7 +247,7 @@ def _example_of_key(component: Component) -> str:
 
 def _placeholder(root: Mapping[str, Any], schema: Mapping[str, Any]) -> Any:
     """A value of the type that a required parameter has, as plausible as its schema allows."""
-    branch = next((each for each in schema_branches(root, schema) if each.get("type") != "null"), {})
+    branch = next((each for each in branches(root, schema) if each.get("type") != "null"), {})
     if "enum" in branch or "const" in branch:
         return branch.get("const", branch.get("enum", [""])[0])
     match branch.get("type"):

@@ -20,7 +20,7 @@ from luthier.components import Component, ConfigurationError, Problem, plain_val
 from luthier.errors import InputError, LuthierError
 from luthier.formatting import format_number
 from luthier.nodes import dump_scalar
-from luthier.schema import schema_branches
+from luthier.schema_walk import branches
 from luthier.searchable import Search
 
 ETA = 3
@@ -141,7 +141,7 @@ def lists_in(component: Component, configuration: Mapping[str, Any]) -> dict[str
 
 def takes_lists(root: Mapping[str, Any], schema: Mapping[str, Any]) -> bool:
     """Whether values of a schema may be lists; `root` holds its definitions."""
-    return any(branch.get("type") == "array" for branch in schema_branches(root, schema))
+    return any(branch.get("type") == "array" for branch in branches(root, schema))
 
 
 def _refused(component: Component, configuration: Mapping[str, Any]) -> set[str]:

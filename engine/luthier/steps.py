@@ -14,7 +14,6 @@ from luthier.errors import LuthierError
 from luthier.formatting import with_article
 from luthier.nodes import Node, Position, follow, shown
 from luthier.plugins import Registry, UnknownStage
-from luthier.schema import nested_keys
 from luthier.search import Space, lists_in, read_space
 from luthier.substitution import resolve_name
 from luthier.suggest import did_you_mean
@@ -341,13 +340,8 @@ class StepReader:
         if len(problem.key) == 1 and isinstance(node.value, list) and not component.declared.search:
             suggestion = self._searchable(component)
         if problem.unknown:
-            parent = problem.key[:-1]
-            reserved = () if parent or not component.stage.name else RESERVED_KEYS
-            known = [*nested_keys(component, parent), *reserved]
-            name = str(problem.key[-1])
-            suggestion = (
-                did_you_mean(name, known) or f"{component} has {', '.join(nested_keys(component, parent)) or 'no keys'}"
-            )
+            reserved = RESERVED_KEYS if len(problem.key) == 1 and component.stage.name else ()
+            suggestion = component.key_meant(problem.key, reserved)
         self._add(node, f"{key}{path}", problem.message, suggestion)
 
     def _searchable(self, component: Component) -> str:

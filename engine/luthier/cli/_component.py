@@ -14,7 +14,8 @@ from luthier.cli._dispatch import Command, Group
 from luthier.cli._options import local_files, registry_here
 from luthier.cli._output import print_json
 from luthier.errors import InputError
-from luthier.schema import component_schema, schema_branches
+from luthier.schema import component_schema
+from luthier.schema_walk import branches
 
 if TYPE_CHECKING:
     from luthier.components import Component
@@ -206,7 +207,7 @@ _OPTIONAL_ANNOTATIONS: Mapping[Kind, Any] = {kind: annotation | None for kind, a
 
 def _kind(schema: Mapping[str, Any], prop: Mapping[str, Any]) -> Kind:
     """How an option's text is read: by its type where it has one besides null, else as JSON."""
-    kinds = {_type(branch) for branch in schema_branches(schema, prop)} - {"null"}
+    kinds = {_type(branch) for branch in branches(schema, prop)} - {"null"}
     if kinds == {"integer", "number"}:
         return "number"
     return kinds.pop() if len(kinds) == 1 else "json"  # type: ignore[return-value]
@@ -223,7 +224,7 @@ def _type(branch: Mapping[str, Any]) -> str:
 def describe_type(schema: Mapping[str, Any], prop: Mapping[str, Any]) -> str:
     """A parameter's type in a word or two: `number`, `integer or null`, `a|b|c`, `list of string`."""
     names = []
-    for branch in schema_branches(schema, prop):
+    for branch in branches(schema, prop):
         if "enum" in branch or "const" in branch:
             names.append("|".join(map(str, branch.get("enum", [branch.get("const")]))))
         elif branch.get("type") == "array":
@@ -266,5 +267,5 @@ def _read_list(name: str, given: list[str], prop: Mapping[str, Any], schema: Map
     """A list: as JSON (`'["a", "b"]'`), or one element each time that the option is given."""
     if len(given) == 1 and given[0].lstrip().startswith("["):
         return list(_read_json(name, given[0]))
-    items = next(branch["items"] for branch in schema_branches(schema, prop) if branch.get("type") == "array")
+    items = next(branch["items"] for branch in branches(schema, prop) if branch.get("type") == "array")
     return list(given) if _kind(schema, items) == "string" else [_read_json(name, each) for each in given]
