@@ -19,6 +19,7 @@ from luthier.nodes import parse_yaml
 
 sys.path.append(str(Path(__file__).parent / "benchmarks"))  # Benchmarks are programs, which import their neighbours.
 bench = importlib.import_module("bench_quality")
+curve = importlib.import_module("compression_curve")
 tables = importlib.import_module("tables")
 
 HERE = Path(__file__).parents[1] / "examples" / "purposes"
@@ -43,6 +44,7 @@ MORE = {
     },
     "from-scratch": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
     "pruned": {"layers.ratio": 0.5, "vocabulary.ratio": 0.05},
+    "pruned-curve": {**{f"cut-to-{depth}.ratio": 0.5 for depth in (27, 24, 20, 15)}, "vocabulary.ratio": 0.05},
     "translation": {"fresh.parameters": "300K"},
     "summaries-from-scratch": {"fresh.parameters": "300K", "rnn-seq2seq.parameters": "300K"},
     "distillation": {"length.min_characters": 100, "near-duplicates.threshold": 1.0},
@@ -180,6 +182,8 @@ def test_a_recipe_runs(recipe: Path, model: Path, catalogues: Path, manual: Path
         cells = bench.cells(row, done)
         assert len(cells) == len(bench.HEADINGS)
         assert all(cells[:-2])
+    if recipe == curve.RECIPE:
+        assert [len(row) for row in curve.rows(done)] == [len(curve.HEADINGS)] * 5
 
 
 def test_the_table_has_a_row_of_every_recipe_and_names_steps_that_there_are() -> None:

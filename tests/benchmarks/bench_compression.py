@@ -1,6 +1,6 @@
 """A tuned model, compressed in the ways that Luthier has, beside llama.cpp's: size, loss, task, and speed.
 
-    make bench-models                                    all parts, of all models but `pruned`, which takes hours
+    make bench-models                                    all but the part `curve` and the model `pruned`: hours
     bench_compression.py --parts speed --only int8 q8_0  some; the other rows stay as they were measured before
 
 The common source is SmolLM2-135M with its weights moved off the grid that they come from, and tuned; see
@@ -11,6 +11,7 @@ leaves the others. The parts, whose tables are written into docs/compression.md 
     task     ROUGE-L on held-out prompts, with the paired interval to the model in float32
     speed    times as `luthier optimize` takes them: in rounds, each model in a process of its own
     profile  where the time of a token goes in ours, by operator
+    curve    the recipe `pruned-curve`: models of four depths, healed and delivered; hours, so only where it is named
 
 What the rounds measured is kept in the store's directory, so that a part that was stopped goes on. llama.cpp takes part
 where llama-cpp-python is installed. Exit code 1 if a target is missed, or a model or a part failed; the last lines say
@@ -31,6 +32,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import compression_curve
 from bench_quality import finished, interval
 from compression_models import (
     BASELINE,
@@ -102,6 +104,7 @@ class Bench:
             keys=2,
         )
         self.profiles = Table(page, begin("profile"), ("model", "a token, ms", "operators", "measured"))
+        self.curves = Table(page, begin("curve"), compression_curve.HEADINGS)
         self.targets = Table(page, begin("targets"), ("figure", "measured", "target", "reached", "on"))
 
     def make(self, variant: Variant, measure: Callable[[Recipe], object] = lambda recipe: None) -> Run | None:
@@ -265,15 +268,23 @@ class Bench:
             )
             print(" ".join(row), flush=True)
 
+    def curve(self) -> None:
+        """Quality by size, of models that were healed."""
+        run = finished(compression_curve.RECIPE, self.options.home)
+        found = list(compression_curve.rows(run))
+        self.curves.write(found, "Each but the first healed for 400 steps of 4 packages; ROUGE-L on the same 200.")
+        print("\n".join(" ".join(row) for row in found), flush=True)
 
-PARTS = ("loss", "task", "speed", "profile")
+
+USUAL = ("loss", "task", "speed", "profile")
+PARTS = (*USUAL, "curve")
 
 
 def main() -> int:
     """Measure, print and write; exit code 1 if a target is missed, or a model or a part failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     there = runnable()
-    parser.add_argument("--parts", choices=PARTS, nargs="+", default=list(PARTS))
+    parser.add_argument("--parts", choices=PARTS, nargs="+", default=list(USUAL))
     usual = [name for name in there if VARIANTS[name].recipe is None]
     parser.add_argument("--only", choices=there, nargs="+", default=usual, help="`pruned` takes hours to make")
     parser.add_argument("--rounds", type=int, default=5)

@@ -246,6 +246,20 @@ ROWS = (
     ),
     *(
         Row(
+            "purposes/pruned-curve.yaml",
+            f"{depth} of 30 layers, 4 bits; before: the whole",
+            SMOLLM,
+            "Debian",
+            f"healed-{depth}",
+            f"delivered-{depth}",
+            "rougeL",
+            against="of-the-whole",
+            beside=LEAD,
+        )
+        for depth in (27, 24, 20, 15)
+    ),
+    *(
+        Row(
             "purposes/quantization-aware.yaml",
             f"{purpose}; before: {before}",
             SMOLLM,
