@@ -11,7 +11,7 @@ leaves the others. The parts, whose tables are written into docs/compression.md 
     task     ROUGE-L on held-out prompts, with the paired interval to the model in float32
     speed    times as `luthier optimize` takes them: in rounds, each model in a process of its own
     profile  where the time of a token goes in ours, by operator
-    curve    the recipe `pruned-curve`: models of four depths, healed and delivered; hours, so only where it is named
+    curve    the recipe `pruned-curve`: models of three depths, healed and delivered; hours, so only where it is named
 
 What the rounds measured is kept in the store's directory, so that a part that was stopped goes on. llama.cpp takes part
 where llama-cpp-python is installed. Exit code 1 if a target is missed, or a model or a part failed; the last lines say

@@ -256,7 +256,7 @@ ROWS = (
             against="of-the-whole",
             beside=LEAD,
         )
-        for depth in (27, 24, 20, 15)
+        for depth in (27, 20, 15)
     ),
     *(
         Row(
