@@ -118,7 +118,11 @@ def recipe(registry: Registry) -> str:
         "there required. Every other input is the newest artifact of its kind, or what `from` names."
         for name, kind in NAMED_INPUTS.items()
     ]
-    lines.append("")
+    lines += [
+        "`reference` names the step whose model a validator compares with; without it, that is what the first `export` "
+        "or `quantize` step was given on the way to the model that is measured.",
+        "",
+    ]
     lines += [
         f"A {kind} is loaded by the runtime `{name}` unless the step says `runtime:`."
         for kind, name in DEFAULT_RUNTIMES.items()

@@ -97,6 +97,42 @@ def test_in_a_branch_a_model_is_compared_with_what_that_branch_began_with(quanti
     assert nodes["of-both@base"].inputs["subject"] is nodes["unexported@base"].inputs["subject"]
 
 
+def test_a_recipe_names_what_a_validator_compares_with(quantizing):
+    recipe = quantizing("", "  - quantize: pack\n    answers: 0\n")
+    kind = next(line for line in recipe.read_text().splitlines() if "architecture:" in line).split(": ")[1]
+    nodes = {
+        node.node.id: node.node
+        for node in luthier.plan(recipe, overrides={"agreement.reference": kind, "accuracy.reference": "freeze"})
+    }
+    assert nodes["agreement"].inputs["reference"] is nodes[kind]
+    assert nodes["accuracy@reference"].inputs["subject"] is nodes["freeze"]
+    # Without an export, too, there is something to compare with.
+    text = recipe.read_text().replace("  - export: freeze\n  - quantize: pack\n    answers: 0\n", "")
+    recipe.write_text(text)
+    with pytest.raises(InputError, match=r"name what to compare with: `reference: STEP`"):
+        luthier.plan(recipe)
+    nodes = {node.node.id: node.node for node in luthier.plan(recipe, overrides={"agreement.reference": kind})}
+    assert nodes["agreement"].inputs["reference"] is nodes[kind]
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        (
+            {"agreement.reference": "pack"},
+            "reference: 'pack' gives the model that is measured; Name another.",
+        ),
+        ({"agreement.reference": "riddles"}, "agreement.reference: 'riddles' gives a dataset, not a model"),
+        ({"agreement.reference": "tech"}, "no step is called 'tech'; did you mean 'teach'?"),
+        ({"teach.reference": "blank"}, "only a `validate` step has a reference"),
+    ],
+)
+def test_a_reference_that_is_none_is_refused(quantizing, override, says):
+    with pytest.raises(InputError) as caught:
+        luthier.plan(quantizing("", "  - quantize: pack\n"), overrides=override)
+    assert says in str(caught.value)
+
+
 def test_a_model_that_was_quantized_can_be_validated_without_an_export(quantizing):
     recipe = quantizing()
     text = recipe.read_text().replace("  - export: freeze\n", "  - quantize: round-off\n    answers: 0\n")

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from luthier import shared_settings
-from luthier.core_stages import NAMED_INPUTS, Stage
+from luthier.core_stages import NAMED_INPUTS, REFERENCE, Stage
 from luthier.declaration import Declaration, Location
 from luthier.distributions import is_distribution, requirement_name, requirements_under
 from luthier.errors import InputError, PluginError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-RESERVED_KEYS = ("id", "from", *NAMED_INPUTS, "gate", "runtime", "executor", "subjects", "environment")
+RESERVED_KEYS = ("id", "from", *NAMED_INPUTS, "gate", REFERENCE, "runtime", "executor", "subjects", "environment")
 
 
 @dataclass(frozen=True)

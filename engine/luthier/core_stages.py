@@ -16,6 +16,8 @@ SUBJECTS = ("candidate", "base", "reference", CHAMPION)
 """What validators measure: the newest model, what the architecture gave, the last one before export or quantizing, and
 the one in use, where there is one."""
 
+REFERENCE = "reference"
+"""The subject that a model is held against for what it lost; also the key by which a recipe names another one."""
 
 NAMED_INPUTS: Mapping[str, Kind] = {"teacher": "model", "other": "dataset"}
 """Inputs that are not the newest artifact of their kind: a recipe names the step that gives each, under a key of

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from luthier.components import Component
-from luthier.core_stages import NAMED_INPUTS, SUBJECTS, Stage
+from luthier.core_stages import NAMED_INPUTS, REFERENCE, SUBJECTS, Stage
 from luthier.nodes import dump_scalar
 from luthier.schema_walk import branches
 
@@ -158,6 +158,10 @@ def _step_schema(component: Component, choices: Mapping[str, list[dict[str, Any]
             "type": "array",
             "items": {"enum": list(SUBJECTS)},
             "description": "What it measures; by default candidate, base, the model before export, and champion.",
+        }
+        reserved[REFERENCE] = {
+            "type": "string",
+            "description": "The step that gives the model to compare with; by default the one before export.",
         }
     if component.declared.processes:
         reserved["executor"] = {"anyOf": choices["executor"], "description": "Where its processes run."}

@@ -53,8 +53,8 @@ def check_together(walk: Walk, step: StepSpec, inputs: Mapping[str, Node]) -> No
 def _named_inputs(walk: Walk, step: StepSpec) -> dict[str, Node]:
     """What a step takes of the steps that it names for it."""
     inputs: dict[str, Node] = {}
-    for name, source in step.named.items():
-        node, kind = walk.by_id.get(source), NAMED_INPUTS[name]
+    for name, kind in NAMED_INPUTS.items():
+        node = walk.by_id.get(step.named.get(name, ""))
         if node is None:
             continue  # The recipe has told why, or the step could not be read.
         if node.kind != kind:
@@ -63,7 +63,7 @@ def _named_inputs(walk: Walk, step: StepSpec) -> dict[str, Node]:
                 step,
                 name,
                 f"the {name} of {step.component} is {with_article(kind)}, "
-                f"and {source!r} gives {with_article(node.kind)}",
+                f"and {step.named[name]!r} gives {with_article(node.kind)}",
                 f"Steps that give one: {', '.join(givers)}." if givers else "",
             )
             continue

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.components import RESERVED_KEYS, Component, ConfigurationError, Problem, plain_value
-from luthier.core_stages import DEFAULT_EXECUTOR, NAMED_INPUTS, SUBJECTS, Stage
+from luthier.core_stages import DEFAULT_EXECUTOR, NAMED_INPUTS, REFERENCE, SUBJECTS, Stage
 from luthier.errors import LuthierError
 from luthier.formatting import with_article
 from luthier.nodes import Node, Position, follow, shown
@@ -43,7 +43,7 @@ class StepSpec:
         config: the configuration as JSON values, defaults filled in, locations absolute; of a step that is
             searched, its first candidate's.
         source: the ids of the steps that `from` names; empty if it names none.
-        named: for each named input (`teacher`) the id of the step that gives it.
+        named: for each named input (`teacher`), and the `reference` of a validator, the id of the step that gives it.
         gate: the bounds as written; None without.
         runtime: the runtime that its subjects are loaded with; None for the kind's default.
         executor: what starts its processes; None for the default one, where there are several.
@@ -191,6 +191,10 @@ class StepReader:
             elif node is not None:
                 step_id = self._earlier_step(node, name, "the id of an earlier step", _NAMED_HELP)
                 found |= {name: step_id} if step_id else {}
+        node = step.value.get(REFERENCE)
+        if node is not None and self._measures(node, REFERENCE, component.stage, component):
+            step_id = self._earlier_step(node, REFERENCE, "the id of an earlier step", _NAMED_HELP)
+            found |= {REFERENCE: step_id} if step_id else {}
         return found
 
     def _earlier_step(self, name: Node, key: str, expected: str, help: str = "") -> str | None:

@@ -6,8 +6,9 @@ from collections.abc import Collection
 
 from luthier import environments
 from luthier.components import Component
-from luthier.core_stages import CHAMPION, SUBJECTS
+from luthier.core_stages import CHAMPION, REFERENCE, SUBJECTS
 from luthier.errors import InputError
+from luthier.formatting import with_article
 from luthier.plans import Node, Subject, bounds
 from luthier.stepinputs import check_together, find_inputs
 from luthier.steps import ComponentSpec, StepSpec
@@ -26,13 +27,17 @@ def add_validator(walk: Walk, step: StepSpec) -> None:
         return
     subjects: dict[Subject, Node] = {"candidate": candidate}
     base, reference = _compared_with(candidate)
+    if REFERENCE in step.named:
+        reference = _named_reference(walk, step, candidate)
+        if reference is None:
+            return
     if "reference" in step.component.inputs:
         if reference is None:
             if not walk.unknown:
                 walk.refuse(
                     step,
                     f"{step.component} compares with the model before export, but its model was not exported",
-                    "Put an `export` step before it, or a `quantize` step.",
+                    "Put an `export` or `quantize` step before it, or name what to compare with: `reference: STEP`.",
                 )
             return
         inputs["reference"] = reference
@@ -81,6 +86,21 @@ def _compared_with(candidate: Node) -> tuple[Node | None, Node | None]:
         if node.lossy:
             reference = node.inputs.get("model") or reference
     return base, reference
+
+
+def _named_reference(walk: Walk, step: StepSpec, candidate: Node) -> Node | None:
+    """The model that a recipe names for a validator to compare with; None, with the problem noted, if it is none."""
+    source = step.named[REFERENCE]
+    node = walk.by_id.get(source)
+    if node is None:
+        return None  # The step could not be read, which has been told.
+    if node.kind not in ("model", "onnx"):
+        walk.refuse_key(step, REFERENCE, f"{source!r} gives {with_article(node.kind)}, not a model")
+        return None
+    if node is candidate:
+        walk.refuse_key(step, REFERENCE, f"{source!r} gives the model that is measured", "Name another.")
+        return None
+    return node
 
 
 def check_bounds(walk: Walk, step: StepSpec, subjects: Collection[str], later: Collection[str] = ()) -> None:

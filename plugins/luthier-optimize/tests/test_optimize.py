@@ -31,6 +31,7 @@ def test_every_route_that_the_plugins_give_is_tried(searched):
         "steady > plain padding=none > picky",
         "careful max_kl=0.05 > plain",
         "deaf",
+        "lopped > plain > rounded",
     )
     assert {label: errors.get(label) for label in gone} == dict.fromkeys(gone, "")
     assert [label for label, error in errors.items() if not error and label not in gone] == []
@@ -60,6 +61,15 @@ def test_what_fails_or_cannot_help_is_listed_with_its_reason_and_the_rest_goes_o
     assert "without sparse" in reasons[pruned][0]
     for label, (reason, _) in reasons.items():
         assert f"{label}: {reason}" in searched.out.replace("\n", " ")
+
+
+def test_a_pruned_model_is_held_against_the_one_before_it_was_pruned(searched, bench):
+    best = searched.outcome["chosen"]
+    [lopped] = [each for each in searched.outcome["tried"] if each["label"].startswith("lopped")]
+    assert lopped["label"].endswith(f"> {best}")
+    assert lopped["bytes"] < searched.route(best)["bytes"]
+    # A fourth of the letters says nothing any more of what follows, which rounding alone does not.
+    assert lopped["mean_kl"] > 0.05 > searched.route(best)["mean_kl"]
 
 
 def test_the_best_within_the_limits_is_chosen_and_its_recipe_runs_as_it_is(searched, bench):

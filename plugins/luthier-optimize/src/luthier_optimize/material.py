@@ -51,7 +51,8 @@ class Task:
     @property
     def alone(self) -> Step:
         """The step that measures the newest model and nothing else, and refuses nothing."""
-        return {**{key: value for key, value in self.step.items() if key != "gate"}, "subjects": ["candidate"]}
+        kept = {key: value for key, value in self.step.items() if key not in ("gate", "reference")}
+        return {**kept, "subjects": ["candidate"]}
 
 
 @dataclass(frozen=True)

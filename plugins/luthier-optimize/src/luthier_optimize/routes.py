@@ -95,23 +95,9 @@ class Route:
         """The stop that exports."""
         return next(stop for stop in self.stops if stop.component.stage.name == "export")
 
-    @property
-    def is_pruned(self) -> bool:
-        """Whether the model that it exports has lost parts."""
-        return any(stop.component.stage.name == "prune" for stop in self.stops)
-
     def steps(self, material: Material) -> list[Step]:
-        """The route as the steps of a recipe, to follow those of the material.
-
-        What was pruned is to be compared with the model before: `parity` compares with what the first export or
-        quantizing step was given, so the model is exported as it is first.
-        """
+        """The route as the steps of a recipe, to follow those of the material."""
         found: list[Step] = []
-        if self.is_pruned:
-            exporter = self.exporter
-            found.append(
-                {"export": exporter.component.name, "id": f"{exporter.component.name}-unpruned", **exporter.settings}
-            )
         for stop in self.stops:
             step: Step = {stop.component.stage.name: stop.component.name, **stop.settings}
             if "data" in stop.component.inputs:

@@ -73,13 +73,17 @@ class Workshop:
         """The validators of a model: of its text, the recipe's own, and if it is compared, its parity.
 
         Args:
-            compared: it is an exported one.
+            compared: it is an exported one: it is held against the material's model, whatever was pruned since.
             gated: the recipe's own keep their gates.
         """
         limit = {"max_examples": self.examples}
-        found: list[Step] = [{"validate": "parity", **limit}] if compared else []
+        model = self.material.model
+        found: list[Step] = [{"validate": "parity", "reference": model, **limit}] if compared else []
         found.append({"validate": "perplexity", "subjects": ["candidate"], **limit})
-        found += [task.step if gated else task.alone for task in self.material.texts.tasks]
+        found += [
+            {**task.step, "reference": task.step.get("reference", model)} if gated else task.alone
+            for task in self.material.texts.tasks
+        ]
         return [self.material.reading(step) for step in found]
 
 

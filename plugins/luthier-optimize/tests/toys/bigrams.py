@@ -127,6 +127,15 @@ def sparse(model: Model, ctx: Context) -> None:
     (ctx.output / "config.json").write_bytes((model.path / "config.json").read_bytes())
 
 
+@component(needs={"model": {"bigrams"}})
+def lopped(model: Model, ctx: Context) -> None:
+    """Forget the last letters, which makes the packed table smaller, whatever is lost by it."""
+    table = np.load(model.path / "table.npy")
+    table[-8:] = 0
+    np.save(ctx.output / "table.npy", table)
+    (ctx.output / "config.json").write_bytes((model.path / "config.json").read_bytes())
+
+
 class Bigrams:
     """A generator over a table of logits; characters are tokens."""
 
@@ -213,7 +222,7 @@ def luthier_quantizers():
 
 @hookimpl
 def luthier_pruners():
-    return [sparse]
+    return [sparse, lopped]
 
 
 @hookimpl
