@@ -15,7 +15,7 @@ from luthier.testing import make_context
 from luthier_models.prompts import PromptEncoder
 from luthier_models.runtime import TransformersGenerator
 from luthier_onnx import genai
-from luthier_onnx.comparison import COMPLETION, Way, compare, held_out_texts
+from luthier_onnx.comparison import COMPLETION, Expected, Way, compare, held_out_texts
 from luthier_onnx.runtime import GenaiGenerator
 from luthier_onnx.verification import verify
 
@@ -156,7 +156,9 @@ def test_positions_that_are_wrong_far_out_show_in_texts_that_go_there(tiny_llama
     for longest, right in ((256, True), (400, False)):
         texts = held_out_texts(reference.encoder, longest)
         assert 0.7 * longest < len(reference.encoder.prompt(texts.prompts[-1])) <= 0.75 * longest
-        assert (compare(reference, [Way("one by one", exported)], texts).problem(lossy=False) == "") is right
+        assert (
+            compare(Expected.of(reference, texts), [Way("one by one", exported)]).problem(lossy=False) == ""
+        ) is right
 
 
 def test_of_the_longest_text_the_end_is_compared(tiny_llama):

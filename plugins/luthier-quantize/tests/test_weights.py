@@ -142,6 +142,62 @@ def test_the_result_is_compared_in_a_process_of_its_own(tiny, export, tmp_path, 
     assert command[4:6] == [str(exported.path), str(directory)]
 
 
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+    "tie_word_embeddings": True,
+}
+
+
+def write_model(directory: Path, configuration: str, **settings) -> Path:
+    """A random model of a family, whose greedy completions are clear choices."""
+    import transformers
+
+    from luthier_models.normalise import save_model
+    from luthier_models.testing import tiny_tokenizer
+    from luthier_models.untrained import initialised
+
+    tokenizer = tiny_tokenizer()
+    config = getattr(transformers, configuration)(vocab_size=len(tokenizer), **{**SIZES, **settings})
+    save_model(initialised(config, "causal-lm", 0), tokenizer, directory)
+    return directory
+
+
+CONVOLVING = {"layer_types": ["conv", "full_attention"], "block_multiple_of": 16, "block_auto_adjust_ff_dim": False}
+WINDOWED = {"head_dim": 16, "sliding_window": 16, "query_pre_attn_scalar": 16}
+
+
+@pytest.mark.parametrize(
+    ("configuration", "settings"),
+    [
+        # Broken characters of a completion, encoded again, are more tokens than were written.
+        ("LlamaConfig", {"max_position_embeddings": 64}),
+        # Graphs that carry more than the keys and values of all tokens are not read in padded batches.
+        ("Lfm2Config", CONVOLVING),
+        pytest.param("Gemma2Config", WINDOWED, marks=pytest.mark.slow),
+    ],
+)
+def test_families_of_other_layers_and_of_a_short_context_are_packed_too(export, tmp_path, configuration, settings):
+    model = write_model(tmp_path / "model", configuration, **settings)
+    quantized(int8, export(model), tmp_path / "int8", block_size=32)
+
+
+def test_an_export_that_cannot_be_loaded_is_what_is_refused(tiny, export, tmp_path):
+    given = shutil.copytree(export(tiny).path, tmp_path / "given")
+    config = json.loads((given / "genai_config.json").read_text())
+    config["model"]["vocab_size"] = 7
+    (given / "genai_config.json").write_text(json.dumps(config))
+    ctx = make_context(tmp_path / "work")
+    with pytest.raises(InputError, match=r"given.genai_config\.json contradicts model\.onnx: vocab_size is 7"):
+        int8(OnnxModel.at(given, "genai"), ctx)
+    assert list(ctx.output.iterdir()) == []
+
+
 def test_blocks_that_do_not_fit_are_refused(tiny, export, tmp_path):
     with pytest.raises(InputError, match="blocks of 128 do not divide"):
         quantized(int8, export(tiny), tmp_path, head_block_size=128)

@@ -2,7 +2,7 @@
 
     python -m luthier_onnx.comparison MODEL EXPORTED RESULT FORM [--longest TOKENS] [--lossy] [--graphs]
 
-writes what was found to RESULT, as JSON: `metrics` and a `problem`, empty if there is none. A process of its own,
+writes what was found to RESULT, as JSON; see `examine`. A process of its own,
 since a model that only runs where it was exported is none; an exporter in an environment of its own calls it with the
 main one's interpreter (`LUTHIER_PYTHON`). With `--graphs`, MODEL is itself an exported model, of the same form: what a
 quantizer was given. Nothing of what is compared was in anybody's training data: the texts
@@ -12,7 +12,6 @@ are this module's.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -178,19 +177,40 @@ class Findings:
         )
 
 
-def compare(reference: Any, ways: Iterable[Way], texts: Texts) -> Findings:
-    """Ask PyTorch and an exported model the same.
+@dataclass(frozen=True)
+class Expected:
+    """What an exported model should say.
+
+    Attributes:
+        model: what said it: PyTorch, a `TransformersGenerator`, or another exported model.
+        texts: that it was asked.
+        logits: that predict each completion.
+        greedy: the greedy completion of each prompt.
+    """
+
+    model: Any
+    texts: Texts
+    logits: list[NDArray[np.float32]]
+    greedy: list[str]
+
+    @classmethod
+    def of(cls, model: Any, texts: Texts) -> Expected:
+        """Ask a model."""
+        logits = list(model.logits(texts.prompts, texts.completions))
+        return cls(model, texts, logits, model.generate(texts.prompts, max_new_tokens=texts.new_tokens))
+
+
+def compare(expected: Expected, ways: Iterable[Way]) -> Findings:
+    """Ask an exported model what another was asked.
 
     Args:
-        reference: the model in PyTorch, a `TransformersGenerator`, or another exported one.
+        expected: what that one said.
         ways: the exported model, in each way that batches are made of texts.
-        texts: what to ask.
 
     Raises:
         LuthierError: if the exported model gives no finite numbers, or not so many as it should.
     """
-    expected = list(reference.logits(texts.prompts, texts.completions))
-    greedy = reference.generate(texts.prompts, max_new_tokens=texts.new_tokens)
+    reference, texts = expected.model, expected.texts
     kl: list[float] = []
     agreements: list[bool] = []
     same: list[bool] = []
@@ -199,10 +219,10 @@ def compare(reference: Any, ways: Iterable[Way], texts: Texts) -> Findings:
         count = len(texts.prompts) - way.short
         prompts = texts.prompts[:count]
         found = list(way.model.logits(prompts, texts.completions[:count]))
-        for theirs, ours, prompt in zip(expected[:count], found, prompts, strict=True):
+        for theirs, ours, prompt in zip(expected.logits[:count], found, prompts, strict=True):
             if theirs.shape != ours.shape or not np.isfinite(ours).all():
                 what = "numbers that are not finite" if theirs.shape == ours.shape else f"logits of shape {ours.shape}"
-                raise LuthierError(f"it gives {what}, where PyTorch gives {theirs.shape}")
+                raise LuthierError(f"it gives {what}, where {theirs.shape} is right")
             errors = _relative_errors(theirs, ours, _LABEL_SPREAD if reference.encoder.labels else 0)
             if errors.size and errors.max() >= worst:
                 worst = float(errors.max())
@@ -212,7 +232,7 @@ def compare(reference: Any, ways: Iterable[Way], texts: Texts) -> Findings:
         written = way.model.generate(prompts, max_new_tokens=texts.new_tokens)
         same += [
             mine == other or _is_tie(reference, prompt, mine)
-            for prompt, other, mine in zip(prompts, greedy[:count], written, strict=True)
+            for prompt, other, mine in zip(prompts, expected.greedy[:count], written, strict=True)
         ]
         # A way may be a model of its own, and the next one another.
         del way, written, found
@@ -249,12 +269,18 @@ def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _is_tie(reference: Any, prompt: str, completion: str) -> bool:
-    """Whether each token of a completion is, to PyTorch, as likely as the likeliest."""
-    [logits] = reference.logits([prompt], [completion])
-    if reference.encoder.labels:
-        chosen = logits[0, reference.labels.index(completion)]
+    """Whether each token of a completion is, to the reference, as likely as the likeliest."""
+    encoder = reference.encoder
+    if encoder.labels:
+        [logits] = reference.logits([prompt], [completion])
+        chosen = logits[0, encoder.labels.index(completion)]
         return bool(logits.max() - chosen <= 2 * LOGIT_ERROR * max(logits.std(), _LABEL_SPREAD))
-    _, targets = reference.encoder.pair(prompt, completion)
+    given, targets = encoder.pair(prompt, completion)
+    # What broken characters were decoded as can be more tokens than were written.
+    length = max(len(given), len(targets)) if encoder.encoder_decoder else len(given) + len(targets)
+    if encoder.context and length > encoder.context:
+        return False
+    [logits] = reference.logits([prompt], [completion])
     # The last is the end that the completion is closed with here, and it may have been cut off before.
     rows = logits[: len(targets) - 1].astype(np.float64)
     chosen = rows[np.arange(len(rows)), targets[:-1]]
@@ -265,10 +291,11 @@ def load_exported(directory: Path, form: str) -> Iterator[Way]:
     """An exported model by its runtime, with texts one by one, and side by side."""
     if form == "genai":
         from luthier_onnx.runtime import GenaiGenerator
-        from luthier_onnx.side_by_side import SideBySide
+        from luthier_onnx.side_by_side import SideBySide, carries_all_tokens
 
         yield Way("one by one", GenaiGenerator(directory))
-        yield Way("in a padded batch", SideBySide(directory), short=True)
+        if carries_all_tokens(directory):
+            yield Way("in a padded batch", SideBySide(directory), short=True)
         return
     generator = _load_graphs(directory, form)
     yield Way("one by one", generator)
@@ -313,14 +340,15 @@ def examine(
         longest: tokens of the longest text at most.
 
     Returns:
-        The `metrics`, and a `problem`, empty if there is none.
+        The `metrics`, and a `problem`, empty if there is none; or why the model itself is `refused`, and the remedy.
     """
     try:
-        # What was written is loaded first: if it does not load, nothing else need be.
-        ways = load_exported(exported, form)
-        loaded = itertools.chain((next(ways),), ways)
         reference = _load_reference(model, form, graphs=graphs)
-        findings = compare(reference, loaded, held_out_texts(reference.encoder, longest))
+        expected = Expected.of(reference, held_out_texts(reference.encoder, longest))
+    except LuthierError as error:
+        return {"metrics": {}, "problem": "", "refused": [error.message, error.remedy]}
+    try:
+        findings = compare(expected, load_exported(exported, form))
     except (LuthierError, RuntimeError) as error:
         # What onnxruntime raises while a graph runs is a RuntimeError.
         return {"metrics": {}, "problem": f"does not run: {error}"}

@@ -21,6 +21,7 @@ from luthier_models.texts import TextEncoder
 from luthier_onnx.adapters import ADAPTER
 from luthier_onnx.binding import Course, Graph
 from luthier_onnx.genai_checks import check_genai
+from luthier_onnx.graphs import read_graph
 from luthier_onnx.interface import read_interface
 from luthier_onnx.readers import padded
 from luthier_onnx.runtime import read_genai_config
@@ -31,8 +32,23 @@ if TYPE_CHECKING:
     from luthier import Prompt
 
 
+def carries_all_tokens(directory: Path) -> bool:
+    """Whether keys and values of all tokens are all that a genai model's graph carries: then a batch may be padded.
+
+    Layers with a window have caches that begin as long as it, and convolutions read what stands before a token.
+    """
+    graph = read_graph(check_genai(directory, read_genai_config(directory)).graph).graph
+    given = {each.name for each in graph.initializer} | {"input_ids", "attention_mask", "position_ids"}
+    carried = [each for each in graph.input if each.name not in given]
+    return all(
+        each.name.startswith("past_key_values.")
+        and any(axis.dim_param == "past_sequence_length" for axis in each.type.tensor_type.shape.dim)
+        for each in carried
+    )
+
+
 class SideBySide:
-    """A genai directory, as `export: genai` writes it, with its own adapter if it has one.
+    """A genai directory whose graph `carries_all_tokens`, with its own adapter if it has one.
 
     Raises:
         InputError: if the directory cannot be loaded, may not be, or contradicts itself.
@@ -51,10 +67,10 @@ class SideBySide:
     def logits(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Iterator[NDArray[np.float32]]:
         """The logits that predict each completion's tokens, of one batch; see `luthier.Generator`."""
         pairs = self._texts.beginnings(prompts, completions)
-        rows = [[*given, *targets[:-1]] for given, targets in pairs]
-        found, _ = self._begin(rows)
-        for (given, _targets), row, logits in zip(pairs, rows, found, strict=True):
-            yield logits[len(given) - 1 : len(row)]
+        read, _ = self._begin([[*given, *targets[:-1]] for given, targets in pairs])
+        for (given, targets), logits in zip(pairs, read, strict=True):
+            first = len(given) - 1
+            yield logits[first : first + len(targets)] if given else logits[:0]
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[str]:
         """The greedy completion of each prompt, of one batch; see `luthier.Generator`."""
@@ -69,12 +85,13 @@ class SideBySide:
                 if not tokens or tokens[-1] not in self.encoder.end_tokens:
                     tokens.append(token)
             last = reading.read(chosen[:, None], np.ones((len(encoded), 1), np.int64))[:, -1]
-        return [self.encoder.decode(tokens) for tokens in written]
+        return [self.encoder.decode(tokens) if ids else "" for tokens, ids in zip(written, encoded, strict=True)]
 
     def _begin(self, rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.float32], _Reading]:
         """The logits after each token of a batch's texts, (texts, tokens, vocabulary), and how it goes on."""
         reading = _Reading(self._graph, self._states, self._adapter, (len(rows), self._head_size))
-        return reading.read(*padded(rows, 0, left=False)), reading
+        # A text without tokens, of which nothing is told, reads a token all the same.
+        return reading.read(*padded([row or [0] for row in rows], 0, left=False)), reading
 
 
 class _Reading:

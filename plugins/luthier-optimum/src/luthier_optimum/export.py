@@ -76,8 +76,15 @@ def _export(legacy: Path, output: Path, opset: int | None, model: Path, python: 
 
 
 def _check_known(model: Path, python: str) -> None:
-    model_type = json.loads((model / "config.json").read_text(encoding="utf-8"))["model_type"]
-    if model_type not in MODEL_TYPES:
+    try:
+        model_type = json.loads((model / "config.json").read_text(encoding="utf-8"))["model_type"]
+        known = model_type in MODEL_TYPES
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{model / 'config.json'} does not say what the model is: {error!r}",
+            "Restore the file from where the model came.",
+        ) from error
+    if not known:
         check_type(model_type, _other_routes(model, python))
 
 
@@ -109,10 +116,13 @@ def _verify(model: Path, ctx: Context, python: str, longest: int) -> None:
         found = json.loads(result.read_text(encoding="utf-8"))
     for name, value in found["metrics"].items():
         ctx.metric(name, value)
-    if found["problem"]:
-        for path in ctx.output.iterdir():
-            path.unlink()
-        raise PluginError(
-            f"the exported model {found['problem']}",
-            "Nothing was kept. Try `export: genai` or `export: dynamo`, and report this with the model's name.",
-        )
+    if not found["problem"] and "refused" not in found:
+        return
+    for path in ctx.output.iterdir():
+        path.unlink()
+    if "refused" in found:
+        raise InputError(*found["refused"])
+    raise PluginError(
+        f"the exported model {found['problem']}",
+        "Nothing was kept. Try `export: genai` or `export: dynamo`, and report this with the model's name.",
+    )
