@@ -113,13 +113,33 @@ def test_what_is_right_or_not_known_is_planned(recipe, data, architecture, then)
     luthier.plan(recipe(data, architecture, then))
 
 
-def test_a_step_that_could_not_be_read_is_the_only_one_that_is_complained_of(recipe, monkeypatch):
-    monkeypatch.setenv("LUTHIER_PLUGINS", "models,onnx,quantize,text,validate")
-    then = DYNAMO + "  - quantize: dynamic-int8\n  - validate: perplexity\n"
+@pytest.mark.parametrize(
+    ("data", "architecture", "then", "says"),
+    [
+        (TEXTS, "fresh\n    parameters: 15K", DYNAMO + "  - quantize: dynamic-int8\n", "15,000 parameters are too few"),
+        (
+            TEXTS.replace("format", "fromat"),
+            "fresh",
+            "  - tune: full\n" + GENAI + INT8,
+            "'fromat' is none; did you mean 'format'?",
+        ),
+        (TEXTS, "fresh\n  - tuen: lora", "  - tune: full\n" + GENAI + INT8, "'tuen' is none"),
+        (
+            TEXTS + "  - architektur: rnn-lm\n  - tune: full\n" + DYNAMO,
+            "fresh",
+            GENAI,
+            "'architektur' is none",
+        ),
+    ],
+)
+def test_a_step_that_could_not_be_read_is_the_only_one_that_is_complained_of(
+    recipe, monkeypatch, data, architecture, then, says
+):
+    monkeypatch.setenv("LUTHIER_PLUGINS", "models,onnx,quantize,text,tune,validate")
     with pytest.raises(RecipeError) as caught:
-        luthier.plan(recipe(TEXTS, "fresh\n    parameters: 15K", then))
+        luthier.plan(recipe(data, architecture, then + "  - validate: perplexity\n"))
     [problem] = caught.value.problems
-    assert "15,000 parameters are too few" in str(problem)
+    assert says in str(problem)
 
 
 @pytest.mark.parametrize(

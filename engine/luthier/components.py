@@ -49,7 +49,10 @@ class ConfigurationError(PluginError):
 
     def __init__(self, component: Component, problems: list[Problem]) -> None:
         where = "; ".join(": ".join(filter(None, (".".join(map(str, p.key)), p.message))) for p in problems)
-        remedy = "; ".join(component.key_meant(problem.key) for problem in problems if problem.unknown)
+        meant = {str(problem.key[-1]): component.key_meant(problem.key) for problem in problems if problem.unknown}
+        several = len(set(meant.values())) > 1
+        told = [f"{key}: {what}" if several else what for key, what in meant.items()]
+        remedy = "; ".join(dict.fromkeys(told))
         super().__init__(f"{component}: {where}", remedy)
         self.problems = problems
 

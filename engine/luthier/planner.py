@@ -175,7 +175,7 @@ class _Builder:
         if same:
             return same.form
         # Made of what a step gives that could not be read, it may be of any form.
-        return "" if "" in given else step.component.name
+        return "" if "" in given or self._walk.unknown else step.component.name
 
     def _check_locations(self, step: StepSpec) -> None:
         """Find every path that is not there while planning, not when its step's turn comes."""

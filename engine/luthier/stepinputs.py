@@ -109,7 +109,8 @@ def _check_form(walk: Walk, step: StepSpec, name: str, node: Node) -> None:
     accepted = step.component.declared.needs.get(name, frozenset())
     if not accepted and step.stage.name in ("clean", "bias", "format"):
         accepted = frozenset({"documents"})
-    if accepted and node.form and node.form not in accepted:
+    # A step of an unknown stage may have been meant to give another.
+    if accepted and node.form and node.form not in accepted and not walk.unknown:
         documents = node.form == "documents"
         hint = "Put a `format` step before it." if documents else _others(walk, step, name, node.form)
         key = name if name in NAMED_INPUTS else "from"

@@ -98,6 +98,7 @@ class RunBuilder:
         quarantine: list[tuple[str, str]] | None = None,
         seconds: float = 1.0,
         model: str = "",
+        reference: str = "",
     ) -> None:
         """Write notes with the engine's own context, and commit them."""
         self._number += 1
@@ -126,6 +127,7 @@ class RunBuilder:
         if step.stage == "validate" and not step.artifact:
             step.artifact = report.hash
         key = f"{self._number:064x}"
+        models = {"subject": model, "reference": reference}
         ingredients = {
             "parts": [
                 {
@@ -136,7 +138,7 @@ class RunBuilder:
                     "config": self._config,
                 }
             ],
-            "inputs": {"data": "cd" * 32, **({"subject": model} if model else {})},
+            "inputs": {"data": "cd" * 32, **{name: of for name, of in models.items() if of}},
             "runtimes": {},
             "seed": 7,
         }

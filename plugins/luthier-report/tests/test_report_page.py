@@ -187,6 +187,26 @@ def test_models_that_were_measured_on_other_examples_are_not_compared(builder: A
     assert "causal-lm: ROUGE-L from 0.34 to 0.35" in report_page(builder.finish())
 
 
+def test_models_that_were_held_against_others_are_not_compared_and_bytes_are_what_vocabularies_share(
+    builder: Any,
+) -> None:
+    for number, (size, reference) in enumerate(((3, "aa"), (2, "aa"), (1, "bb"))):
+        step = builder.step(f"cut-{number}", "prune", "vocabulary")
+        builder.note(step)
+        builder.give(step, "model", "causal-lm", {"model.safetensors": bytes([number]) * size * 1_000_000})
+        parity = builder.step(f"parity-{number}", "validate", "parity", kind="report")
+        builder.note(parity, metrics={"mean_kl": 0.1 * number}, model=step.artifact, reference=reference * 32)
+        perplexity = builder.step(f"perplexity-{number}", "validate", "perplexity", kind="report")
+        metrics = {"perplexity": 30 - number, "bits_per_byte": 1.5 + number / 10}
+        builder.note(perplexity, metrics=metrics, model=step.artifact)
+    html = report_page(builder.finish())
+    told = Page(html).text
+    assert "KL divergence of each model that parity measured on the same examples" in told
+    assert "cut-0 causal-lm 3 MB 0 cut-1 causal-lm 2 MB 0.1 " in told
+    assert "cut-2 causal-lm 1 MB 0.2" not in told
+    assert "cut-0 causal-lm 3 MB 1.5 cut-1 causal-lm 2 MB 1.6 cut-2 causal-lm 1 MB 1.7" in told
+
+
 def test_one_size_is_no_curve(whole_run: Run) -> None:
     assert "Quality by size" not in report_page(whole_run)
 

@@ -149,7 +149,10 @@ def _through(exporter: Component, registry: Registry, material: Material, limits
         reason = _unloadable(registry, form)
         yield _judged(Route((stop,), form, reason), material)
         if reason:
-            return  # What no runtime loads cannot be measured, whatever its settings.
+            # What no runtime loads cannot be measured, whatever its settings; nor what is made of it, most likely.
+            afters = _stops(registry, "quantize", "onnx", form, limits)
+            yield from (Route((stop, after), form, reason) for after in afters if not after.settings)
+            return
     if not stops:
         return
     export, form = stops[0], forms[0]

@@ -14,6 +14,9 @@ from luthier_report._curve import Curve, Series, draw
 from luthier_report._sizes import ModelSize, is_speed
 from luthier_report._values import displayable, metric_title
 
+BY_TOKEN, BY_BYTE = ("perplexity", "loss"), "bits_per_byte"
+"""Metrics that compare models of one vocabulary alone, and the one that stands for them."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -57,39 +60,38 @@ def _ingredients(step: StepResult) -> Mapping[str, Any]:
 
 
 def _measure(step: StepResult, ingredients: Mapping[str, Any]) -> str:
-    """What must be the same for two numbers to be comparable."""
-    [part] = ingredients["parts"]
-    return json.dumps([step.component, part.get("config"), ingredients["inputs"].get("data")], sort_keys=True)
+    """What must be the same for two numbers to be comparable: who measured, how, on what, and held against what."""
+    inputs = {name: made for name, made in ingredients["inputs"].items() if name != "subject"}
+    return json.dumps([step.component, ingredients["parts"][0].get("config"), inputs], sort_keys=True)
 
 
 def _quality(
     run: Run, steps: Sequence[tuple[StepResult, ModelSize]], rows: Mapping[str, Sequence[MetricRow]]
 ) -> QualityBySize | None:
-    row = _telling(run, steps, rows)
-    if row is None:
-        return None
-    found = {model.step: (model, _value(rows[step.id], row.name)) for step, model in steps}
-    models = [Measured(model, value) for model, value in found.values() if value is not None]
+    metric = _telling(run, steps, rows)
+    found = {model.step: (model, _row(rows[step.id], metric)) for step, model in steps}
+    models = [Measured(model, row.values["candidate"]) for model, row in found.values() if row]
     models.sort(key=lambda each: (-each.model.bytes, each.model.step))
     if len({each.model.bytes for each in models}) < 2:
         return None
     component = displayable(steps[0][0].component)
-    return QualityBySize(component, row.name, row.direction, models, _curves(row.name, models))
+    # A gate tells it, and only one of the steps may have one.
+    directions = [row.direction for _, row in found.values() if row and row.direction]
+    return QualityBySize(component, metric, directions[0] if directions else "", models, _curves(metric, models))
 
 
-def _telling(
-    run: Run, steps: Sequence[tuple[StepResult, ModelSize]], rows: Mapping[str, Sequence[MetricRow]]
-) -> MetricRow | None:
+def _telling(run: Run, steps: Sequence[tuple[StepResult, ModelSize]], rows: Mapping[str, Sequence[MetricRow]]) -> str:
     """The metric that a gate of one of the steps watches; else the first that says something of the model."""
     ids = {step.id for step, _ in steps}
     gated = {gate.metric for gate in run.gates if gate.step in ids}
-    last = rows[steps[-1][0].id]
-    known = [row for row in last if not row.is_baseline and not is_speed(row.name)]
-    return next((row for row in known if row.name in gated), next(iter(known), None))
+    known = [row.name for row in rows[steps[-1][0].id] if not row.is_baseline and not is_speed(row.name)]
+    chosen = next((name for name in known if name in gated), next(iter(known), ""))
+    # A smaller vocabulary has fewer tokens to choose among, and more of them in a text.
+    return BY_BYTE if chosen in BY_TOKEN and BY_BYTE in known else chosen
 
 
-def _value(rows: Iterable[MetricRow], name: str) -> float | None:
-    return next((row.values.get("candidate") for row in rows if row.name == name), None)
+def _row(rows: Iterable[MetricRow], name: str) -> MetricRow | None:
+    return next((row for row in rows if row.name == name and "candidate" in row.values), None)
 
 
 def _curves(metric: str, models: Sequence[Measured]) -> list[Curve]:
