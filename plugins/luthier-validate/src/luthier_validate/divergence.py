@@ -140,6 +140,6 @@ def _shape(logits: NDArray[np.float32] | None) -> str:
 def _mismatch(row_id: str, ours: str, theirs: str) -> InputError:
     return InputError(
         f"example {row_id}: the subject sees {ours}, the reference {theirs}; they do not tokenise alike",
-        "The reference is the model that the recipe's first `export` or `quantize` step was given. Where the recipe "
-        "has several models, or prunes the vocabulary after that step, measure each in a recipe of its own.",
+        "The reference is what the first `export` or `quantize` step was given, or the model that `reference:` names. "
+        "Of a model whose vocabulary was pruned since, measure `bits-per-byte` or the task.",
     )
