@@ -82,6 +82,8 @@ def encoder_only(directory):
         (lambda d: (d / "config.json").write_text("{"), "no valid JSON"),
         (lambda d: (d / "config.json").write_text("{}"), "does not say which architecture"),
         (lambda d: (d / "config.json").write_text("[]"), "holds no JSON object"),
+        (lambda d: edit(d / "config.json", model_type=["llama"]), "does not say which architecture"),
+        (lambda d: edit(d / "config.json", architectures="LlamaForCausalLM"), 'under `architectures`, but "LlamaFor'),
         (lambda d: (d / "tokenizer_config.json").write_text("{"), "no valid JSON"),
         (lambda d: (d / "model.safetensors.index.json").write_text("{"), "no valid JSON"),
         (lambda d: (d / "model.safetensors.index.json").write_text("{}"), "names no weights"),

@@ -16,6 +16,7 @@ from luthier_models.prompts import PromptEncoder
 from luthier_models.runtime import TransformersGenerator
 from luthier_onnx import genai
 from luthier_onnx.comparison import COMPLETION, Expected, Way, compare, held_out_texts
+from luthier_onnx.routes import other_routes
 from luthier_onnx.runtime import GenaiGenerator
 from luthier_onnx.verification import verify
 
@@ -83,6 +84,11 @@ def test_an_unknown_architecture_names_those_that_work(tiny_llama, tmp_path):
     assert "`export: dynamo`, which knows it" in caught.value.remedy
     assert "LlamaForCausalLM" in caught.value.remedy
     assert "Qwen3ForCausalLM" in caught.value.remedy
+
+
+def test_what_not_even_transformers_knows_is_sent_to_no_route():
+    said = other_routes({"model_type": "zorbo", "architectures": ["ZorboForCausalLM"]}, "optimum")
+    assert said == "Check `architectures` in its config.json: transformers knows no such model."
 
 
 def test_layers_without_positions_are_refused(tiny_llama, tmp_path):

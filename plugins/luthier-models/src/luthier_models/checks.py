@@ -88,10 +88,16 @@ def _read_config(directory: Path) -> dict[str, Any]:
             "Name the directory that holds config.json, model.safetensors and tokenizer.json, or a GGUF file.",
         )
     config = _read_json(path)
-    if "model_type" not in config:
+    if not isinstance(config.get("model_type"), str):
         raise InputError(
             f"{path} does not say which architecture the model has (`model_type`)",
             "Name a directory that transformers can load: one with a config.json of the model.",
+        )
+    named = config.get("architectures")
+    if named is not None and not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        raise InputError(
+            f"{path} has no list of names under `architectures`, but {json.dumps(named)}",
+            "Fetch it again from where the model came.",
         )
     return config
 

@@ -50,7 +50,7 @@ def check_known(architecture: str, *, unplaced: bool, remedy: str) -> None:
 
 def routes(config: Mapping[str, Any]) -> list[str]:
     """The exporters of this plugin that know the architecture of a `config.json`, the best first."""
-    [name] = (config.get("architectures") or [""])[:1]
+    name = _architecture(config)
     import transformers
 
     found = []
@@ -64,6 +64,18 @@ def routes(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _architecture(config: Mapping[str, Any]) -> str:
+    return next(iter(config.get("architectures") or ()), "")
+
+
+def _is_known(config: Mapping[str, Any]) -> bool:
+    """Whether transformers, with luthier-models, has the architecture of a `config.json`."""
+    import transformers
+
+    name = _architecture(config)
+    return name in {*CAUSAL_LMS.values(), *SEQ2SEQ_LMS.values()} or hasattr(transformers, name)
+
+
 def other_routes(config: Mapping[str, Any], besides: str) -> str:
     """What to do with a model that one exporter does not know."""
     known = routes(config)
@@ -72,6 +84,8 @@ def other_routes(config: Mapping[str, Any], besides: str) -> str:
         return (
             f"Write `export: {others[0]}`, which knows it. Or leave out the export: the runtime `transformers` runs it."
         )
+    if not _is_known(config):
+        return "Check `architectures` in its config.json: transformers knows no such model."
     # Keys and values of attention are all that optimum carries too.
     if besides != "dynamo" or "dynamo" not in known or config.get("is_encoder_decoder"):
         return _LEAVE_OUT
