@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier import Location, component
-from luthier.components import RESERVED_KEYS, Component, ConfigurationError, plain_value, read_component
+from luthier.components import RESERVED_KEYS, Component, ConfigurationError, plain_value
 from luthier.core_stages import DEFAULT_RUNTIMES, STAGES, Stage
 from luthier.errors import PluginError
+from luthier.registering import read_component
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -145,7 +146,7 @@ def test_canonical_is_json_with_defaults_and_settles_at_once() -> None:
 def test_canonical_is_the_same_in_every_process(tmp_path: Path) -> None:
     # Sets iterate in an order that differs from process to process; a step's key must not.
     code = (
-        "from luthier.components import read_component\nfrom luthier.core_stages import STAGES\n"
+        "from luthier.registering import read_component\nfrom luthier.core_stages import STAGES\n"
         "def f(frame, *, words: set[str]):\n    'F.'\n"
         "c = read_component(f, STAGES[1], distribution='', version='', plugin='')\n"
         "print(c.canonical({'words': [str(n) for n in range(20)]}))"

@@ -9,11 +9,11 @@ import pytest
 
 import luthier
 from luthier import InputError, PluginError
-from luthier.components import read_component
 from luthier.core_stages import STAGES
 from luthier.declaration import component as declare
 from luthier.nodes import RecipeError
 from luthier.plugins import load_plugins
+from luthier.registering import read_component
 from luthier.schema import example_step, recipe_schema
 
 STAGE = {stage.label: stage for stage in STAGES}

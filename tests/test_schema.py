@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from luthier.components import Component, read_component
+from luthier.components import Component
 from luthier.core_stages import STAGES
 from luthier.plugins import Registry, load_plugins
+from luthier.registering import read_component
 from luthier.schema import parameter_help, recipe_schema
 
 jsonschema = pytest.importorskip("jsonschema")

@@ -9,9 +9,10 @@ import pytest
 from annotated_types import Ge
 
 import luthier
-from luthier.components import Component, ConfigurationError, read_component
+from luthier.components import Component, ConfigurationError
 from luthier.core_stages import STAGES
 from luthier.errors import PluginError
+from luthier.registering import read_component
 from luthier.schema import parameter_help
 
 CLEAN = next(stage for stage in STAGES if stage.name == "clean")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from luthier.artifacts import Kind
@@ -16,7 +16,7 @@ SUBJECTS = ("candidate", "base", "reference", CHAMPION)
 """What validators measure: the newest model, what the architecture gave, the last one before export or quantizing, and
 the one in use, where there is one."""
 
-REFERENCE = "reference"
+REFERENCE: Final = "reference"
 """The subject that a model is held against for what it lost; also the key by which a recipe names another one."""
 
 NAMED_INPUTS: Mapping[str, Kind] = {"teacher": "model", "other": "dataset"}

@@ -25,11 +25,12 @@ import pluggy
 
 from luthier import hookspecs
 from luthier.catalogue import FIRST_PARTY, Broken, PluginInfo, Registry, UnknownComponent, UnknownStage
-from luthier.components import Component, describe, read_component
+from luthier.components import Component, describe
 from luthier.core_stages import Stage
 from luthier.discovery import Candidate, installed_candidates, local_candidates, names_in
 from luthier.errors import LuthierError, PluginError
 from luthier.hookcheck import hook_problems
+from luthier.registering import read_component
 from luthier.stages import PluginStage, StageTable, describe_clash, make_table, read_stages, stray_specifications
 from luthier.suggest import did_you_mean
 

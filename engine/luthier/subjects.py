@@ -31,7 +31,7 @@ def add_validator(walk: Walk, step: StepSpec) -> None:
         reference = _named_reference(walk, step, candidate)
         if reference is None:
             return
-    if "reference" in step.component.inputs:
+    if REFERENCE in step.component.inputs:
         if reference is None:
             if not walk.unknown:
                 walk.refuse(
@@ -40,9 +40,9 @@ def add_validator(walk: Walk, step: StepSpec) -> None:
                     "Put an `export` or `quantize` step before it, or name what to compare with: `reference: STEP`.",
                 )
             return
-        inputs["reference"] = reference
+        inputs[REFERENCE] = reference
     else:
-        others: dict[Subject, Node | None] = {"base": base, "reference": reference}
+        others: dict[Subject, Node | None] = {"base": base, REFERENCE: reference}
         asked = {bound.subject for bound in bounds(step)}
         if isinstance(walk.champion, InputError):
             _refuse_damaged(walk, step, walk.champion)
@@ -55,12 +55,12 @@ def add_validator(walk: Walk, step: StepSpec) -> None:
             if node and node is not candidate and (name in asked or _is_compared(walk, step, name, node))
         }
     # As long as there is no champion, bounds that name it are skipped.
-    check_bounds(walk, step, subjects, later=() if "reference" in step.component.inputs else (CHAMPION,))
+    check_bounds(walk, step, subjects, later=() if REFERENCE in step.component.inputs else (CHAMPION,))
     for subject, node in subjects.items():
         problems = len(walk.problems)
         runtimes = {
             name: _runtime(walk, step, found)
-            for name, found in (("subject", node), ("reference", inputs.get("reference")))
+            for name, found in (("subject", node), (REFERENCE, inputs.get(REFERENCE)))
             if found
         }
         taken = {**inputs, "subject": node}

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.artifacts import Dataset, Frame
-from luthier.components import Component, read_component
+from luthier.components import Component
 from luthier.context import Context
 from luthier.core_stages import STAGES
+from luthier.registering import read_component
 from luthier.testing.contexts import make_context
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, LlamaConfig
 
 from luthier import Dataset, InputError, LuthierError
-from luthier.components import ConfigurationError, read_component
+from luthier.components import ConfigurationError
 from luthier.core_stages import STAGES
+from luthier.registering import read_component
 from luthier.testing import arguments, make_context
 from luthier_models import Vocabulary, fresh, rnn_seq2seq
 from luthier_models.anatomy.parts import block_of

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import luthier_models
 from luthier import InputError
 from luthier.artifacts import build_manifest
-from luthier.components import read_component
 from luthier.core_stages import STAGES
+from luthier.registering import read_component
 from luthier.testing import make_context
 from luthier_models.gguf_tokenizer import load_gguf_tokenizer, split_digits
 from luthier_models.loading import resolve_device

@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import luthier_onnx
-from luthier.components import read_component
 from luthier.core_stages import STAGES
+from luthier.registering import read_component
 
 HEAVY = ("torch", "transformers", "onnxruntime", "onnxruntime_genai", "onnx", "polars", "pyarrow", "numpy", "pydantic")
 

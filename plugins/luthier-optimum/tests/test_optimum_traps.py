@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import luthier_optimum
-from luthier.components import ConfigurationError, read_component
+from luthier.components import ConfigurationError
 from luthier.core_stages import STAGES
+from luthier.registering import read_component
 from luthier_models.testing import write_tiny_model
 from luthier_optimum.legacy import as_transformers_4
 

@@ -12,8 +12,9 @@ import polib
 import pytest
 
 from luthier import Context, InputError, Location
-from luthier.components import ConfigurationError, read_component
+from luthier.components import ConfigurationError
 from luthier.core_stages import STAGES
+from luthier.registering import read_component
 from luthier_text import sources
 from luthier_text._gettext import plural_forms
 

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from luthier.components import Component, read_component
+from luthier.components import Component
 from luthier.core_stages import STAGES
+from luthier.registering import read_component
 from luthier_text import luthier_cleaners, luthier_formatters, luthier_sources
 
 HEAVY = ("torch", "transformers", "onnxruntime", "polars", "pyarrow", "numpy", "pydantic", "ftfy", "rensa")

@@ -262,8 +262,9 @@ def test_what_cannot_be_trained_is_explained(tmp_path, tiny, examples, options, 
 
 
 def test_two_ways_to_choose_are_refused_while_planning():
-    from luthier.components import ConfigurationError, read_component
+    from luthier.components import ConfigurationError
     from luthier.core_stages import STAGES
+    from luthier.registering import read_component
 
     stage = next(stage for stage in STAGES if stage.name == "tune")
     component = read_component(luthier_tune.layers, stage, distribution="luthier-tune", version="0", plugin="tune")

@@ -231,8 +231,8 @@ def test_a_checkpoint_of_other_layers_is_not_used(tmp_path, tiny, examples):
 
 
 def test_the_contract_is_kept():
-    from luthier.components import read_component
     from luthier.core_stages import STAGES
+    from luthier.registering import read_component
 
     stage = next(stage for stage in STAGES if stage.name == "tune")
     component = read_component(luthier_tune.lora, stage, distribution="luthier-tune", version="0", plugin="tune")

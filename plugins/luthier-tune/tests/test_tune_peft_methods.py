@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM
 import luthier_tune
 from luthier import InputError, Model, OnnxModel
 from luthier.artifacts import build_manifest
-from luthier.components import ConfigurationError, read_component
+from luthier.components import ConfigurationError
 from luthier.core_stages import STAGES
+from luthier.registering import read_component
 from luthier.testing import arguments, make_context
 from luthier_models import transformers
 from luthier_models.packing import PackedModel, pack

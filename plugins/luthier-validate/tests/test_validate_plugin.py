@@ -6,8 +6,9 @@ import sys
 import pytest
 
 import luthier_validate
-from luthier.components import ConfigurationError, read_component
+from luthier.components import ConfigurationError
 from luthier.core_stages import STAGES
+from luthier.registering import read_component
 
 HEAVY = (
     "torch",
