@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Interval
 
 from luthier import component, hookimpl
+from luthier_optimum.families import MODEL_TYPES, unknown
 
 if TYPE_CHECKING:
     from luthier import Context, Known, Model
@@ -23,10 +24,8 @@ def check_model_type(_configuration: Mapping[str, Any], *, model: Known) -> None
         InputError: naming an exporter that knows it.
     """
     model_type = model.traits.get("model_type")
-    if model_type is not None:
-        from luthier_optimum.families import check_type
-
-        check_type(model_type, "Write `export: dynamo` (luthier-onnx), which knows every architecture for new models.")
+    if model_type is not None and model_type not in MODEL_TYPES:
+        raise unknown(model_type, "Write `export: dynamo` (luthier-onnx), which knows all architectures of new models.")
 
 
 @component(gives="decoder", needs={"model": {"causal-lm"}}, check_inputs=check_model_type)

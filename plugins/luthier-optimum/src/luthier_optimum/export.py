@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from optimum.exporters.onnx import main_export  # type: ignore[import-not-found]
 
 from luthier import InputError, PluginError
-from luthier_optimum.families import MODEL_TYPES, check_type
+from luthier_optimum.families import MODEL_TYPES, unknown
 from luthier_optimum.legacy import as_transformers_4
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _check_known(model: Path, python: str) -> None:
             "Restore the file from where the model came.",
         ) from error
     if not known:
-        check_type(model_type, _other_routes(model, python))
+        raise unknown(model_type, _other_routes(model, python))
 
 
 def _other_routes(model: Path, python: str) -> str:
