@@ -112,7 +112,7 @@ def test_a_stream_is_what_generate_gives_also_beside_others(generator):
 
 
 def test_texts_side_by_side_are_what_they_are_one_by_one(exported, generator):
-    beside = SideBySide(exported)
+    beside = SideBySide(exported, batch_size=2)
     for ours, theirs in zip(beside.logits(PROMPTS, COMPLETIONS), generator.logits(PROMPTS, COMPLETIONS), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
     assert beside.generate(PROMPTS, max_new_tokens=12) == generator.generate(PROMPTS, max_new_tokens=12)

@@ -305,10 +305,13 @@ def read_context(directory: Path) -> int | None:
     """The tokens that a model has positions for; None where its configuration names no such limit."""
     from transformers import AutoConfig
 
+    packed = _read_record(directory / "genai_config.json").get("model", {})
+    if isinstance(packed, dict) and isinstance(packed.get("context_length"), int):
+        return int(packed["context_length"])
     try:
         config = AutoConfig.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError):
-        return None  # Loading the model explains what is wrong with it; a genai directory has none.
+        return None  # Loading the model explains what is wrong with it.
     text = config.get_text_config(decoder=True)
     positions = getattr(text, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:

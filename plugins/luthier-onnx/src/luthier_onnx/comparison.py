@@ -287,15 +287,19 @@ def _is_tie(reference: Any, prompt: str, completion: str) -> bool:
     return bool((rows.max(axis=1, initial=-np.inf) - chosen <= 2 * LOGIT_ERROR * rows.std(axis=1)).all())
 
 
-def load_exported(directory: Path, form: str) -> Iterator[Way]:
-    """An exported model by its runtime, with texts one by one, and side by side."""
+def load_exported(directory: Path, form: str, longest: int = LONGEST) -> Iterator[Way]:
+    """An exported model by its runtime, with texts of so many tokens at most one by one, and side by side."""
     if form == "genai":
         from luthier_onnx.runtime import GenaiGenerator
         from luthier_onnx.side_by_side import SideBySide, carries_all_tokens
 
-        yield Way("one by one", GenaiGenerator(directory))
+        one_by_one = GenaiGenerator(directory)
+        longest = min(longest, one_by_one.context)
+        yield Way("one by one", one_by_one)
+        del one_by_one  # A model in memory, of which there is another now.
         if carries_all_tokens(directory):
-            yield Way("in a padded batch", SideBySide(directory), short=True)
+            beside = SideBySide(directory, batch_size=_BATCH)
+            yield Way("in a padded batch", beside, short=not beside.has_room_for(_BATCH * longest))
         return
     generator = _load_graphs(directory, form)
     yield Way("one by one", generator)
@@ -348,7 +352,7 @@ def examine(
     except LuthierError as error:
         return {"metrics": {}, "problem": "", "refused": [error.message, error.remedy]}
     try:
-        findings = compare(expected, load_exported(exported, form))
+        findings = compare(expected, load_exported(exported, form, longest))
     except (LuthierError, RuntimeError) as error:
         # What onnxruntime raises while a graph runs is a RuntimeError.
         return {"metrics": {}, "problem": f"does not run: {error}"}

@@ -14,7 +14,7 @@ from luthier_models.one_by_one import log_probabilities, threads_from_environmen
 from luthier_models.prompts import PromptEncoder
 from luthier_models.streams import SessionStreaming
 from luthier_models.texts import TextEncoder, cut_at_stop, joined, report_progress
-from luthier_onnx.readers import chunks, load_reader, padded
+from luthier_onnx.readers import chunks, groups, load_reader, padded
 from luthier_onnx.session import GraphSession
 from luthier_onnx.settings import read_settings
 
@@ -72,7 +72,7 @@ class GraphGenerator(SessionStreaming):
         # Similar lengths together waste the least padding; the longest first.
         order = sorted((n for n, ids in enumerate(encoded) if ids), key=lambda n: (-len(encoded[n]), n))
         done = len(texts) - len(order)
-        for members in _groups(order, self._batch_size):
+        for members in groups(order, self._batch_size):
             found = self._complete([encoded[number] for number in members], max_new_tokens, stop)
             for number, text in zip(members, found, strict=True):
                 texts[number] = text
@@ -90,7 +90,7 @@ class GraphGenerator(SessionStreaming):
             key=lambda number: (-sum(map(len, pairs[number])), number),
         )
         done = len(pairs) - len(order)
-        for members in _groups(order, self._batch_size):
+        for members in groups(order, self._batch_size):
             for place, logits in self._target_logits([pairs[number] for number in members]):
                 number = members[place]
                 labels = np.asarray(pairs[number][1][len(values[number]) :][: len(logits)])
@@ -105,7 +105,7 @@ class GraphGenerator(SessionStreaming):
         Pairs are read in their order, a batch at a time, so that memory stays bounded.
         """
         pairs = self._texts.beginnings(prompts, completions)
-        for members in _groups(range(len(pairs)), self._batch_size):
+        for members in groups(range(len(pairs)), self._batch_size):
             group = [pairs[number] for number in members]
             usable = [place for place, (given, targets) in enumerate(group) if given and targets]
             found: dict[int, list[NDArray[np.float32]]] = {place: [] for place in range(len(group))}
@@ -197,8 +197,3 @@ class GraphGenerator(SessionStreaming):
         if tokens[-1] in self.encoder.end_tokens:
             return True
         return bool(stop) and any(mark in self.encoder.decode(tokens) for mark in stop)
-
-
-def _groups(numbers: Sequence[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(numbers), size):
-        yield list(numbers[start : start + size])

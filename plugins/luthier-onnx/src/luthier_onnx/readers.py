@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -15,6 +15,8 @@ from luthier_onnx.interface import ENCODER, GRAPHS, INTERFACE_FILE, MODEL, RECUR
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Item = TypeVar("Item")
 
 # A graph gives the logits of every position that it is fed: 256 of a vocabulary of 50,000 take 50 MB.
 CHUNK_TOKENS = 256
@@ -209,6 +211,12 @@ def padded(rows: Sequence[Sequence[int]], padding: int, *, left: bool) -> tuple[
         ids[number, place] = row
         mask[number, place] = 1
     return ids, mask
+
+
+def groups(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
+    """A sequence in parts of so many."""
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])
 
 
 def chunks(batch: int, width: int) -> Iterator[slice]:

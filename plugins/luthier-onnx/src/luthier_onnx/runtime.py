@@ -39,8 +39,6 @@ class GenaiGenerator(OneByOneGenerator):
     def __init__(self, directory: Path, ctx: Context | None = None, *, threads: int | None = None) -> None:
         found = check_genai(directory, read_genai_config(directory))
         encoder = PromptEncoder.from_directory(directory)
-        # A genai directory says it in no other place.
-        encoder.context = found.context
         super().__init__(encoder, context=found.context, vocabulary=found.vocabulary, ctx=ctx)
         self._model = load_model(directory, threads=threads or threads_from_environment())
         self._adapters = Adapters(self._model, found.graph)

@@ -2,8 +2,8 @@
 
 onnxruntime-genai finds padding by the token, which models exist that have in their prompts too (SmolLM2); plain ONNX
 Runtime is given masks. GroupQueryAttention reads the prompts of a batch in one piece, padded at their ends, and then a
-token of each: whatever lies behind a text's own tokens is overwritten. So the logits of long prompts would take
-gigabytes, and a batch is for short ones.
+token of each: whatever lies behind a text's own tokens is overwritten. So a batch has the logits of all its tokens at
+once, and of long texts they would take gigabytes.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from luthier_onnx.binding import Course, Graph
 from luthier_onnx.genai_checks import check_genai
 from luthier_onnx.graphs import read_graph
 from luthier_onnx.interface import read_interface
-from luthier_onnx.readers import padded
+from luthier_onnx.readers import groups, padded
 from luthier_onnx.runtime import read_genai_config
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luthier import Prompt
+
+LOGITS = 1_000_000_000
+"""Bytes of logits that a batch may have."""
 
 
 def carries_all_tokens(directory: Path) -> bool:
@@ -50,31 +53,44 @@ def carries_all_tokens(directory: Path) -> bool:
 class SideBySide:
     """A genai directory whose graph `carries_all_tokens`, with its own adapter if it has one.
 
+    Args:
+        directory: the model.
+        batch_size: texts that are read or completed together.
+
     Raises:
         InputError: if the directory cannot be loaded, may not be, or contradicts itself.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, batch_size: int) -> None:
         found = check_genai(directory, read_genai_config(directory))
+        self._batch_size = batch_size
+        self._found = found
         self.encoder = PromptEncoder.from_directory(directory)
         self._texts = TextEncoder(self.encoder, found.context)
-        self._head_size = found.head_size
         self._graph = Graph(found.graph, threads=threads_from_environment())
         self._states = read_interface(directory, list(self._graph.inputs)).states
         adapter = directory / ADAPTER
         self._adapter = ort.AdapterFormat.read_adapter(str(adapter)).get_parameters() if adapter.is_file() else {}
 
+    def has_room_for(self, tokens: int) -> bool:
+        """Whether the logits of a batch of so many tokens in all are not too many to be held at once."""
+        return 4 * tokens * self._found.vocabulary <= LOGITS
+
     def logits(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Iterator[NDArray[np.float32]]:
-        """The logits that predict each completion's tokens, of one batch; see `luthier.Generator`."""
+        """The logits that predict each completion's tokens, batch by batch; see `luthier.Generator`."""
         pairs = self._texts.beginnings(prompts, completions)
-        read, _ = self._begin([[*given, *targets[:-1]] for given, targets in pairs])
-        for (given, targets), logits in zip(pairs, read, strict=True):
-            first = len(given) - 1
-            yield logits[first : first + len(targets)] if given else logits[:0]
+        for group in groups(pairs, self._batch_size):
+            read, _ = self._begin([[*given, *targets[:-1]] for given, targets in group])
+            for (given, targets), logits in zip(group, read, strict=True):
+                first = len(given) - 1
+                yield logits[first : first + len(targets)] if given else logits[:0]
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[str]:
-        """The greedy completion of each prompt, of one batch; see `luthier.Generator`."""
+        """The greedy completion of each prompt, batch by batch; see `luthier.Generator`."""
         encoded = self._texts.prompts(prompts, max_new_tokens)
+        return [text for group in groups(encoded, self._batch_size) for text in self._complete(group, max_new_tokens)]
+
+    def _complete(self, encoded: Sequence[list[int]], max_new_tokens: int) -> list[str]:
         read, reading = self._begin(encoded)
         last = np.stack([logits[len(ids) - 1] for logits, ids in zip(read, encoded, strict=True)])
         written: list[list[int]] = [[] for _ in encoded]
@@ -89,7 +105,7 @@ class SideBySide:
 
     def _begin(self, rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.float32], _Reading]:
         """The logits after each token of a batch's texts, (texts, tokens, vocabulary), and how it goes on."""
-        reading = _Reading(self._graph, self._states, self._adapter, (len(rows), self._head_size))
+        reading = _Reading(self._graph, self._states, self._adapter, (len(rows), self._found.head_size))
         # A text without tokens, of which nothing is told, reads a token all the same.
         return reading.read(*padded([row or [0] for row in rows], 0, left=False)), reading
 
