@@ -303,11 +303,11 @@ def finished(recipe: Path, home: Path | None = None) -> luthier.Run:
 
 def cells(row: Row, run: luthier.Run) -> list[str]:
     """A row's cells, read off a run."""
-    after = _records(run, row.validator, "candidate")
-    before = _records(run, row.against or row.validator, "candidate" if row.against else "base")
-    value, old = _value(after, row.metric), _value(before, row.metric)
+    after = records(run, row.validator, "candidate")
+    before = records(run, row.against or row.validator, "candidate" if row.against else "base")
+    value, old = value_of(after, row.metric), value_of(before, row.metric)
     low, high = interval(row.metric, after, before, run.data.seed)
-    beside = ", ".join(f"{called} {_value(after, name):.3f}" for called, name in row.beside.items())
+    beside = ", ".join(f"{called} {value_of(after, name):.3f}" for called, name in row.beside.items())
     examples = f"{run.metrics[row.tuner]['examples']:,.0f}"
     minutes = f"{(run.seconds(row.tuner) or 0) / 60:.1f}"
     difference = f"{value - old:+.3f} ({low:+.3f} to {high:+.3f})"
@@ -319,15 +319,17 @@ def _described(row: Row) -> list[str]:
     return [row.purpose, row.model, row.data]
 
 
-def _records(run: luthier.Run, validator: str, subject: str) -> Sequence[Mapping[str, Any]]:
+def records(run: luthier.Run, validator: str, subject: str = "candidate") -> Sequence[Mapping[str, Any]]:
+    """What a validator measured of a subject, metric by metric."""
     report = run.report(validator, subject)
     if report is None:
         raise LookupError(f"the run {run.id} has no report of {validator} on {subject}")
     return report.metric_records()
 
 
-def _value(records: Iterable[Mapping[str, Any]], metric: str) -> float:
-    return float(next(record["value"] for record in records if record["name"] == metric))
+def value_of(measured: Iterable[Mapping[str, Any]], metric: str) -> float:
+    """A metric's value."""
+    return float(next(record["value"] for record in measured if record["name"] == metric))
 
 
 def interval(

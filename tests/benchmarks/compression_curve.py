@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from bench_quality import interval
+from bench_quality import interval, records, value_of
 from compression_speed import weight_bytes
 
 from luthier import Run
@@ -21,14 +22,14 @@ METRIC = "rougeL"
 
 def rows(run: Run) -> Iterator[list[str]]:
     """A row for each depth, the deepest first; differences are from the whole model, on the same packages."""
-    of_the_whole = _records(run, WHOLE)
+    of_the_whole = records(run, WHOLE)
     whole = run.step("vocabulary").metrics["parameters_before"]
     yield [
         "30, all tokens",
         f"{whole / 1e6:.1f}",
         "",
         "",
-        f"{_value(of_the_whole):.4f}",
+        f"{value_of(of_the_whole, METRIC):.4f}",
         *[""] * 5,
         run.data.started[:10],
     ]
@@ -49,19 +50,9 @@ def depths(run: Run) -> list[int]:
     return sorted((int(name.removeprefix("healed-")) for name in ids if name.startswith("healed-")), reverse=True)
 
 
-def _records(run: Run, validator: str) -> list[dict[str, object]]:
-    report = run.report(validator)
-    assert report is not None  # The run is done.
-    return [dict(record) for record in report.metric_records()]
-
-
-def _value(records: list[dict[str, object]]) -> float:
-    return float(next(str(record["value"]) for record in records if record["name"] == METRIC))
-
-
-def _beside(run: Run, validator: str, others: list[dict[str, object]]) -> list[str]:
+def _beside(run: Run, validator: str, others: Sequence[Mapping[str, Any]]) -> list[str]:
     """A metric, and its difference from that of other records with the paired interval."""
-    mine = _records(run, validator)
+    mine = records(run, validator)
     low, high = interval(METRIC, mine, others, run.data.seed)
-    value = _value(mine)
-    return [f"{value:.4f}", f"{value - _value(others):+.4f} ({low:+.4f} to {high:+.4f})"]
+    value = value_of(mine, METRIC)
+    return [f"{value:.4f}", f"{value - value_of(others, METRIC):+.4f} ({low:+.4f} to {high:+.4f})"]
