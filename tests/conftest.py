@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -44,6 +45,9 @@ def run(project: Path) -> Callable[..., luthier.Run]:
 def command(project: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start `luthier ARGUMENTS…` in the project as a process of its own; ended with the test."""
     started: list[subprocess.Popen[str]] = []
+    # A shell's background ignores Ctrl-C, and what is started there takes that over.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def call(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
